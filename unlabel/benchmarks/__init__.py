@@ -1,0 +1,1 @@
+"""What the pretraining bought: STS, retrieval, speed and exactness against peers."""

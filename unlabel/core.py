@@ -1,0 +1,168 @@
+"""The words every room shares: Batch, View, Encoding, and randomness that belongs to a sample.
+
+Nothing here knows a modality or an objective. See DESIGN: raw files -> Batch -> views -> encoder
+-> Encoding -> heads -> kernel.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def _to(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {k: _to(v, device) for k, v in value.items()}
+    return value
+
+
+@dataclass
+class Batch:
+    """Raw samples as tensors, all on one device.
+
+    Attributes:
+        inputs: what the modality's views start from, each `(batch, ...)`.
+        mask: True where a position holds real data, `(batch, length)`.
+        index: the sample's place in the data set, `(batch,)`.
+        ordinal: the sample's place in the whole run (`epoch * len(data) + index`), `(batch,)`;
+            every augmentation of the sample draws its randomness from it.
+        seed: the run's seed, the other half of that randomness.
+        label: class of the sample, -1 for none, `(batch,)`.
+        partners: further inputs that belong to the same sample (a paired sentence, a hard
+            negative), each a dict like `inputs` with its `mask` inside.
+    """
+
+    inputs: dict[str, Tensor]
+    mask: Bool[Tensor, "batch length"]
+    index: Int[Tensor, "batch"]
+    ordinal: Int[Tensor, "batch"]
+    seed: int = 0
+    label: Int[Tensor, "batch"] | None = None
+    partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.index.shape[0]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        moved = {k: _to(v, device) for k, v in self.__dict__.items()}
+        return replace(self, **moved)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory (called by torch's DataLoader)."""
+        pin = lambda v: (  # noqa: E731
+            v.pin_memory()
+            if isinstance(v, Tensor)
+            else {k: pin(x) for k, x in v.items()}
+            if isinstance(v, dict)
+            else v
+        )
+        return replace(self, **{k: pin(v) for k, v in self.__dict__.items()})
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Which view an objective asks the modality for.
+
+    Two equal specs are one view: it is made once and encoded once, whoever asked for it.
+
+    Args:
+        name: a name in the modality's `views`, such as `"plain"` or `"token_cutoff"`.
+        draw: tells apart two random draws of the same view (SimCSE's two dropout views).
+        args: keyword arguments of the view, as sorted pairs so that a spec can be compared.
+        encoder: `"online"`, or `"teacher"` for the moving average.
+        partner: encode this partner of the sample instead of the sample itself.
+    """
+
+    name: str
+    draw: int = 0
+    args: tuple[tuple[str, Any], ...] = ()
+    encoder: str = "online"
+    partner: str | None = None
+
+
+def view(
+    name: str, draw: int = 0, *, encoder: str = "online", partner: str | None = None, **args: Any
+) -> ViewSpec:
+    """Shorthand: `view("token_cutoff", 1, ratio=0.1)`."""
+    return ViewSpec(name, draw, tuple(sorted(args.items())), encoder, partner)
+
+
+@dataclass
+class View:
+    """What the encoder is to see.
+
+    Attributes:
+        inputs: tensors by the name the model's forward gives them, each `(batch, ...)`.
+        mask: True where the encoder may attend, `(batch, length)`.
+        is_target: True where the objective compares, `(batch, length)`; None where it does not.
+        target: what it compares with at those positions, `(batch, length, ...)`.
+        keep_positions: False where the embedding layer's output is zeroed, `(batch, length)`.
+        keep_features: False for the embedding columns zeroed, `(batch, width)`.
+    """
+
+    inputs: dict[str, Tensor]
+    mask: Bool[Tensor, "batch length"]
+    is_target: Bool[Tensor, "batch length"] | None = None
+    target: Tensor | None = None
+    keep_positions: Bool[Tensor, "batch length"] | None = None
+    keep_features: Bool[Tensor, "batch width"] | None = None
+
+
+@dataclass
+class Encoding:
+    """What an encoder gives back for one view.
+
+    Attributes:
+        pooled: one vector a sample, `(batch, width)`.
+        tokens: one vector a position, `(batch, length, width)`.
+        mask: True where a token is real, `(batch, length)`.
+        layers: hidden states by layer, embedding layer first; None unless asked for.
+    """
+
+    pooled: Float[Tensor, "batch width"]
+    tokens: Float[Tensor, "batch length width"]
+    mask: Bool[Tensor, "batch length"]
+    layers: tuple[Float[Tensor, "batch length width"], ...] | None = None
+
+
+def stream_of(*names: object) -> int:
+    """A number for a named stream of randomness, the same on every machine and in every run."""
+    return zlib.crc32("/".join(map(str, names)).encode())
+
+
+def _mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    # The finaliser of splitmix64 (Steele et al. 2014). int64 wraps on overflow; a right shift of
+    # a negative number is arithmetic in torch, so the sign bits are cleared.
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def uniform(
+    seed: int, ordinal: Int[Tensor, "batch"], stream: int, count: int
+) -> Float[Tensor, "batch count"]:
+    """Random numbers in [0, 1) that depend on (seed, ordinal, stream, column) and nothing else.
+
+    A counter-based generator: the same sample gets the same draw whatever batch, worker, rank or
+    device it meets, so that resuming a run needs only its place in the data.
+
+    Args:
+        seed: of the run.
+        ordinal: the samples' places in the run.
+        stream: which use of randomness this is, see `stream_of`.
+        count: how many numbers a sample gets.
+    """
+    columns = torch.arange(count, device=ordinal.device, dtype=torch.int64)
+    golden = -7046029254386353131  # 2**64 / golden ratio, as int64
+    start = _mix(torch.tensor(seed * 1_000_003 + stream, device=ordinal.device) * golden)
+    row = _mix(start + ordinal.to(torch.int64) * golden)
+    bits = _mix(row[:, None] + (columns[None, :] + 1) * golden)
+    return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)

@@ -1,0 +1,1 @@
+"""From raw files and data sets to samples."""

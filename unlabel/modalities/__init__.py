@@ -1,0 +1,1 @@
+"""Kinds of data: how a batch of it becomes views and how its encoder is called."""

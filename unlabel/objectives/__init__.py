@@ -1,0 +1,1 @@
+"""Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""

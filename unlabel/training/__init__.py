@@ -1,0 +1,1 @@
+"""The trainer on top of transformers' own, checkpoints, ranks, monitors."""
