@@ -1,0 +1,194 @@
+"""What every benchmark hands back: scores with intervals, as a table, as JSON and as a picture."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a benchmark.
+
+    Attributes:
+        score: the number, x100; nan where it is not defined (`reason` says why).
+        low: lower end of its 95 % interval, nan where none was asked for.
+        high: upper end.
+        pairs: how many pairs (STS) or queries (retrieval) it was measured on.
+        subset_mean: plain mean over the set's subsets, None where it has none.
+        subsets: score by subset.
+        reason: why the score is nan.
+        resamples: the bootstrap's scores, for the interval of a difference; not saved.
+    """
+
+    score: float
+    low: float = math.nan
+    high: float = math.nan
+    pairs: int = 0
+    subset_mean: float | None = None
+    subsets: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    resamples: Float[np.ndarray, "resamples"] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @classmethod
+    def of(cls, score: float, resamples: np.ndarray | None, **rest: Any) -> "Score":
+        """A score with the 95 % percentile interval of its resamples."""
+        low = high = math.nan
+        if resamples is not None and len(resamples) and not np.isnan(resamples).all():
+            low, high = (float(q) for q in np.nanpercentile(resamples, (2.5, 97.5)))
+        return cls(score, low, high, resamples=resamples, **rest)
+
+    def __sub__(self, other: "Score") -> "Score":
+        """The difference; its interval is paired, both must come from the same resamples."""
+        resamples = None
+        if self.resamples is not None and other.resamples is not None:
+            resamples = self.resamples - other.resamples
+        return Score.of(self.score - other.score, resamples, pairs=self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which knows no nan: None instead."""
+        kept = {k: v for k, v in self.__dict__.items() if k != "resamples"}
+        kept["subsets"] = {k: _number(v) for k, v in self.subsets.items()}
+        return {k: _number(v) if isinstance(v, float) else v for k, v in kept.items()}
+
+    def __str__(self) -> str:
+        """`72.37`, and below it `[71.20, 73.41]`, the subsets' mean, or why there is no score."""
+        if math.isnan(self.score):
+            return "undefined" + (f"\n{self.reason}" if self.reason else "")
+        lines = [f"{self.score:.2f}"]
+        if not math.isnan(self.low):
+            lines.append(f"[{self.low:.2f}, {self.high:.2f}]")
+        if self.subset_mean is not None:
+            lines.append(f"subsets {self.subset_mean:.2f}")
+        return "\n".join(lines)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+@dataclass(frozen=True)
+class EncoderScores:
+    """The scores of one encoder, by set, and their average where the benchmark defines one."""
+
+    name: str
+    scores: dict[str, Score]
+    average: Score | None = None
+
+    def __sub__(self, other: "EncoderScores") -> "EncoderScores":
+        """Differences, set by set."""
+        average = self.average - other.average if self.average and other.average else None
+        shared = {k: v - other.scores[k] for k, v in self.scores.items() if k in other.scores}
+        return EncoderScores(f"{self.name} - {other.name}", shared, average)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        scores = {k: v.to_dict() for k, v in self.scores.items()}
+        average = self.average.to_dict() if self.average else None
+        return {"name": self.name, "scores": scores, "average": average}
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Encoders side by side on one benchmark.
+
+    Attributes:
+        benchmark: its name, such as `"sts"`.
+        setting: the protocol in words; printed in every table, as it moves the scores.
+        encoders: in the order measured; the first one is what the others are compared with.
+        note: what a reader must know to quote the scores.
+    """
+
+    benchmark: str
+    setting: str
+    encoders: tuple[EncoderScores, ...]
+    note: str = ""
+
+    def __add__(self, other: "BenchmarkResult") -> "BenchmarkResult":
+        """Both results' encoders in one table; they must come from the same protocol."""
+        if (self.benchmark, self.setting) != (other.benchmark, other.setting):
+            raise ValueError(
+                f"Cannot put {self.benchmark!r} ({self.setting}) beside {other.benchmark!r} "
+                f"({other.setting}): measure both with the same setting."
+            )
+        notes = dict.fromkeys(n for r in (self, other) for n in r.note.split("\n") if n)
+        encoders = self.encoders + other.encoders
+        return BenchmarkResult(self.benchmark, self.setting, encoders, "\n".join(notes))
+
+    @property
+    def differences(self) -> tuple[EncoderScores, ...]:
+        """Every later encoder minus the first, with paired intervals."""
+        return tuple(e - self.encoders[0] for e in self.encoders[1:])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data, the schema of `results/*.json`."""
+        return {
+            "benchmark": self.benchmark,
+            "setting": self.setting,
+            "encoders": [e.to_dict() for e in self.encoders],
+            "differences": [e.to_dict() for e in self.differences],
+            "note": self.note,
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write `to_dict()` as JSON, making the folder where it is missing."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    def table(self) -> Table:
+        """A rich table: sets as rows, encoders (and what they gained on the first) as columns."""
+        columns = self.encoders + self.differences
+        caption = "\n".join(filter(None, (self._legend(), self.note)))
+        title = f"{self.benchmark.upper()}: {self.setting}"
+        table = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
+        table.add_column("set", no_wrap=True)
+        table.add_column("n", justify="right", no_wrap=True)
+        for encoder in columns:
+            table.add_column(encoder.name, overflow="fold")
+        for name, first in self.encoders[0].scores.items():
+            cells = [str(e.scores[name]) if name in e.scores else "" for e in columns]
+            table.add_row(name, f"{first.pairs:,}", *cells)
+        if any(e.average for e in self.encoders):
+            averages = [str(e.average) if e.average else "" for e in columns]
+            table.add_section()
+            table.add_row("average", "", *averages, style="bold")
+        return table
+
+    def _legend(self) -> str:
+        scores = [score for e in self.encoders for score in e.scores.values()]
+        lines = []
+        if any(not math.isnan(s.low) for s in scores):
+            lines.append("In brackets: 95 % bootstrap interval; of a difference, paired.")
+        if any(s.subset_mean is not None for s in scores):
+            lines.append("subsets: plain mean of the scores of a set's subsets.")
+        return "\n".join(lines)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Scores with their intervals as points; returns the matplotlib axes."""
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+        for shift, encoder in enumerate(self.encoders):
+            scores = dict(encoder.scores) | (
+                {"average": encoder.average} if encoder.average else {}
+            )
+            y = np.array([s.score for s in scores.values()])
+            ends = np.array([(s.low, s.high) for s in scores.values()]).T
+            bars = np.nan_to_num(np.abs(ends - y))
+            x = np.arange(len(y)) + 0.12 * (shift - (len(self.encoders) - 1) / 2)
+            ax.errorbar(x, y, yerr=bars, fmt="o", capsize=3, label=encoder.name)
+            ax.set_xticks(np.arange(len(y)), list(scores), rotation=30, ha="right")
+        ax.set(title=f"{self.benchmark.upper()}: {self.setting}", ylabel="score x100")
+        ax.legend()
+        return ax
