@@ -1,0 +1,244 @@
+"""One reader for each kind of file: bytes on disk -> numbered rows of the wanted columns."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Columns = tuple[str | int, ...] | None
+
+SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+_UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
+MAX_LINE = 1 << 24  # characters: no line of a file, however broken, takes more memory than this
+
+
+class BrokenFile(ValueError):
+    """A file that gives no rows at all, or stops giving them; the message says why."""
+
+
+class Row(NamedTuple):
+    """One row as it stood in the file: its place and its values, or what is wrong with it."""
+
+    line: int
+    values: tuple[Any, ...]
+    problem: str | None = None
+
+
+def kind_of(path: Path) -> str | None:
+    """The suffix that decides the format, without that of the compression; None if unknown."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
+def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iterator[Row]:
+    """The rows of one file.
+
+    Args:
+        path: of a text, CSV, TSV, JSON, JSON-lines or Parquet file; compression is told by content.
+        columns: names, or places from 0 in a table without a header row; None takes the only
+            column there is, or the one called `text` or `sentence`.
+        encoding: of text files; None means UTF-8, or UTF-16 where the file says so.
+
+    Raises:
+        BrokenFile: when the file cannot be read (any more) or has no such column.
+    """
+    kind = kind_of(path)
+    try:
+        if path.stat().st_size == 0:
+            raise BrokenFile("the file is empty")
+        if kind == ".parquet":
+            yield from _parquet(path, columns)
+            return
+        with _open_text(path, encoding) as file:
+            lines = _lines(file)
+            if kind in (".csv", ".tsv"):
+                yield from _table(lines, columns, quoted=kind == ".csv")
+            elif kind in (".jsonl", ".ndjson", ".json"):
+                yield from _json(lines, columns, whole=kind == ".json")
+            elif columns:
+                raise BrokenFile(f"it holds plain lines and no columns, so no {_names(columns)}")
+            else:
+                yield from (Row(number, (line,)) for number, line in lines)
+    except _UNREADABLE as e:
+        raise BrokenFile(f"it cannot be read: {e}") from e
+
+
+def choose(there: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    """The wanted columns among those there are.
+
+    Raises:
+        BrokenFile: naming the columns there are.
+    """
+    if columns is not None:
+        if missing := [c for c in columns if c not in there]:
+            raise BrokenFile(f"no column {_names(missing)}; it has the columns {_names(there)}")
+        return tuple(str(c) for c in columns)
+    for name in ("text", "sentence"):
+        if name in there:
+            return (name,)
+    if len(there) != 1:
+        raise BrokenFile(f"which column? Name one of {_names(there)} with column=")
+    return (there[0],)
+
+
+def _names(columns: Iterable[object]) -> str:
+    return ", ".join(repr(c) for c in columns)
+
+
+def _open_text(path: Path, encoding: str | None) -> IO[str]:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    with _unpack(path, magic) as file:
+        head = file.read(8192)
+    if encoding is None:
+        encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        # Damaged text holds a stray control byte; a picture or a model is full of them.
+        control = len(re.findall(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]", head))
+        if encoding != "utf-16" and control > max(2, len(head) // 20):
+            raise BrokenFile("it looks binary, not text")
+    if not head:
+        raise BrokenFile("the file is empty")
+    # Bytes that are no UTF-8 become lone surrogates, which the caller finds, counts and names.
+    return io.TextIOWrapper(_unpack(path, magic), encoding=encoding, errors="surrogateescape")
+
+
+def _unpack(path: Path, magic: bytes) -> Any:
+    if magic[:2] == b"\x1f\x8b":
+        return gzip.open(path, "rb")
+    if magic[:3] == b"BZh":
+        return bz2.open(path, "rb")
+    if magic == b"\xfd7zX":
+        return lzma.open(path, "rb")
+    if magic == b"\x28\xb5\x2f\xfd":
+        return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    return path.open("rb")
+
+
+def _lines(file: IO[str]) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        cut = line
+        while len(cut) == MAX_LINE and not cut.endswith("\n"):
+            cut = file.readline(MAX_LINE)
+        yield number, line
+
+
+def _table(lines: Iterator[tuple[int, str]], columns: Columns, *, quoted: bool) -> Iterator[Row]:
+    first = next(lines)
+    by_place = columns is not None and all(isinstance(c, int) for c in columns)
+    delimiter = max(",;\t|", key=first[1].count) if quoted else "\t"
+    again = chain([first], lines)
+    rows = _quoted(again, delimiter) if quoted else _unquoted(again, delimiter)
+    if by_place:
+        head = next(rows)
+        header = [str(i) for i in range(len(head.values))]
+        wanted = choose(header, tuple(str(c) for c in columns or ()))
+        rows = chain([head], rows)
+    else:
+        header = [str(name).strip() for name in next(rows).values]
+        wanted = choose(header, columns)
+    places = [header.index(name) for name in wanted]
+    for row in rows:
+        if row.problem:
+            yield row
+        elif not any(row.values):
+            yield Row(row.line, ("",) * len(places))
+        elif len(row.values) != len(header):
+            yield Row(row.line, row.values, "ragged")
+        else:
+            yield Row(row.line, tuple(row.values[i] for i in places))
+
+
+def _unquoted(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
+    for number, line in lines:
+        yield Row(number, tuple(line.rstrip("\r\n").split(delimiter)))
+
+
+def _quoted(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
+    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            yield Row(start, tuple(next(reader)))
+        except StopIteration:
+            return
+        except csv.Error as e:
+            # After an error the reader starts afresh on the next line.
+            yield Row(start, (f"{e} (up to line {reader.line_num})",), "bad_csv")
+
+
+def _json(lines: Iterator[tuple[int, str]], columns: Columns, *, whole: bool) -> Iterator[Row]:
+    first = next(lines)
+    again = chain([first], lines)
+    if whole and first[1].lstrip().startswith("["):
+        try:
+            items = json.loads("".join(line for _, line in again))
+        except ValueError as e:
+            raise BrokenFile(f"not valid JSON: {e}") from e
+        parsed: Iterable[tuple[int, Any]] = enumerate(items, start=1)
+    else:
+        parsed = ((number, _load(line)) for number, line in again)
+    yield from pick_values(parsed, columns)
+
+
+def _load(line: str) -> Any:
+    if not line.strip():
+        return ""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return Row(0, (line,), "bad_json")
+
+
+def pick_values(items: Iterable[tuple[int, Any]], columns: Columns) -> Iterator[Row]:
+    """Rows of the wanted columns from numbered objects, tuples or bare strings.
+
+    Raises:
+        BrokenFile: when `columns` is None and the first object leaves a choice, or when no row
+            had the columns.
+    """
+    found, keys = False, {}
+    for number, item in items:
+        if isinstance(item, Row):
+            yield Row(number, item.values, item.problem)
+            continue
+        if isinstance(item, str):
+            item = (item,)
+        if isinstance(item, Mapping):
+            keys.update(dict.fromkeys(item))
+            columns = columns or choose(list(item), None)
+            values = tuple(item.get(name) for name in columns)
+        elif isinstance(item, Sequence) and len(item) == len(columns or (0,)):
+            values = tuple(item)
+        else:
+            yield Row(number, (repr(item)[:80],), "missing")
+            continue
+        found = found or any(value is not None for value in values)
+        yield Row(number, values)
+    if keys and columns and not found:
+        choose(list(keys), columns)
+
+
+def _parquet(path: Path, columns: Columns) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        names = choose(file.schema_arrow.names, columns)
+        number = 0
+        for batch in file.iter_batches(batch_size=4096, columns=list(names)):
+            for values in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
+                number += 1
+                yield Row(number, values)

@@ -1,0 +1,130 @@
+"""Where text comes from: paths, globs, folders, lists and `datasets` objects."""
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .formats import PACKED, SUFFIXES, BrokenFile, Columns, Row, choose, kind_of, pick_values, read_rows
+from .report import ReadReport
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files to read one after the other, and what else lay in their folders."""
+
+    paths: tuple[Path, ...]
+    ignored: tuple[str, ...] = ()
+
+
+def rows_of(
+    source: Any, report: ReadReport, columns: Columns, encoding: str | None
+) -> Iterator[tuple[str, Row]]:
+    """All rows of a resolved source, each with the name of its file; broken files are reported.
+
+    Raises:
+        ValueError: when the only file is broken, or the wanted column is unknown.
+    """
+    if not isinstance(source, Files):
+        info = getattr(source, "info", None)
+        name = getattr(info, "dataset_name", None) or type(source).__name__
+        report.files.append(name)
+        try:
+            yield from ((name, row) for row in pick_values(_items(source, columns), columns))
+        except BrokenFile as e:
+            raise ValueError(f"{name}: {e}.") from e
+        return
+    report.ignored.extend(source.ignored)
+    for path in source.paths:
+        started = report.lines
+        try:
+            yield from ((str(path), row) for row in read_rows(path, columns, encoding))
+            report.files.append(str(path))
+        except BrokenFile as e:
+            if len(source.paths) == 1:
+                raise ValueError(f"{path}: {e}.") from e
+            if read := report.lines - started:
+                report.files.append(str(path))
+                report.broken[str(path)] = f"given up after line {read}: {e}"
+            else:
+                report.broken[str(path)] = str(e)
+
+
+def _items(source: Any, columns: Columns) -> Iterator[tuple[int, Any]]:
+    if not hasattr(source, "select_columns"):
+        return enumerate(source)
+    if source.column_names:  # unknown for some streams; other columns may be costly to decode
+        source = source.select_columns(list(choose(source.column_names, columns)))
+    # A `datasets` stream splits itself among DataLoader workers when iterated row by row; in
+    # batches it does not, and every worker sees the same rows, as StreamBatches needs.
+    batches = (zip(*batch.values(), strict=True) for batch in source.iter(1000))
+    names = source.column_names
+    return enumerate(dict(zip(names, values, strict=True)) for rows in batches for values in rows)
+
+
+def resolve(source: Any) -> Any:
+    """Turn what the user named into `Files`, or something that can be iterated again and again.
+
+    Raises:
+        FileNotFoundError: when a path, folder or glob gives no file.
+        ValueError: for what cannot be read again, or is no text source at all.
+    """
+    if isinstance(source, str) and source.startswith("hf:"):
+        return _hub(source)
+    if isinstance(source, (str, Path)):
+        return _files([source])
+    if isinstance(source, Mapping):
+        raise ValueError(f"Several splits came ({', '.join(map(str, source))}); give one of them.")
+    if not isinstance(source, Iterable):
+        raise ValueError(f"Cannot read text from a {type(source).__name__}; give a path or a list.")
+    if isinstance(source, Iterator):
+        raise ValueError("An iterator can be read only once; give a list, a path or a data set.")
+    if isinstance(source, Sequence) and source and _is_path(source[0]):
+        return _files(source)
+    return source
+
+
+def _is_path(item: Any) -> bool:
+    if isinstance(item, Path):
+        return True
+    if not isinstance(item, str) or len(item) > 1000 or "\n" in item or "\0" in item:
+        return False
+    named = " " not in item and kind_of(Path(item)) is not None
+    return named or Path(item).expanduser().exists()
+
+
+def _files(sources: Sequence[str | Path]) -> Files:
+    paths: list[Path] = []
+    ignored: list[str] = []
+    for source in map(Path, sources):
+        path = source.expanduser()
+        before = len(paths)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file())
+            visible = [p for p in inside if not any(s[0] == "." for s in p.relative_to(path).parts)]
+            paths += [p for p in visible if kind_of(p)]
+            ignored += [str(p) for p in visible if not kind_of(p)]
+        elif path.exists():
+            paths.append(path)
+        else:
+            paths += [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        if len(paths) == before:
+            kinds = f"{', '.join(SUFFIXES)} (packed: {', '.join(PACKED)})"
+            found = f"{len(ignored)} files of other kinds" if ignored else "nothing"
+            raise FileNotFoundError(f"{path}: found {found} there; text is read from {kinds}.")
+    return Files(tuple(dict.fromkeys(paths)), tuple(ignored))
+
+
+def _hub(source: str) -> Any:
+    import datasets
+
+    name, config, split = [*source.removeprefix("hf:").split(":"), "", ""][:3]
+    try:
+        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+    except Exception as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(
+            f"datasets cannot load {source!r} ({reason}); write hf:name:config:split, or give a "
+            "local path."
+        ) from e

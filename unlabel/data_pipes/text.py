@@ -1,0 +1,213 @@
+"""Read sentences, pairs or triplets from any source, and say what could not be used."""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, overload
+
+from .formats import Columns, Row
+from .report import ReadReport
+from .sources import resolve, rows_of
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+_STREAM_MEMORY = 1 << 17  # records among which a stream finds repeats; a list has no such bound
+
+
+@dataclass(frozen=True)
+class _Options:
+    columns: Columns
+    min_words: int
+    max_words: int | None
+    max_chars: int
+    limit: int | None
+    keep_repeats: bool
+    encoding: str | None
+
+
+@dataclass
+class TextData:
+    """Sentences, pairs or triplets in memory.
+
+    Attributes:
+        columns: name -> one text a record; the first column is the anchor.
+        report: what was read and what was left out.
+    """
+
+    columns: dict[str, list[str]]
+    report: ReadReport
+
+    @property
+    def texts(self) -> list[str]:
+        """The first column: the sentences, or the anchors."""
+        return next(iter(self.columns.values()))
+
+    @property
+    def partners(self) -> dict[str, list[str]]:
+        """The further columns."""
+        return dict(list(self.columns.items())[1:])
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        """One record, by column."""
+        return {name: texts[index] for name, texts in self.columns.items()}
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """The records in order."""
+        return (self[i] for i in range(len(self)))
+
+
+@dataclass
+class TextStream:
+    """The same records as `TextData`, read anew on every pass and never held in memory.
+
+    Two passes give the same records in the same order, so a place in the stream is one integer.
+    Repeats are found among the last 131,072 records only.
+
+    Attributes:
+        names: of the columns.
+        report: of the latest pass in this process, up to where it is now.
+    """
+
+    source: Any
+    names: tuple[str, ...]
+    options: _Options
+    report: ReadReport = field(default_factory=ReadReport)
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """A pass from the first record on."""
+        return self.records()
+
+    def records(self, start: int = 0) -> Iterator[dict[str, str]]:
+        """A pass that leaves out the first `start` records (they are read, and thrown away)."""
+        self.report = ReadReport()
+        rows = _records(self.source, self.report, self.options, memory=_STREAM_MEMORY)
+        return (dict(zip(self.names, row, strict=True)) for row in islice(rows, start, None))
+
+
+@overload
+def read_text(source: Any, *, streaming: Literal[False] = False, **options: Any) -> TextData: ...
+@overload
+def read_text(source: Any, *, streaming: Literal[True], **options: Any) -> TextStream: ...
+
+
+def read_text(
+    source: Any,
+    *,
+    column: str | int | None = None,
+    columns: Sequence[str | int] | None = None,
+    min_words: int = 1,
+    max_words: int | None = None,
+    max_chars: int = 100_000,
+    limit: int | None = None,
+    keep_repeats: bool = False,
+    encoding: str | None = None,
+    streaming: bool = False,
+) -> TextData | TextStream:
+    """Read text from nearly anything; what cannot be used is counted and named in the report.
+
+    Runs of white space become one space, as in SimCSE's data.
+
+    Args:
+        source: a path, a glob, a folder (searched to the bottom), a list of paths; a list of
+            sentences, tuples or dicts; a `datasets` object; or `"hf:name[:config[:split]]"`.
+            Files: one sentence a line (.txt), .csv, .tsv (split at tabs, no quoting), .jsonl,
+            .json, .parquet; text may be packed as .gz, .bz2, .xz or .zst.
+        column: which column of a table holds the text. A number means a table without header row.
+        columns: several columns instead: anchor, positive and perhaps negative.
+        min_words: records in which a text has fewer words are left out.
+        max_words: the same for more words; None for no bound. (Tokenising truncates anyway.)
+        max_chars: the same in characters, so that a file without line ends does no harm.
+        limit: stop after so many records.
+        keep_repeats: keep records that were there before; they are counted all the same.
+        encoding: of text files; None means UTF-8 (or UTF-16 where the file says so).
+        streaming: return a `TextStream` that holds nothing in memory.
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        ValueError: when nothing usable is left, a lone file is broken, or the column is unknown.
+    """
+    if column is not None and columns is not None:
+        raise ValueError("Give column= for sentences or columns= for pairs, not both.")
+    if isinstance(columns, str) or (columns is not None and len(columns) < 2):
+        raise ValueError(
+            f"columns= takes two or more names, but came {columns!r}; for one: column=."
+        )
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
+    wanted: Columns = tuple(columns) if columns else None if column is None else (column,)
+    names = tuple(str(c) for c in columns) if columns else ("text",)
+    options = _Options(wanted, min_words, max_words, max_chars, limit, keep_repeats, encoding)
+    source = resolve(source)
+    if streaming:
+        stream = TextStream(source, names, options)
+        _refuse_nothing(any(True for _ in stream), stream.report)
+        return stream
+    report = ReadReport()
+    records = list(_records(source, report, options, memory=None))
+    _refuse_nothing(bool(records), report)
+    return TextData(dict(zip(names, map(list, zip(*records, strict=True)), strict=True)), report)
+
+
+def _refuse_nothing(found: bool, report: ReadReport) -> None:
+    if found:
+        return
+    seen = "; ".join(shown[0] for shown in report.examples.values())
+    hint = ""
+    if report.dropped["undecodable"]:
+        hint = " If the text is not UTF-8, name its encoding, for instance encoding='latin-1'."
+    raise ValueError(f"No usable text: {report.summary()}. {seen}{hint}".strip())
+
+
+def _records(
+    source: Any, report: ReadReport, options: _Options, *, memory: int | None
+) -> Iterator[tuple[str, ...]]:
+    seen: set[tuple[str, ...]] = set()
+    order: deque[tuple[str, ...]] = deque()
+    for name, row in rows_of(source, report, options.columns, options.encoding):
+        report.lines += 1
+        texts, problem = _clean(row, options)
+        if problem is None and texts in seen:
+            report.repeats_kept += options.keep_repeats
+            problem = None if options.keep_repeats else "repeated"
+        elif problem is None:
+            seen.add(texts)
+            if memory is not None:
+                order.append(texts)
+                if len(order) > memory:
+                    seen.remove(order.popleft())
+        if problem:
+            report.drop(problem, f"{name}:{row.line}", row.values)
+            continue
+        report.kept += 1
+        yield texts
+        if report.kept == options.limit:
+            return
+
+
+def _clean(row: Row, options: _Options) -> tuple[tuple[str, ...], str | None]:
+    if row.problem:
+        return (), row.problem
+    texts = []
+    for value in row.values:
+        if not isinstance(value, str):
+            return (), "missing"
+        if len(value) > options.max_chars:
+            return (), "too_long"
+        if "\0" in value:
+            return (), "nul"
+        if not value.isascii() and _NO_TEXT.search(value):
+            return (), "undecodable"
+        words = value.split()
+        if not words:
+            return (), "empty"
+        if len(words) < options.min_words:
+            return (), "too_short"
+        if options.max_words is not None and len(words) > options.max_words:
+            return (), "too_long"
+        texts.append(" ".join(words))
+    return tuple(texts), None
