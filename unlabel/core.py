@@ -5,11 +5,12 @@ Nothing here knows a modality or an objective. See DESIGN: raw files -> Batch ->
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -125,12 +126,114 @@ class Encoding:
         tokens: one vector a position, `(batch, length, width)`.
         mask: True where a token is real, `(batch, length)`.
         layers: hidden states by layer, embedding layer first; None unless asked for.
+        table: the encoder's own token vectors, for a head tied to them, `(vocabulary, width)`.
     """
 
     pooled: Float[Tensor, "batch width"]
     tokens: Float[Tensor, "batch length width"]
     mask: Bool[Tensor, "batch length"]
     layers: tuple[Float[Tensor, "batch length width"], ...] | None = None
+    table: Float[Tensor, "vocabulary width"] | None = None
+
+
+class Encoder(Protocol):
+    """What the layers above ask of a modality's adapter (an `nn.Module`)."""
+
+    width: int
+    gives: frozenset[str]
+    table_size: tuple[int, int]
+
+    def view(self, batch: Batch, spec: ViewSpec) -> View:
+        """Make the view of `batch` that `spec` names."""
+        ...
+
+    def __call__(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
+        """Encode one view, with the extras named in `want`."""
+        ...
+
+
+def lengthen(x: Tensor, length: int) -> Tensor:
+    """Pad dimension 1 to `length` with zeros (False), which lie outside every mask."""
+    missing = length - x.shape[1]
+    return x if missing <= 0 else F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
+
+
+def cat_views(views: Sequence[View]) -> View:
+    """Views of any lengths as one view, so that the encoder is called once for all of them."""
+    length = max(v.mask.shape[1] for v in views)
+
+    def join(fields: list[Tensor | None], fill: int, by_length: bool = True) -> Tensor | None:
+        if all(f is None for f in fields):
+            return None
+        fields = [f if f is None or not by_length else lengthen(f, length) for f in fields]
+        like = next(f for f in fields if f is not None)
+        rows = [v.mask.shape[0] for v in views]
+        return torch.cat(
+            [
+                like.new_full((n, *like.shape[1:]), fill) if f is None else f
+                for n, f in zip(rows, fields, strict=True)
+            ]
+        )
+
+    # A view that lacks a field keeps every position and feature, and compares nothing.
+    return View(
+        inputs={
+            k: torch.cat([lengthen(v.inputs[k], length) for v in views]) for k in views[0].inputs
+        },
+        mask=torch.cat([lengthen(v.mask, length) for v in views]),
+        is_target=join([v.is_target for v in views], 0),
+        target=join([v.target for v in views], 0),
+        keep_positions=join([v.keep_positions for v in views], 1),
+        keep_features=join([v.keep_features for v in views], 1, by_length=False),
+    )
+
+
+def cat_batches(batches: Sequence[Batch]) -> Batch:
+    """Micro-batches as the one batch that they are parts of."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    length = max(b.mask.shape[1] for b in batches)
+    label = None if first.label is None else torch.cat([b.label for b in batches])
+    return Batch(
+        inputs={
+            k: torch.cat([lengthen(b.inputs[k], length) for b in batches]) for k in first.inputs
+        },
+        mask=torch.cat([lengthen(b.mask, length) for b in batches]),
+        index=torch.cat([b.index for b in batches]),
+        ordinal=torch.cat([b.ordinal for b in batches]),
+        seed=first.seed,
+        label=label,
+    )
+
+
+def split_encoding(encoding: Encoding, rows: Sequence[int]) -> list[Encoding]:
+    """Undo `cat_views` on what the encoder gave back."""
+    layers = [layer.split(list(rows)) for layer in encoding.layers or ()]
+    return [
+        Encoding(pooled, tokens, mask, tuple(layer[i] for layer in layers) or None, encoding.table)
+        for i, (pooled, tokens, mask) in enumerate(
+            zip(
+                encoding.pooled.split(list(rows)),
+                encoding.tokens.split(list(rows)),
+                encoding.mask.split(list(rows)),
+                strict=True,
+            )
+        )
+    ]
+
+
+def cat_encodings(encodings: Sequence[Encoding]) -> Encoding:
+    """Encodings of micro-batches as one."""
+    length = max(e.mask.shape[1] for e in encodings)
+    layers = zip(*(e.layers or () for e in encodings), strict=True)
+    return Encoding(
+        pooled=torch.cat([e.pooled for e in encodings]),
+        tokens=torch.cat([lengthen(e.tokens, length) for e in encodings]),
+        mask=torch.cat([lengthen(e.mask, length) for e in encodings]),
+        layers=tuple(torch.cat([lengthen(x, length) for x in layer]) for layer in layers) or None,
+        table=encodings[0].table,
+    )
 
 
 def stream_of(*names: object) -> int:

@@ -1,0 +1,36 @@
+# A door, nothing more: each target makes its environment on first use and then calls one command.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: run test test-fast lint clean
+
+run: $(VENV)/.runs
+	$(BIN)/unlabel demo
+
+test: $(VENV)/.tests lint
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.tests
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# Torch comes first and alone: a wide range, or a package that asks for torch, may otherwise pull
+# its CUDA build with gigabytes of libraries.
+$(VENV)/.runs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.runs
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from unlabel.core import cat_views, split_encoding, view
+from unlabel.modalities.text import TextEncoder, pool
+
+
+def test_saved_encoder_gives_equal_embeddings_with_its_pooling(make_encoder, sentences, tmp_path):
+    for pooling in ("cls", "mean", "first_last"):
+        encoder = make_encoder(pooling=pooling)
+        encoder.save_pretrained(tmp_path / pooling)
+        again = TextEncoder.from_pretrained(tmp_path / pooling)
+        assert again.pooling == pooling and again.max_length == 32
+        np.testing.assert_array_equal(again.encode(sentences), encoder.encode(sentences))
+
+
+def test_embeddings_do_not_depend_on_batch_size_or_order(make_encoder, sentences):
+    encoder = make_encoder()
+    whole = encoder.encode(sentences, batch_size=16)
+    single = encoder.encode(sentences, batch_size=1)
+    np.testing.assert_allclose(whole, single, atol=1e-5)
+    backwards = encoder.encode(sentences[::-1], batch_size=5)[::-1]
+    np.testing.assert_allclose(whole, backwards, atol=1e-5)
+
+
+def test_encode_leaves_training_mode_as_it_was(make_encoder, sentences):
+    encoder = make_encoder()
+    encoder.train()
+    first, second = encoder.encode(sentences), encoder.encode(sentences)
+    assert encoder.training
+    np.testing.assert_array_equal(first, second)
+
+
+def test_one_call_for_several_views_equals_one_call_each(make_encoder, make_batch):
+    encoder = make_encoder().eval()
+    batch = make_batch(encoder)
+    specs = [view("plain"), view("token_cutoff", 1, ratio=0.3), view("mask_tokens", rate=0.4)]
+    views = [encoder.view(batch, s) for s in specs]
+    together = split_encoding(encoder(cat_views(views)), [8, 8, 8])
+    for one, encoding in zip(views, together, strict=True):
+        torch.testing.assert_close(encoder(one).pooled, encoding.pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_does_not_change_a_pooled_vector():
+    tokens, mask = torch.randn(1, 4, 3), torch.tensor([[True, True, False, False]])
+    torch.testing.assert_close(pool(tokens, mask, "mean"), tokens[:, :2].mean(1))
+    assert pool(tokens, torch.zeros(1, 4).bool(), "mean").isfinite().all()
+
+
+def test_first_last_averages_the_first_block_not_the_embedding_layer():
+    layers = tuple(torch.full((1, 2, 1), float(i)) for i in (100, 1, 2, 3))
+    pooled = pool(layers[-1], torch.ones(1, 2).bool(), "first_last", layers)
+    assert pooled.item() == 2.0
+
+
+def test_dropout_is_set_everywhere_or_nowhere(make_encoder, tmp_path):
+    make_encoder().save_pretrained(tmp_path)
+    quiet = TextEncoder.from_pretrained(tmp_path, dropout=0.0)
+    assert {m.p for m in quiet.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
+    with pytest.raises(ValueError, match=r"below 1, but 1\.5"):
+        TextEncoder.from_pretrained(tmp_path, dropout=1.5)
+
+
+def test_errors_name_what_came_and_what_would_do(make_encoder, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="'median' is not one of cls, mean, first_last"):
+        make_encoder(pooling="median")
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        TextEncoder.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="hiden_size: no such key"):
+        TextEncoder.from_config({"hiden_size": 3}, tokenizer)
+    with pytest.raises(ValueError, match="one string came"):
+        make_encoder().encode("a sentence")
+
+
+def test_no_sentences_give_an_empty_matrix(make_encoder):
+    assert make_encoder().encode([]).shape == (0, 32)
+
+
+def test_settings_file_is_plain_json(make_encoder, tmp_path):
+    make_encoder(pooling="cls").save_pretrained(tmp_path)
+    said = json.loads((tmp_path / "unlabel.json").read_text())
+    assert said == {"modality": "text", "pooling": "cls", "max_length": 32}

@@ -1,0 +1,147 @@
+import pytest
+import torch
+
+from unlabel.core import view
+from unlabel.modalities.text_views import Vocabulary
+
+CUTS = ["token_cutoff", "span_cutoff", "feature_cutoff"]
+
+
+def test_ratio_zero_is_the_identity(make_encoder, make_batch):
+    encoder = make_encoder().eval()
+    batch = make_batch(encoder)
+    whole = encoder(encoder.view(batch, view("plain")))
+    for name in CUTS:
+        cut = encoder(encoder.view(batch, view(name, ratio=0.0)))
+        torch.testing.assert_close(cut.tokens, whole.tokens, atol=0, rtol=0)
+
+
+def test_rate_zero_masks_nothing(make_encoder, make_batch):
+    encoder = make_encoder()
+    batch = make_batch(encoder)
+    seen = encoder.view(batch, view("mask_tokens", rate=0.0))
+    assert not seen.is_target.any()
+    assert torch.equal(seen.inputs["input_ids"], batch.inputs["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["token_cutoff", "span_cutoff"])
+def test_a_cut_token_leaks_nothing(make_encoder, make_batch, name):
+    encoder = make_encoder().eval()
+    batch = make_batch(encoder)
+    spec = view(name, ratio=0.4)
+    seen = encoder.view(batch, spec)
+    before = encoder(seen)
+    seen.inputs = {"input_ids": torch.where(seen.keep_positions, seen.inputs["input_ids"], 77)}
+    after = encoder(seen)
+    torch.testing.assert_close(after.pooled, before.pooled, atol=0, rtol=0)
+    torch.testing.assert_close(after.tokens[seen.mask], before.tokens[seen.mask], atol=0, rtol=0)
+
+
+def test_cutoff_zeroes_token_position_and_segment_vectors_together(make_encoder, make_batch):
+    encoder = make_encoder().eval()
+    batch = make_batch(encoder)
+    seen = encoder.view(batch, view("token_cutoff", ratio=0.4))
+    caught = []
+    encoder.model.encoder.register_forward_pre_hook(lambda m, args: caught.append(args[0]))
+    encoder(seen)
+    assert (caught[0][~seen.keep_positions] == 0).all()
+    assert (caught[0][seen.keep_positions] != 0).any(1).all()
+
+
+@pytest.mark.parametrize("name", ["token_cutoff", "span_cutoff"])
+def test_cutoff_takes_the_exact_share_of_words_and_spares_special_tokens(
+    make_encoder, make_batch, name
+):
+    encoder = make_encoder()
+    batch = make_batch(encoder, rows=16)
+    is_word = encoder.vocabulary.is_word(batch.inputs["input_ids"], batch.mask)
+    seen = encoder.view(batch, view(name, ratio=0.3))
+    is_cut = batch.mask & ~seen.keep_positions
+    assert torch.equal(is_cut.sum(1), (is_word.sum(1) * 0.3).long())
+    assert not (is_cut & ~is_word).any()
+    if name == "span_cutoff":
+        runs = (is_cut[:, 1:] & ~is_cut[:, :-1]).sum(1)
+        assert torch.equal(runs, (is_cut.sum(1) > 0).long())
+
+
+def test_feature_cutoff_cuts_the_same_columns_in_every_token(make_encoder, make_batch):
+    encoder = make_encoder()
+    seen = encoder.view(make_batch(encoder), view("feature_cutoff", ratio=0.25))
+    assert (seen.keep_features.sum(1) == 24).all()
+    assert len({tuple(row) for row in seen.keep_features.tolist()}) > 1
+
+
+def test_two_draws_differ_and_the_same_draw_repeats_in_another_batch(make_encoder, make_batch):
+    encoder = make_encoder()
+    eight, four = make_batch(encoder, rows=8), make_batch(encoder, rows=4)
+    for name in ("token_cutoff", "mask_tokens"):
+        key = {"token_cutoff": "ratio", "mask_tokens": "rate"}[name]
+        field = {"token_cutoff": "keep_positions", "mask_tokens": "is_target"}[name]
+        one, other = (
+            getattr(encoder.view(eight, view(name, d, **{key: 0.4})), field) for d in (0, 1)
+        )
+        assert not torch.equal(one, other)
+        again = getattr(encoder.view(four, view(name, 0, **{key: 0.4})), field)
+        length = again.shape[1]
+        assert torch.equal(again, one[:4, :length])
+
+
+def test_masking_follows_80_10_10_and_spares_special_tokens(make_encoder, make_batch):
+    encoder = make_encoder()
+    mask_id = encoder.vocabulary.mask_id
+    masked = kept = chosen = words = 0
+    for seed in range(60):
+        batch = make_batch(encoder, rows=16, seed=seed)
+        seen = encoder.view(batch, view("mask_tokens", rate=0.15))
+        ids = batch.inputs["input_ids"]
+        is_word = encoder.vocabulary.is_word(ids, batch.mask)
+        assert not (seen.is_target & ~is_word).any()
+        now = seen.inputs["input_ids"]
+        assert torch.equal(now[~seen.is_target], ids[~seen.is_target])
+        words += int(is_word.sum())
+        chosen += int(seen.is_target.sum())
+        masked += int((now[seen.is_target] == mask_id).sum())
+        kept += int((now[seen.is_target] == ids[seen.is_target]).sum())
+    assert chosen / words == pytest.approx(0.15, abs=0.01)
+    assert masked / chosen == pytest.approx(0.80, abs=0.03)
+    assert kept / chosen == pytest.approx(0.10, abs=0.03)
+
+
+def test_whole_words_are_chosen_together(make_encoder, make_batch):
+    encoder = make_encoder()
+    starts = encoder.vocabulary.starts_word
+    pieces = 0
+    for seed in range(10):
+        batch = make_batch(encoder, rows=16, seed=seed)
+        seen = encoder.view(batch, view("mask_tokens", rate=0.4, whole_word=True))
+        ids = batch.inputs["input_ids"]
+        continues = ~starts[ids] & batch.mask
+        before = torch.roll(seen.is_target, 1, dims=1)
+        assert torch.equal(seen.is_target[continues], before[continues])
+        pieces += int(continues.sum())
+    assert pieces > 50
+
+
+def test_word_starts_are_read_off_byte_level_vocabularies():
+    class Fake:
+        all_special_ids = (0,)
+        mask_token_id = 0
+
+        def __len__(self):
+            return 4
+
+        def convert_ids_to_tokens(self, ids):
+            return ["<s>", "Ġthe", "se", "▁so"]
+
+    assert Vocabulary.of(Fake()).starts_word.tolist() == [False, True, False, True]
+
+
+def test_bad_requests_are_refused_by_name(make_encoder, make_batch):
+    encoder = make_encoder()
+    batch = make_batch(encoder)
+    with pytest.raises(ValueError, match="Text has no view 'rotate'; it has"):
+        encoder.view(batch, view("rotate"))
+    with pytest.raises(ValueError, match="ratio is a share of at least 0 and below 1"):
+        encoder.view(batch, view("token_cutoff", ratio=1.0))
+    with pytest.raises(ValueError, match="wants a 'positive' sentence beside each sample"):
+        encoder.view(batch, view("plain", partner="positive"))

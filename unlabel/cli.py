@@ -1,0 +1,97 @@
+"""The command line: `unlabel train`, `bench`, `embed`, `export`, `list`, `report`, `demo`.
+
+Commands are plain functions of the same shape as their Python calls; jsonargparse reads their
+signatures, so a misspelt option is refused by name.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def list_methods(modality: str | None = None) -> None:
+    """Print every method, what it needs of an encoder, and its paper.
+
+    Args:
+        modality: only methods that run on this kind of data.
+    """
+    from unlabel.modalities import MODALITIES
+    from unlabel.objectives import CATALOGUE
+
+    chosen = {k: v for k, v in MODALITIES.items() if modality in (None, k)}
+    if not chosen:
+        raise ValueError(f"No modality {modality!r}; there are {', '.join(MODALITIES)}.")
+    table = Table(title="Objectives", title_justify="left")
+    for heading in ("name", "what it does", "needs", *chosen, "paper"):
+        table.add_column(heading)
+    for name, method in CATALOGUE.items():
+        runs = [
+            "runs"
+            if method.needs <= kind.gives
+            else "refused: no " + ", ".join(sorted(method.needs - kind.gives))
+            for kind in chosen.values()
+        ]
+        summary = (method.__doc__ or "").split("\n")[0]
+        table.add_row(name, summary, ", ".join(sorted(method.needs)), *runs, method.paper)
+    Console().print(table)
+
+
+def _arguments(given: Sequence[str]) -> list[str]:
+    """`train recipe.yaml` is short for `train --config recipe.yaml`; `simcse` for `SimCSE`."""
+    from unlabel.objectives import CATALOGUE
+
+    out = list(given)
+    if len(out) > 1 and out[0] == "train" and out[1].endswith((".yaml", ".yml")):
+        out.insert(1, "--config")
+    for i, word in enumerate(out):
+        if word == "--objective" and i + 1 < len(out):
+            method = CATALOGUE.get(out[i + 1].lower())
+            out[i + 1] = out[i + 1] if method is None else f"unlabel.objectives.{method.__name__}"
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; user errors end in one sentence and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    for noisy in ("httpx", "filelock", "urllib3", "datasets", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from jsonargparse import auto_cli
+
+    from unlabel.benchmarks.sts import bench_sts
+    from unlabel.demo import demo
+    from unlabel.embedding import embed
+    from unlabel.export import export
+    from unlabel.pretrain import train
+    from unlabel.report import report
+
+    commands = {
+        "train": train,
+        "bench": {"_help": "Measure an encoder.", "sts": bench_sts},
+        "embed": embed,
+        "export": export,
+        "report": report,
+        "list": list_methods,
+        "demo": demo,
+    }
+    try:
+        auto_cli(
+            commands,
+            args=_arguments(sys.argv[1:] if arguments is None else arguments),
+            prog="unlabel",
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("UNLABEL_TRACEBACK"):
+            raise
+        print(f"unlabel: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,375 @@
+"""Text: sentences as batches of token ids, and any Hugging Face encoder behind one door."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.modalities.text_views import VIEWS, Vocabulary
+
+POOLINGS = ("cls", "mean", "first_last")
+_SETTINGS = "unlabel.json"
+# What the dropout probabilities are called in the configurations of BERT and its kin.
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_pdrop",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+
+class TextCollator:
+    """Samples of token ids to a padded `Batch`; works with any DataLoader or Trainer.
+
+    Args:
+        pad_id: token id that fills the places after a sentence.
+        seed: of the run; travels in the batch for the augmentations.
+        multiple_of: pad lengths up to a multiple (8 suits tensor cores and torch.compile).
+    """
+
+    def __init__(self, pad_id: int, *, seed: int = 0, multiple_of: int = 1):
+        self.pad_id, self.seed, self.multiple_of = pad_id, seed, multiple_of
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> Batch:
+        """Samples with `input_ids`, `index`, `ordinal`, and maybe `partners` and `label`."""
+        inputs, mask = self.pad([s["input_ids"] for s in samples])
+        partners = {}
+        for name in samples[0].get("partners", {}):
+            ids, is_real = self.pad([s["partners"][name] for s in samples])
+            partners[name] = {"input_ids": ids, "mask": is_real}
+        as_tensor = lambda key, default: torch.tensor(  # noqa: E731
+            [int(s.get(key, default)) for s in samples], dtype=torch.int64
+        )
+        return Batch(
+            inputs={"input_ids": inputs},
+            mask=mask,
+            index=as_tensor("index", -1),
+            ordinal=as_tensor("ordinal", 0),
+            seed=self.seed,
+            label=as_tensor("label", -1),
+            partners=partners,
+        )
+
+    def pad(self, rows: Sequence[Iterable[int]]) -> tuple[Tensor, Tensor]:
+        """Rows of ids as `(batch, length)` ids and a mask that is True at real tokens."""
+        arrays = [np.asarray(r, dtype=np.int64) for r in rows]
+        lengths = np.array([len(a) for a in arrays])
+        length = -(-max(int(lengths.max()), 1) // self.multiple_of) * self.multiple_of
+        ids = np.full((len(arrays), length), self.pad_id, dtype=np.int64)
+        is_real = np.arange(length)[None, :] < lengths[:, None]
+        ids[is_real] = np.concatenate(arrays)
+        return torch.from_numpy(ids), torch.from_numpy(is_real)
+
+
+class TextEncoder(nn.Module):
+    """A Hugging Face text encoder that sees views and gives pooled and token vectors.
+
+    Args:
+        model: a bidirectional encoder (BERT and its kin), without its language-model head.
+        tokenizer: the fast tokenizer that belongs to it.
+        pooling: how tokens become a sentence: `cls` (first token), `mean` (over real tokens), or
+            `first_last` (mean over the outputs of the first and the last block).
+        max_length: longest sentence in tokens, special tokens included.
+
+    Raises:
+        ValueError: unknown pooling, or a model this class cannot drive.
+    """
+
+    gives = frozenset({"pooled", "tokens", "layers", "token_ids", "table"})
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pooling: str = "mean",
+        max_length: int = 64,
+    ):
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"Pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
+        self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
+        limit = getattr(model.config, "max_position_embeddings", max_length)
+        self.max_length = min(max_length, limit)
+        self.width: int = model.config.hidden_size
+        self.table_size: tuple[int, int] = tuple(model.get_input_embeddings().weight.shape)
+        self.vocabulary = Vocabulary.of(tokenizer)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise ValueError(
+                f"The tokenizer knows {len(tokenizer)} tokens but the model only "
+                f"{model.get_input_embeddings().num_embeddings}; use the tokenizer saved with it."
+            )
+        self._cut: View | None = None
+        embeddings = getattr(model, "embeddings", None)
+        if embeddings is not None:
+            embeddings.register_forward_hook(self._cut_embeddings)
+
+    # -- making, loading and saving ---------------------------------------------------------
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, **settings: Any
+    ) -> "TextEncoder":
+        """An untrained encoder from a transformers configuration and a tokenizer.
+
+        Args:
+            config: keys of the configuration, `model_type` among them (default `bert`).
+            tokenizer: gives the vocabulary size and the padding id.
+            settings: `pooling` and `max_length`, as for the class.
+        """
+        keys = dict(config)
+        kind = keys.pop("model_type", "bert")
+        made = AutoConfig.for_model(
+            kind, **{"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **keys}
+        )
+        unknown = sorted(k for k in keys if k not in type(made)().to_dict())
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)}: no such key in the configuration of {kind!r} models. "
+                f"Look at transformers' {type(made).__name__} for the keys there are."
+            )
+        return cls(_bare(lambda **kw: AutoModel.from_config(made, **kw)), tokenizer, **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        dropout: float | None = None,
+        local_files_only: bool = False,
+    ) -> "TextEncoder":
+        """An encoder from a folder (ours, transformers' or sentence-transformers') or a hub name.
+
+        Args:
+            path: folder or hub name.
+            pooling: default is what the folder says, else `mean`.
+            max_length: default is what the folder says, else 64 tokens.
+            dropout: sets every dropout probability of the model; None leaves them alone.
+            local_files_only: never ask the hub.
+
+        Raises:
+            FileNotFoundError: the folder holds no model.
+        """
+        folder = Path(path)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no config.json, so it is no transformers model folder. "
+                "Give the folder of a saved model, or a model's name on the hub."
+            )
+        file = folder / _SETTINGS
+        said = json.loads(file.read_text()) if file.is_file() else _sentence_transformer(folder)
+        config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
+        set_dropout(config, dropout)
+        model = _bare(
+            lambda **kw: AutoModel.from_pretrained(
+                str(path),
+                config=config,
+                dtype=torch.float32,
+                local_files_only=local_files_only,
+                **kw,
+            )
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local_files_only)
+        return cls(
+            model,
+            tokenizer,
+            pooling=pooling or said.get("pooling", "mean"),
+            max_length=max_length or said.get("max_length", 64),
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a plain transformers folder, with our pooling beside it in `unlabel.json`."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a transformers folder cannot say of this encoder."""
+        return {"modality": "text", "pooling": self.pooling, "max_length": self.max_length}
+
+    # -- views and encoding -----------------------------------------------------------------
+
+    def collator(self, *, seed: int = 0, multiple_of: int = 1) -> TextCollator:
+        """The collator that fits this encoder's tokenizer."""
+        return TextCollator(self.tokenizer.pad_token_id or 0, seed=seed, multiple_of=multiple_of)
+
+    def view(self, batch: Batch, spec: ViewSpec) -> View:
+        """Make a view of the batch (or of one of its partners) on its device.
+
+        Raises:
+            ValueError: no view of that name, or no partner of that name in the data.
+        """
+        if spec.name not in VIEWS:
+            raise ValueError(f"Text has no view {spec.name!r}; it has {', '.join(sorted(VIEWS))}.")
+        inputs, mask = batch.inputs, batch.mask
+        if spec.partner is not None:
+            if spec.partner not in batch.partners:
+                raise ValueError(
+                    f"The objective wants a {spec.partner!r} sentence beside each sample, but the "
+                    f"data has {sorted(batch.partners) or 'single sentences'}. Name the columns, "
+                    "for example columns: [anchor, positive, negative]."
+                )
+            partner = batch.partners[spec.partner]
+            inputs, mask = {"input_ids": partner["input_ids"]}, partner["mask"]
+        return VIEWS[spec.name](
+            View(inputs, mask), batch, spec, vocabulary=self.vocabulary, width=self.width
+        )
+
+    def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
+        """Encode one view; `want` may name `layers` and `table`.
+
+        Raises:
+            ValueError: the view cuts embeddings but the model keeps its embedding layer elsewhere.
+        """
+        needs_cut = view.keep_positions is not None or view.keep_features is not None
+        if needs_cut and getattr(self.model, "embeddings", None) is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has no `embeddings` module whose output could be "
+                "cut; use an encoder of the BERT family, or an objective without cutoff."
+            )
+        self._cut = view if needs_cut else None
+        try:
+            out = self.model(
+                **view.inputs,
+                attention_mask=view.mask.to(torch.int64),
+                output_hidden_states="layers" in want or self.pooling == "first_last",
+            )
+        finally:
+            self._cut = None
+        tokens: Tensor = out.last_hidden_state
+        pooled = pool(tokens, view.mask, self.pooling, out.get("hidden_states"))
+        return Encoding(
+            pooled=pooled,
+            tokens=tokens,
+            mask=view.mask,
+            layers=out.hidden_states if "layers" in want else None,
+            table=self.model.get_input_embeddings().weight if "table" in want else None,
+        )
+
+    def _cut_embeddings(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        # The embedding layer's output is the sum of token, position and segment vectors, so a
+        # zero here cuts the three together (Shen et al. 2020, section 3.1).
+        if self._cut is None:
+            return out
+        if self._cut.keep_positions is not None:
+            out = out * self._cut.keep_positions[:, :, None]
+        if self._cut.keep_features is not None:
+            out = out * self._cut.keep_features[:, None, :]
+        return out
+
+    # -- use ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(
+        self, sentences: Sequence[str], *, batch_size: int = 64, normalize: bool = False
+    ) -> Float[np.ndarray, "sentences width"]:
+        """Embed sentences, in batches of like length; the result is in the order given.
+
+        Args:
+            sentences: any number of strings.
+            batch_size: sentences a forward pass.
+            normalize: scale every embedding to length 1.
+        """
+        was_training, device = self.training, next(self.parameters()).device
+        self.eval()
+        try:
+            ids = self.tokenize(sentences)
+            order = np.argsort([-len(i) for i in ids], kind="stable")
+            collate = self.collator()
+            out = np.empty((len(ids), self.width), dtype=np.float32)
+            for start in range(0, len(ids), batch_size):
+                rows = order[start : start + batch_size]
+                inputs, mask = collate.pad([ids[r] for r in rows])
+                seen = View({"input_ids": inputs.to(device)}, mask.to(device))
+                out[rows] = self(seen).pooled.float().cpu().numpy()
+        finally:
+            self.train(was_training)
+        if normalize:
+            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+        return out
+
+    def tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Token ids of each sentence, special tokens included, cut at `max_length`."""
+        if isinstance(sentences, str):
+            raise ValueError("A list of sentences is wanted, but one string came; wrap it in [ ].")
+        if not len(sentences):
+            return []
+        return self.tokenizer(
+            list(sentences), truncation=True, max_length=self.max_length, verbose=False
+        )["input_ids"]
+
+
+def pool(
+    tokens: Float[Tensor, "batch length width"],
+    mask: Bool[Tensor, "batch length"],
+    pooling: str,
+    layers: tuple[Tensor, ...] | None = None,
+) -> Float[Tensor, "batch width"]:
+    """One vector a sentence: first token, mean of real tokens, or mean of first and last block.
+
+    The first block's output is `layers[1]`; `layers[0]` is the embedding layer (SimCSE's authors
+    corrected the same off-by-one in their code).
+    """
+    if pooling == "cls":
+        return tokens[:, 0]
+    if pooling == "first_last":
+        if layers is None:
+            raise ValueError("first_last pooling needs the hidden states of all layers.")
+        tokens = (layers[1] + layers[-1]) / 2
+    weight = mask[:, :, None].to(tokens.dtype)
+    return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def set_dropout(config: Any, probability: float | None) -> None:
+    """Set every dropout probability the configuration has."""
+    if probability is None:
+        return
+    if not 0 <= probability < 1:
+        raise ValueError(f"dropout is a probability below 1, but {probability} came.")
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, probability)
+
+
+def _bare(make: Any) -> PreTrainedModel:
+    # BERT's pooler would be a layer that no objective trains; models without one refuse the word.
+    try:
+        return make(add_pooling_layer=False)
+    except TypeError:
+        return make()
+
+
+def _sentence_transformer(folder: Path) -> dict[str, Any]:
+    """Pooling and length of a sentence-transformers folder, or nothing."""
+    said: dict[str, Any] = {}
+    pooling = folder / "1_Pooling" / "config.json"
+    if pooling.is_file():
+        keys = json.loads(pooling.read_text())
+        if keys.get("pooling_mode_cls_token") or keys.get("pooling_mode") == "cls":
+            said["pooling"] = "cls"
+        elif keys.get("pooling_mode_mean_tokens") or keys.get("pooling_mode") == "mean":
+            said["pooling"] = "mean"
+    length = folder / "sentence_bert_config.json"
+    if length.is_file() and (limit := json.loads(length.read_text()).get("max_seq_length")):
+        said["max_length"] = limit
+    return said
+
+
+__all__ = ["POOLINGS", "TextCollator", "TextEncoder", "pool", "set_dropout"]

@@ -1,0 +1,161 @@
+"""Views of text, made on the device for a whole batch at once.
+
+Every random choice comes from `uniform(seed, ordinal, stream)`, so it belongs to the sample and
+not to the batch, worker or rank that the sample met. Special tokens are never cut or masked.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unlabel.core import Batch, View, ViewSpec, stream_of, uniform
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the views need to know of a tokenizer.
+
+    Attributes:
+        size: number of token ids.
+        special_ids: ids that are no words ([CLS], [SEP], [PAD], ...).
+        mask_id: id of the mask token, None where there is none.
+        starts_word: True for ids that begin a word, `(size,)`.
+    """
+
+    size: int
+    special_ids: tuple[int, ...]
+    mask_id: int | None
+    starts_word: Bool[Tensor, "size"]
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Vocabulary":
+        """Read it off a tokenizer (WordPiece, byte-level BPE or SentencePiece)."""
+        tokens = [str(t) for t in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+        wordpiece = any(t.startswith("##") for t in tokens)
+        starts = [not t.startswith("##") if wordpiece else t[:1] in "Ġ▁" for t in tokens]
+        return cls(
+            len(tokenizer),
+            tuple(sorted(set(tokenizer.all_special_ids))),
+            tokenizer.mask_token_id,
+            torch.tensor(starts),
+        )
+
+    def is_word(
+        self, ids: Int[Tensor, "batch length"], mask: Tensor
+    ) -> Bool[Tensor, "batch length"]:
+        """True where a token is real and not special."""
+        special = torch.tensor(self.special_ids, device=ids.device)
+        return mask & ~torch.isin(ids, special)
+
+
+def _draw(batch: Batch, spec: ViewSpec, use: str, count: int) -> Float[Tensor, "batch count"]:
+    stream = stream_of(spec.name, spec.draw, spec.partner, use)
+    return uniform(batch.seed, batch.ordinal, stream, count)
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is a share of at least 0 and below 1, but {value} came.")
+    return value
+
+
+def _smallest(
+    scores: Float[Tensor, "batch n"], count: Int[Tensor, "batch"]
+) -> Bool[Tensor, "batch n"]:
+    """True at the `count` smallest scores of each row: a draw without replacement."""
+    rank = scores.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    return rank < count[:, None]
+
+
+def plain(view: View, batch: Batch, spec: ViewSpec, **_: Any) -> View:
+    """The sentence as it is; two draws of it differ by the encoder's dropout alone (SimCSE)."""
+    return view
+
+
+def token_cutoff(
+    view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
+) -> View:
+    """Cut `int(ratio * words)` tokens: vector zeroed, hidden from attention (Shen et al. 2020).
+
+    Args of the spec: ratio (default 0.1).
+    """
+    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
+    can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
+    scores = _draw(batch, spec, "token", view.mask.shape[1]).masked_fill(~can, 2.0)
+    return _cut(view, _smallest(scores, (can.sum(1) * ratio).long()) & can)
+
+
+def span_cutoff(
+    view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
+) -> View:
+    """Cut one run of `int(ratio * words)` tokens (Shen et al. 2020).
+
+    Args of the spec: ratio (default 0.1).
+    """
+    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
+    can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
+    words = can.sum(1)
+    length = (words * ratio).long()
+    start = (_draw(batch, spec, "span", 1)[:, 0] * (words - length + 1)).long()
+    place = can.cumsum(1) - 1
+    inside = (place >= start[:, None]) & (place < (start + length)[:, None])
+    return _cut(view, inside & can)
+
+
+def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_: Any) -> View:
+    """Zero `int(ratio * width)` embedding columns in every token of a sentence (Shen et al. 2020).
+
+    Args of the spec: ratio (default 0.1).
+    """
+    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
+    scores = _draw(batch, spec, "feature", width)
+    count = torch.full((len(batch),), int(width * ratio), device=scores.device)
+    return replace(view, keep_features=~_smallest(scores, count))
+
+
+def mask_tokens(
+    view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
+) -> View:
+    """Choose tokens to predict: 80 % become the mask token, 10 % a random one, 10 % stay (BERT).
+
+    Args of the spec: rate (default 0.15), whole_word (default False: whole words when True).
+
+    Raises:
+        ValueError: the tokenizer has no mask token.
+    """
+    args = dict(spec.args)
+    rate = _fraction("rate", args.get("rate", 0.15))
+    if vocabulary.mask_id is None:
+        raise ValueError("The tokenizer has no mask token, which masked language modelling needs.")
+    ids, length = view.inputs["input_ids"], view.mask.shape[1]
+    can = vocabulary.is_word(ids, view.mask)
+    chance = _draw(batch, spec, "choose", length)
+    if args.get("whole_word", False):
+        # Every piece of a word takes the draw of the word's first piece.
+        starts = vocabulary.starts_word.to(ids.device)[ids] | ~can
+        chance = chance.gather(1, starts.long().cumsum(1).clamp(max=length) - 1)
+    is_target = can & (chance < rate)
+    fate = _draw(batch, spec, "fate", length)
+    other = (_draw(batch, spec, "other", length) * vocabulary.size).long()
+    masked = torch.where(is_target & (fate < 0.8), vocabulary.mask_id, ids)
+    masked = torch.where(is_target & (fate >= 0.8) & (fate < 0.9), other, masked)
+    return replace(
+        view, inputs={**view.inputs, "input_ids": masked}, is_target=is_target, target=ids
+    )
+
+
+def _cut(view: View, is_cut: Bool[Tensor, "batch length"]) -> View:
+    return replace(view, mask=view.mask & ~is_cut, keep_positions=~is_cut)
+
+
+VIEWS = {
+    "plain": plain,
+    "token_cutoff": token_cutoff,
+    "span_cutoff": span_cutoff,
+    "feature_cutoff": feature_cutoff,
+    "mask_tokens": mask_tokens,
+}

@@ -1,0 +1,54 @@
+"""Heads: small modules built from sizes that stand between an encoding and a kernel."""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
+    """Linear layers through `sizes` with ReLU between (SimCLR's projector is `mlp(w, w, 128)`).
+
+    Args:
+        sizes: width of the input, of every hidden layer, and of the output.
+        batch_norm: normalise over the batch before every ReLU.
+    """
+    layers: list[nn.Module] = []
+    for i, (before, after) in enumerate(pairwise(sizes)):
+        last = i == len(sizes) - 2
+        layers.append(nn.Linear(before, after, bias=last or not batch_norm))
+        if not last:
+            layers += [nn.BatchNorm1d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def tanh_projector(width: int) -> nn.Sequential:
+    """A square linear layer with tanh: BERT's pooler, SimCSE's train-only head."""
+    return nn.Sequential(nn.Linear(width, width), nn.Tanh())
+
+
+class TokenPredictor(nn.Module):
+    """Scores over the vocabulary from token vectors, tied to the encoder's own token table.
+
+    Transform, GELU, layer norm, then the table's transpose and a bias (Devlin et al. 2019, A.2).
+
+    Args:
+        width: of the encoder's token vectors.
+        vocabulary: rows of the table.
+        table_width: columns of the table, where they differ from `width`.
+    """
+
+    def __init__(self, width: int, vocabulary: int, table_width: int | None = None):
+        super().__init__()
+        self.transform = nn.Linear(width, table_width or width)
+        self.norm = nn.LayerNorm(table_width or width)
+        self.bias = nn.Parameter(self.transform.weight.new_zeros(vocabulary))
+        nn.init.normal_(self.transform.weight, std=0.02)
+        nn.init.zeros_(self.transform.bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "tokens width"], table: Float[Tensor, "vocabulary columns"]
+    ) -> Float[Tensor, "tokens vocabulary"]:
+        """Logits for each token vector."""
+        return F.linear(self.norm(F.gelu(self.transform(tokens))), table, self.bias)

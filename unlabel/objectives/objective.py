@@ -1,0 +1,121 @@
+"""Objective: views, heads, target and kernel; and the weighted sum, which is an objective too."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
+from unlabel.objectives.state import Bank, Queue, Teacher
+
+
+class Term(NamedTuple):
+    """One named part of a loss.
+
+    Attributes:
+        loss: scalar.
+        weight: its factor in the sum.
+        chance: the value of a model that knows nothing (ln N for N candidates), None if unknown.
+    """
+
+    loss: Tensor
+    weight: float = 1.0
+    chance: float | None = None
+
+
+class Objective(nn.Module):
+    """What a method is: the views it wants, the heads it trains, and its terms.
+
+    A method sets `views` and `needs`, makes its heads in `build`, and computes its terms in
+    `forward`. It never calls the encoder, gathers nothing but rows, and knows no modality.
+
+    Attributes:
+        views: the views it wants encoded, in the order `forward` gets them.
+        needs: what it asks of an encoding (`pooled`, `tokens`, `layers`, `table`).
+        teacher_momentum: set where a view wants the `teacher` encoder.
+        paper: reference.
+    """
+
+    views: tuple[ViewSpec, ...] = ()
+    needs: frozenset[str] = frozenset({"pooled"})
+    teacher_momentum: float | None = None
+    paper: str = ""
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the heads, now that the encoder's sizes are known."""
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """The method's terms for one batch.
+
+        Args:
+            encodings: one for each of `self.views`, in that order.
+            views: what the encoder saw, likewise.
+            batch: index and label of the samples.
+        """
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Move memories and teachers; called once after each optimizer step."""
+        for part in self.modules():
+            if isinstance(part, Queue | Bank | Teacher):
+                part.step()
+
+
+class Sum(Objective):
+    """Weighted sum of named objectives on one encoder, sharing its views and forward pass.
+
+    Args:
+        objectives: name -> objective.
+        weights: name -> factor; 1 where not named. An objective of weight 0 is not run.
+
+    Raises:
+        ValueError: a weight for an objective that is not there, or a negative one.
+    """
+
+    def __init__(
+        self, objectives: dict[str, Objective], weights: Mapping[str, float] | None = None
+    ):
+        super().__init__()
+        weights = dict(weights or {})
+        if unknown := sorted(set(weights) - set(objectives)):
+            raise ValueError(
+                f"Weight given for {', '.join(unknown)}, but the objectives are "
+                f"{', '.join(objectives)}."
+            )
+        if any(w < 0 for w in weights.values()) or not objectives:
+            raise ValueError("A sum needs at least one objective, and weights of at least 0.")
+        active = {n: o for n, o in objectives.items() if weights.get(n, 1.0) != 0}
+        self.parts = nn.ModuleDict(active)
+        self.weights = {n: float(weights.get(n, 1.0)) for n in active}
+        self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
+        self.needs = frozenset().union(*(o.needs for o in active.values()))
+        self.paper = "; ".join(o.paper for o in active.values())
+        momenta = {o.teacher_momentum for o in active.values()} - {None}
+        if len(momenta) > 1:
+            raise ValueError(f"The objectives want different teachers (momenta {sorted(momenta)}).")
+        self.teacher_momentum = next(iter(momenta), None)
+
+    def build(self, encoder: Encoder) -> None:
+        """Make every part's heads."""
+        for part in self.parts.values():
+            part.build(encoder)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """The terms of all parts, named `part/term`, weights multiplied in."""
+        place = {spec: i for i, spec in enumerate(self.views)}
+        terms = {}
+        for name, part in self.parts.items():
+            rows = [place[spec] for spec in part.views]
+            own = part([encodings[i] for i in rows], [views[i] for i in rows], batch)
+            for key, term in own.items():
+                terms[f"{name}/{key}"] = term._replace(weight=term.weight * self.weights[name])
+        return terms
+
+
+def total(terms: Mapping[str, Term]) -> Tensor:
+    """The loss: the weighted sum of the terms."""
+    return sum((t.weight * t.loss for t in terms.values()), start=0.0)  # type: ignore[return-value]

@@ -1,0 +1,111 @@
+"""State that outlives a step: memories and moving-average teachers.
+
+All of it lives in buffers, so it is checkpointed with the model, and all of it moves only in
+`step()`, which the trainer calls once for every optimizer step that was really made: a step
+skipped for a NaN leaves no trace here either.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Queue(nn.Module):
+    """First-in-first-out memory of the latest keys (MoCo, He et al. 2020, section 3.1).
+
+    Args:
+        size: rows kept.
+        width: of a row.
+        seed: of the random unit rows it starts from, so that every rank starts alike.
+    """
+
+    def __init__(self, size: int, width: int, *, seed: int = 0):
+        super().__init__()
+        start = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("rows", F.normalize(start, dim=1))
+        self.register_buffer("index", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def put(self, rows: Float[Tensor, "rows width"], index: Int[Tensor, "rows"]) -> None:
+        """Hold rows back until `step()`; a batch that wraps around the end loses nothing."""
+        self._pending = (rows.detach(), index)
+
+    def step(self) -> None:
+        """Let the held rows replace the oldest ones."""
+        if self._pending is None:
+            return
+        (rows, index), self._pending = self._pending, None
+        size = self.rows.shape[0]
+        rows, index = rows[-size:], index[-size:]
+        place = (self.position + torch.arange(len(rows), device=rows.device)) % size
+        self.rows[place] = rows.to(self.rows.dtype)
+        self.index[place] = index
+        self.position.copy_((self.position + len(rows)) % size)
+
+
+class Bank(nn.Module):
+    """Memory with one row for every sample of the data set (Wu et al. 2018, section 3.2).
+
+    Args:
+        size: samples in the data set.
+        width: of a row.
+        momentum: share of the old row that stays.
+        seed: of the random unit rows it starts from.
+    """
+
+    def __init__(self, size: int, width: int, *, momentum: float = 0.5, seed: int = 0):
+        super().__init__()
+        start = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("rows", F.normalize(start, dim=1))
+        self.momentum = momentum
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def put(self, rows: Float[Tensor, "rows width"], index: Int[Tensor, "rows"]) -> None:
+        """Hold rows back until `step()`."""
+        self._pending = (rows.detach(), index)
+
+    def step(self) -> None:
+        """Blend the held rows into their samples' places and scale them to length 1."""
+        if self._pending is None:
+            return
+        (rows, index), self._pending = self._pending, None
+        mixed = torch.lerp(rows.to(self.rows.dtype), self.rows[index], self.momentum)
+        self.rows[index] = F.normalize(mixed, dim=1)
+
+
+class Teacher(nn.Module):
+    """Exponential moving average of a module, buffers copied (momentum 1 freezes, 0 copies).
+
+    The averaged module is `teacher.module`; it has no gradient. What it follows is not a part of
+    it, so it is not saved twice.
+
+    Args:
+        online: the module to follow; copied, never aliased.
+        momentum: share of the old weights that stays at each step.
+    """
+
+    def __init__(self, online: nn.Module, *, momentum: float = 0.999):
+        super().__init__()
+        self.module = copy.deepcopy(online).requires_grad_(False)
+        self.momentum = momentum
+        self._online: Iterator[nn.Module] | tuple[nn.Module] = (online,)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move towards the online module's weights."""
+        (online,) = self._online
+        mine, theirs = list(self.module.parameters()), list(online.parameters())
+        if mine:
+            torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1.0 - self.momentum)
+        for buffer, source in zip(self.module.buffers(), online.buffers(), strict=True):
+            buffer.copy_(source)
+
+    @torch.no_grad()
+    def forward(self, *args, **kwargs):
+        """Call the averaged module without gradient."""
+        return self.module(*args, **kwargs)

@@ -1,0 +1,357 @@
+"""`unlabel train`: from raw text to a pretrained encoder in a folder."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import TrainerCallback
+
+from unlabel.core import View
+from unlabel.data_pipes.docstrings import docstring_corpus
+from unlabel.data_pipes.sampling import StreamBatches
+from unlabel.data_pipes.text import TextData, TextStream, read_text
+from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
+from unlabel.modalities.text import TextEncoder, set_dropout
+from unlabel.objectives import CATALOGUE, Objective
+from unlabel.objectives.gather import world
+from unlabel.training.arguments import TrainingArguments
+from unlabel.training.pretraining import Pretraining
+from unlabel.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+# A BERT that two cores can train: 4 blocks, 256 wide, 4 heads.
+SMALL_BERT = {
+    "model_type": "bert",
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+    "max_position_embeddings": 128,
+}
+
+
+@dataclass
+class TextOptions:
+    """Which text encoder to train.
+
+    Args:
+        pretrained: folder or hub name to start from; None starts from random weights.
+        config: transformers configuration of a new encoder (default: a small BERT).
+        vocabulary: token ids of the tokenizer trained on the corpus, for a new encoder.
+        lowercase: the new tokenizer ignores case.
+        pooling: `cls`, `mean` or `first_last`; None takes the pretrained folder's, else `mean`.
+        max_length: longest sentence in tokens.
+        dropout: sets every dropout probability; None leaves the model's own.
+    """
+
+    pretrained: str | None = None
+    config: dict[str, Any] = field(default_factory=lambda: dict(SMALL_BERT))
+    vocabulary: int = 16_000
+    lowercase: bool = True
+    pooling: str | None = None
+    max_length: int = 32
+    dropout: float | None = None
+
+
+@dataclass
+class DataOptions:
+    """How to read the data.
+
+    Args:
+        column: the column of a table that holds the text.
+        columns: several columns instead: anchor, positive and perhaps hard negative.
+        limit: records read at most.
+        min_words: shorter sentences are left out.
+        streaming: read while training and hold nothing in memory (needs `max_steps`).
+        tokenizer_sentences: sentences that a new tokenizer is trained on at most.
+    """
+
+    column: str | None = None
+    columns: list[str] | None = None
+    limit: int | None = None
+    min_words: int = 1
+    streaming: bool = False
+    tokenizer_sentences: int = 200_000
+
+
+def train(
+    *,
+    objective: Objective | str,
+    data: str | list[str] = "docstrings",
+    modality: Literal["text"] = "text",
+    encoder: TextOptions | None = None,
+    reading: DataOptions | None = None,
+    training: TrainingArguments | None = None,
+    resume: bool = False,
+) -> Path:
+    """Pretrain an encoder on raw data; the result is a run folder (`training.output_dir`).
+
+    The folder holds `model/` (trained) and `untrained/` (as it began), `run.json`, `log.jsonl`,
+    `first_batch.json`, and the checkpoints.
+
+    Args:
+        objective: a method by its name in `unlabel list`, or an `Objective`.
+        data: a file, folder, glob, list of them, `hf:name`, or `docstrings`, the corpus that
+            every Python machine has.
+        modality: kind of data.
+        encoder: which encoder to train.
+        reading: how to read the data.
+        training: transformers' training arguments and ours.
+        resume: continue from the newest whole checkpoint in the run folder.
+
+    Raises:
+        ValueError: what came cannot be trained on; the message says why and what would work.
+    """
+    encoder_options, reading = encoder or TextOptions(), reading or DataOptions()
+    args = training or TrainingArguments(output_dir="runs/text")
+    method = named_objective(objective) if isinstance(objective, str) else objective
+    run = Path(args.output_dir)
+    _refuse_overwrite(run, resume)
+    _refuse_no_steps(reading, args)
+    run.mkdir(parents=True, exist_ok=True)
+    transformers.set_seed(args.seed)
+    started = time.time()
+
+    source = _read(data, reading)
+    model = _encoder(encoder_options, source, reading, run, resume)
+    store = _store(source, model, args)
+    pretraining = Pretraining(model, method)
+    lead = args.process_index == 0
+    if lead and not resume:
+        model.save_pretrained(run / "untrained")
+    about = {
+        "modality": modality,
+        "data": data if isinstance(data, str) else [str(d) for d in data],
+        "encoder": dataclasses.asdict(encoder_options),
+        "objective": describe(method),
+        "papers": method.paper,
+        "reading": dataclasses.asdict(reading),
+        "training": _plain(args.to_diff_dict() if hasattr(args, "to_diff_dict") else vars(args)),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "samples": len(store) if hasattr(store, "__len__") else None,
+        "read": source.report.summary(),
+        "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
+    }
+    if lead:
+        _write(run / "run.json", about)
+    trainer = Trainer(
+        pretraining,
+        args,
+        store,
+        model.collator(seed=args.seed),
+        callbacks=[LogFile(run), FirstBatch(run, pretraining)],
+    )
+    result = trainer.train(resume_from_checkpoint=resume)
+    finished = trainer.state.global_step >= trainer.state.max_steps
+    if lead:
+        model.save_pretrained(run / "model")
+        about["result"] = {
+            "finished": finished,
+            "steps": trainer.state.global_step,
+            "skipped_steps": trainer.skipped,
+            "seconds": round(time.time() - started, 1),
+            "train_seconds": round(result.metrics["train_runtime"], 1),
+            "samples_per_second": result.metrics["train_samples_per_second"],
+        }
+        if isinstance(store, TokenStore) and hasattr(trainer, "batches"):
+            about["result"]["padding"] = trainer.batches.padding_share()
+        _write(run / "run.json", about)
+    if not finished:
+        logger.warning(
+            "Stopped at step %d of %d; continue with --resume.",
+            trainer.state.global_step,
+            trainer.state.max_steps,
+        )
+    return run
+
+
+def named_objective(name: str) -> Objective:
+    """The catalogue's method of that name with its default arguments.
+
+    Raises:
+        ValueError: no such method.
+    """
+    if name.lower() not in CATALOGUE:
+        raise ValueError(f"No objective {name!r}; `unlabel list` knows {', '.join(CATALOGUE)}.")
+    return CATALOGUE[name.lower()]()
+
+
+def describe(objective: Objective) -> dict[str, Any]:
+    """An objective's class and settings, for the record of the run."""
+    parts = getattr(objective, "parts", None)
+    if parts is not None:
+        return {
+            "class": type(objective).__name__,
+            "parts": {n: describe(p) for n, p in parts.items()},
+            "weights": objective.weights,
+        }
+    kept = (int, float, str, bool)
+    settings = {
+        k: v
+        for k, v in vars(objective).items()
+        if isinstance(v, kept) and not k.startswith("_") and k != "training"
+    }
+    views = [
+        " ".join([v.name, *(f"{k}={x}" for k, x in v.args), *([v.partner] if v.partner else [])])
+        for v in objective.views
+    ]
+    return {"class": type(objective).__name__, "settings": settings, "views": views}
+
+
+def _read(data: str | Sequence[str], reading: DataOptions) -> TextData | TextStream:
+    if data == "docstrings":
+        return docstring_corpus(limit=reading.limit)
+    source = read_text(
+        data,
+        column=reading.column,
+        columns=reading.columns,
+        limit=reading.limit,
+        min_words=reading.min_words,
+        streaming=reading.streaming,
+    )
+    logger.info("%s", source.report.summary())
+    return source
+
+
+def _encoder(
+    options: TextOptions,
+    source: TextData | TextStream,
+    reading: DataOptions,
+    run: Path,
+    resume: bool,
+) -> TextEncoder:
+    chosen: dict[str, Any] = {"max_length": options.max_length}
+    if resume and (run / "untrained" / "config.json").is_file():
+        # The tokenizer and configuration of the run as it began; the weights come after.
+        return TextEncoder.from_pretrained(run / "untrained", dropout=options.dropout)
+    if options.pretrained is not None:
+        return TextEncoder.from_pretrained(
+            options.pretrained, pooling=options.pooling, dropout=options.dropout, **chosen
+        )
+    texts = []
+    for record in source:
+        texts.extend(record.values())
+        if len(texts) >= reading.tokenizer_sentences:
+            break
+    tokenizer = train_tokenizer(
+        texts,
+        vocab_size=options.vocabulary,
+        lowercase=options.lowercase,
+        model_max_length=options.max_length,
+    )
+    config = (
+        {**SMALL_BERT, **options.config}
+        if options.config.get("model_type", "bert") == "bert"
+        else dict(options.config)
+    )
+    model = TextEncoder.from_config(config, tokenizer, pooling=options.pooling or "mean", **chosen)
+    set_dropout(model.model.config, options.dropout)
+    return model
+
+
+def _store(
+    source: TextData | TextStream, model: TextEncoder, args: TrainingArguments
+) -> TokenStore | StreamBatches:
+    if isinstance(source, TextStream):
+        rank, size = world()
+        return StreamBatches(
+            source,
+            model.tokenize,
+            args.per_device_train_batch_size,
+            window=args.length_window,
+            rank=rank,
+            world_size=size,
+        )
+    names = dict(zip(("positive", "negative"), source.partners.values(), strict=False))
+    return TokenStore(source.texts, model.tokenizer, max_length=model.max_length, partners=names)
+
+
+class LogFile(TrainerCallback):
+    """Appends every log line to `log.jsonl`; a resumed run drops the lines it will repeat."""
+
+    def __init__(self, run: Path):
+        self.path = run / "log.jsonl"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the file from what the checkpoint remembers."""
+        if state.is_world_process_zero:
+            lines = [json.dumps(line) + "\n" for line in state.log_history]
+            self.path.write_text("".join(lines))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
+        """Append one line."""
+        if state.is_world_process_zero:
+            with self.path.open("a") as f:
+                f.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+
+
+class FirstBatch(TrainerCallback):
+    """Saves what the encoder sees of the first samples, for the report."""
+
+    def __init__(self, run: Path, module: Pretraining, rows: int = 6):
+        self.path, self.module, self.rows = run / "first_batch.json", module, rows
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kw: Any
+    ) -> None:
+        """Take the loader's first batch apart, once."""
+        if not state.is_world_process_zero or self.path.exists():
+            return
+        batch = next(iter(train_dataloader)).to(args.device)
+        specs = self.module.objective.views
+        shown = []
+        for spec, view in zip(specs, self.module.view(batch), strict=True):
+            rows = [self._tokens(view, i) for i in range(min(self.rows, len(batch)))]
+            shown.append({"view": spec.name, "encoder": spec.encoder, "sentences": rows})
+        _write(self.path, {"index": batch.index[: self.rows].tolist(), "views": shown})
+
+    def _tokens(self, view: View, row: int) -> list[dict[str, str]]:
+        tokenizer = self.module.encoder.tokenizer
+        ids = view.inputs["input_ids"][row]
+        real = view.mask[row].clone()
+        if view.keep_positions is not None:
+            real |= ~view.keep_positions[row] & (ids != tokenizer.pad_token_id)
+        out = []
+        for i in torch.nonzero(real)[:, 0].tolist():
+            state = "seen"
+            if view.keep_positions is not None and not view.keep_positions[row, i]:
+                state = "cut"
+            elif view.is_target is not None and view.is_target[row, i]:
+                state = "masked"
+            entry = {"token": tokenizer.convert_ids_to_tokens(int(ids[i])), "state": state}
+            if state == "masked":
+                entry["target"] = tokenizer.convert_ids_to_tokens(int(view.target[row, i]))
+            out.append(entry)
+        return out
+
+
+def _refuse_overwrite(run: Path, resume: bool) -> None:
+    if not resume and (run / "run.json").exists():
+        raise ValueError(
+            f"{run} holds a run already. Continue it with --resume, or give another "
+            "--training.output_dir."
+        )
+
+
+def _refuse_no_steps(reading: DataOptions, args: TrainingArguments) -> None:
+    if reading.streaming and args.max_steps <= 0:
+        raise ValueError("A stream has no end that is known: give --training.max_steps.")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if isinstance(v, int | float | str | bool | None)}
+
+
+def _write(path: Path, content: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,40 @@
+"""Training arguments: transformers' own, with what shared negatives and long runs need."""
+
+from dataclasses import dataclass, field
+
+import transformers
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """transformers' `TrainingArguments` with our defaults and a few fields more.
+
+    `gradient_accumulation_steps` means micro-batches that *share their negatives*: the loss is
+    that of the whole batch, at the memory of one micro-batch and one more forward pass.
+    """
+
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are ours."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Whole batches only."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Off: a NaN is shown, and its step is skipped."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    length_window: int = field(
+        default=50,
+        metadata={"help": "Batches sorted by length together; 1 shuffles without regard to it."},
+    )
+    max_skipped: int = field(
+        default=10, metadata={"help": "Steps in a row with a NaN or inf that end the run."}
+    )
+    monitor_rows: int = field(
+        default=512, metadata={"help": "Embeddings a monitor looks at; 0 turns them off."}
+    )
+
+    def __post_init__(self):
+        """Check our own fields."""
+        super().__post_init__()
+        for name in ("length_window", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")

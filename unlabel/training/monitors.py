@@ -1,0 +1,87 @@
+"""Smoke alarms of self-supervision, computed from a batch of embeddings while training."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from unlabel.objectives.kernels import alignment, uniformity
+
+
+@torch.no_grad()
+def effective_rank(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+    """RankMe: exp of the entropy of the normalised singular values; at most min(batch, width).
+
+    Reference: Garrido et al. 2023, arXiv 2210.02885, definition 3.1.
+    """
+    values = torch.linalg.svdvals(z.float())
+    share = values / values.sum().clamp(min=1e-12)
+    return torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+
+
+@torch.no_grad()
+def embedding_std(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+    """Mean over features of the std of unit embeddings, times sqrt(width).
+
+    1 for embeddings spread evenly over the sphere, 0 when all are equal (Chen & He 2021, 4.1).
+    """
+    unit = F.normalize(z.float(), dim=1)
+    return unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
+
+
+def look(pooled: Sequence[Float[Tensor, "batch width"]], rows: int) -> dict[str, float]:
+    """Figures of a batch: std, effective rank, uniformity and, with two views, alignment.
+
+    Args:
+        pooled: embeddings of the batch's views, same samples in the same order.
+        rows: samples looked at.
+    """
+    views = [z[:rows].float() for z in pooled]
+    z, n = F.normalize(views[0], dim=1), len(views[0])
+    figures = {
+        "std": embedding_std(z),
+        "effective_rank": effective_rank(views[0]),
+        "uniformity": uniformity(z),
+    }
+    if len(views) > 1 and views[1].shape == views[0].shape:
+        figures["alignment"] = alignment(z, F.normalize(views[1], dim=1))
+    return {k: float(v) for k, v in figures.items()} | {"rows": float(n)}
+
+
+def alarms(
+    figures: Mapping[str, float], terms: Mapping[str, tuple[float, float | None]], width: int
+) -> list[str]:
+    """Plain warnings for what the figures show, each with the usual remedy.
+
+    Args:
+        figures: from `look`.
+        terms: name -> (loss, chance level) since the last look.
+        width: of the embeddings.
+    """
+    said = []
+    ceiling = min(width, figures.get("rows", width))
+    rank, std = figures.get("effective_rank", ceiling), figures.get("std", 1.0)
+    if std < 0.1:
+        said.append(
+            f"The encoder has collapsed: all embeddings are nearly equal (std {std:.3f}, 1 is "
+            "spread evenly). Lower the learning rate, or check that the objective has negatives, "
+            "a predictor or a variance term."
+        )
+    elif rank < 0.05 * ceiling:
+        said.append(
+            f"The embeddings fill few dimensions (effective rank {rank:.1f} of {ceiling:.0f}): "
+            "dimensional collapse. Use stronger or more varied views, a wider projector, or "
+            "larger batches."
+        )
+    for name, (loss, chance) in terms.items():
+        if chance is None:
+            continue
+        if "contrast" in name and loss < 1e-3 * chance:
+            said.append(
+                f"{name} is {loss:.1e}, next to nothing beside its chance level {chance:.2f}: the "
+                "negatives no longer push, so the gradient starves. Raise the temperature, use "
+                "stronger views (more dropout or cutoff), or larger batches."
+            )
+    return said
