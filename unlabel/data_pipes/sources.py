@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .formats import PACKED, SUFFIXES, BrokenFile, Columns, Row, choose, kind_of, pick_values, read_rows
+from .formats import (
+    PACKED,
+    SUFFIXES,
+    BrokenFile,
+    Columns,
+    Row,
+    choose,
+    kind_of,
+    pick_values,
+    read_rows,
+)
 from .report import ReadReport
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, overload
+from typing import Any
 
 from .formats import Columns, Row
 from .report import ReadReport
@@ -87,12 +87,6 @@ class TextStream:
         self.report = ReadReport()
         rows = _records(self.source, self.report, self.options, memory=_STREAM_MEMORY)
         return (dict(zip(self.names, row, strict=True)) for row in islice(rows, start, None))
-
-
-@overload
-def read_text(source: Any, *, streaming: Literal[False] = False, **options: Any) -> TextData: ...
-@overload
-def read_text(source: Any, *, streaming: Literal[True], **options: Any) -> TextStream: ...
 
 
 def read_text(
