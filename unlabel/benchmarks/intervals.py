@@ -1,14 +1,16 @@
 """Cosines, Spearman's correlation and bootstrap intervals, for dense and sparse embeddings."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse, stats
 from sklearn.preprocessing import normalize
 
-# One row a sentence; a sparse matrix where the width is a vocabulary.
-Embeddings = np.ndarray | sparse.csr_matrix
+# One row a sentence: a numpy array, or scipy's csr_matrix where the width is a vocabulary.
+# (Any, because scipy's sparse matrices carry too few types for a checker to follow.)
+Embeddings = Any
 Embed = Callable[[list[str]], Embeddings]
 
 CHUNK = 50  # resamples held at a time: 50 x 10,000 pairs of float64 are 4 MB

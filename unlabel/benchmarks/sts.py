@@ -8,12 +8,16 @@ import math
 import warnings
 import zlib
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from rich.console import Console
 
+from unlabel.benchmarks.baselines import tfidf
 from unlabel.benchmarks.intervals import (
     Embed,
     cosine_of_pairs,
@@ -24,6 +28,8 @@ from unlabel.benchmarks.intervals import (
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.sts_data import SETS, SEVEN, STSPairs, load_sts
+from unlabel.data_pipes.text import read_text
+from unlabel.embedding import load_embedder, run_model_folder
 
 Setting = Literal["all", "mean", "wmean"]
 SETTINGS = {
@@ -156,3 +162,62 @@ def evaluate_sts(
     encoder = EncoderScores(name or getattr(embed, "name", "encoder"), scores, _average(scores))
     words = f"Spearman x100 of cosine, setting {SETTINGS[setting]}"
     return BenchmarkResult("sts", words, (encoder,), _note(data))
+
+
+def bench_sts(
+    path: str | Path,
+    *,
+    compare: Sequence[str] = (),
+    tfidf_from: str | None = None,
+    folder: str | Path | None = None,
+    sets: Sequence[str] = SEVEN,
+    setting: Setting = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 64,
+    output: str | Path | None = None,
+) -> BenchmarkResult:
+    """Score an encoder, or a run before and after training, print the table and save it.
+
+    Args:
+        path: a run's output folder (both its untrained and its trained model are scored), or
+            anything `load_embedder` takes.
+        compare: further encoders for the same table.
+        tfidf_from: sentences (as for `read_text`) to count the TF-IDF baseline on; adds it.
+        folder: of the STS files, see `evaluate_sts`; also `sets`, `setting`, `bootstrap`, `seed`.
+        sets: which sets.
+        setting: how sets with subsets are scored.
+        bootstrap: resamples for the intervals.
+        seed: of the resamples.
+        pooling: for transformers folders, see `load_embedder`.
+        max_length: in tokens; default what each encoder was saved with.
+        batch_size: sentences a forward pass.
+        output: JSON file; default `results/sts.json` in a run's output folder, else none.
+    """
+    path = Path(path)
+    is_run = run_model_folder(path) is not None
+    encoders = [(path.name, str(path))]
+    if is_run:
+        encoders = [("trained", str(path / "model"))]
+        if (path / "untrained" / "config.json").is_file():
+            encoders.insert(0, ("untrained", str(path / "untrained")))
+    encoders += [(Path(other).name, other) for other in compare]
+    options: dict[str, Any] = {
+        "folder": folder, "sets": sets, "setting": setting, "bootstrap": bootstrap, "seed": seed
+    }  # fmt: skip
+    results = []
+    for name, place in encoders:
+        embed = load_embedder(
+            place, pooling=pooling, max_length=max_length, batch_size=batch_size, name=name
+        )
+        results.append(evaluate_sts(embed, **options))
+    if tfidf_from is not None:
+        embed = tfidf(read_text(tfidf_from).texts)
+        results.append(evaluate_sts(embed, name="TF-IDF", **options))
+    result = reduce(add, results)
+    Console().print(result.table())
+    if output or is_run:
+        result.save(output or path / "results" / "sts.json")
+    return result

@@ -6,6 +6,7 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -129,7 +130,7 @@ def _read_hub(name: str) -> list[tuple[str, float, str, str]]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(source[0], split=source[1])
+        rows: Any = load_dataset(source[0], split=source[1])
     except Exception as error:  # offline, moved or gated: all end in the same advice
         raise ValueError(
             f"Could not load {source[0]!r} from the Hub ({type(error).__name__}: {error}). "

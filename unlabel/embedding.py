@@ -1,0 +1,286 @@
+"""Load any text encoder behind one call, and embed files of any size."""
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from tqdm import tqdm
+
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.text import TextStream, read_text
+from unlabel.modalities.text import TextEncoder
+
+# Batches read, sorted by length and embedded at a time: what is held in memory.
+CHUNK_BATCHES = 64
+WHOLE = 512  # tokens of a plain transformers folder's sentences; the model's limit if lower
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """An encoder as a function from sentences to vectors.
+
+    Attributes:
+        name: shown in tables.
+        encode: sentences and a batch size to `(sentences, width)`.
+        batch_size: sentences a forward pass.
+    """
+
+    name: str
+    encode: Callable[[list[str], int], Float[np.ndarray, "sentences width"]]
+    batch_size: int = 64
+
+    def __call__(self, sentences: list[str]) -> Float[np.ndarray, "sentences width"]:
+        """Embed sentences, in the order given."""
+        return np.asarray(self.encode(sentences, self.batch_size), dtype=np.float32)
+
+
+def run_model_folder(path: Path) -> Path | None:
+    """The trained model's folder when `path` is a run's output folder, else None."""
+    return path / "model" if (path / "model" / "config.json").is_file() else None
+
+
+def load_embedder(
+    path_or_name: str | Path,
+    *,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    name: str | None = None,
+) -> Embedder:
+    """Load an encoder, whoever saved it.
+
+    Args:
+        path_or_name: a run's output folder or its model folder, a sentence-transformers folder
+            (`modules.json`), a plain transformers folder (`config.json`), or a name on the Hub.
+        pooling: `cls`, `mean` or `first_last`; default what the folder says, `mean` for a plain
+            transformers folder. A sentence-transformers folder says it itself.
+        max_length: longest sentence in tokens; default what the folder says, else 512.
+        batch_size: sentences a forward pass.
+        device: as for torch; a GPU where there is one.
+        name: shown in tables; default the folder's name.
+
+    Raises:
+        ValueError: the folder is none of these, belongs to another modality, or does not load.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = Path(path_or_name)
+    folder = run_model_folder(path) or path
+    shown = name or path.name or str(path)
+    try:
+        if (folder / "modules.json").is_file() or _is_hub_name(str(path_or_name)):
+            return _sentence_transformer(
+                str(path_or_name if folder is path else folder),
+                pooling=pooling,
+                max_length=max_length,
+                device=device,
+                name=shown,
+                batch_size=batch_size,
+            )
+        _refuse_unknown(folder)
+        if not (folder / "unlabel.json").is_file():
+            pooling, max_length = pooling or "mean", max_length or WHOLE
+        encoder = TextEncoder.from_pretrained(
+            folder, pooling=pooling, max_length=max_length, local_files_only=True
+        ).to(device)
+    except ValueError:
+        raise
+    except Exception as error:  # each loader has its own; all end in the same advice
+        raise ValueError(
+            f"Could not load {path_or_name}: {type(error).__name__}: {error}. Its files may be "
+            "incomplete; save or fetch the model again."
+        ) from error
+    return Embedder(shown, lambda s, b: encoder.encode(s, batch_size=b), batch_size)
+
+
+def _is_hub_name(name: str) -> bool:
+    return not Path(name).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
+
+
+def _refuse_unknown(folder: Path) -> None:
+    expected = (
+        "a run's output folder (model/config.json), a sentence-transformers folder "
+        "(modules.json), a transformers folder (config.json), or a name on the Hub (owner/model)"
+    )
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {what}; expected {expected}.")
+    if not (folder / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise ValueError(f"{folder} holds {found}; expected {expected}.")
+    settings = folder / "unlabel.json"
+    if settings.is_file() and (kind := json.loads(settings.read_text())["modality"]) != "text":
+        raise ValueError(f"{folder} is an encoder of {kind}; text is embedded by a text encoder.")
+
+
+def _sentence_transformer(
+    path: str,
+    *,
+    pooling: str | None,
+    max_length: int | None,
+    device: str,
+    name: str,
+    batch_size: int,
+) -> Embedder:
+    from sentence_transformers import SentenceTransformer
+
+    if pooling is not None:
+        raise ValueError(
+            f"{path} says itself how it pools (1_Pooling/config.json); leave pooling= out."
+        )
+    model = SentenceTransformer(path, device=device)
+    if max_length is not None:
+        model.max_seq_length = max_length
+    encode = lambda s, b: model.encode(s, batch_size=b, show_progress_bar=False)  # noqa: E731
+    return Embedder(name, encode, batch_size)
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What `embed_file` wrote.
+
+    Attributes:
+        output: the file.
+        rows: vectors in it.
+        width: of a vector.
+        report: what was read and what was left out.
+    """
+
+    output: Path
+    rows: int
+    width: int
+    report: ReadReport
+
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"{self.rows:,} vectors of width {self.width} in {self.output}; "
+            f"{self.report.summary()}."
+        )
+
+
+# Places in the source, texts and vectors of some rows.
+_Chunk = tuple[list[int], list[str], Float[np.ndarray, "rows width"]]
+
+
+def embed_file(
+    model: str | Path | Embedder,
+    source: Any,
+    output: str | Path,
+    *,
+    column: str | int | None = None,
+    batch_size: int = 64,
+    normalize: bool = False,
+    progress: bool = True,
+) -> EmbedSummary:
+    """Embed the sentences of a source, holding only a chunk of them in memory.
+
+    Rows that hold no text are left out and counted. In Parquet each vector stands beside its text
+    and its `index`: the place of its row in the source, from 0, rows left out counted. A `.npy`
+    has the vectors only; a warning says when it is shorter than the source.
+
+    Args:
+        model: an embedder, or what `load_embedder` takes.
+        source: what `read_text` takes: files, folders, globs, `hf:` names, lists.
+        output: ends in `.parquet` or `.npy`; written under another name and renamed when whole.
+        column: of a table, see `read_text`.
+        batch_size: sentences a forward pass; they are sorted by length over 64 batches.
+        normalize: scale every vector to length 1.
+        progress: show a bar.
+
+    Raises:
+        ValueError: another ending, nothing to read, or a vector that is not finite.
+    """
+    output = Path(output)
+    write = {".parquet": _write_parquet, ".npy": _write_npy}.get(output.suffix)
+    if write is None:
+        raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
+    stream = read_text(source, column=column, keep_repeats=True, streaming=True)
+    if not isinstance(model, Embedder):
+        model = load_embedder(model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with tqdm(unit=" sentences", disable=not progress, desc=f"embed {output.name}") as bar:
+            rows, width = write(partial, _chunks(model, stream, batch_size, normalize, bar))
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    if output.suffix == ".npy" and stream.report.lines != rows:
+        warnings.warn(
+            f"{output} has {rows:,} vectors for {stream.report.lines:,} rows of the source, so row "
+            "numbers differ; write .parquet to have each vector's index.",
+            stacklevel=2,
+        )
+    return EmbedSummary(output, rows, width, stream.report)
+
+
+def _chunks(
+    model: Embedder, stream: TextStream, batch_size: int, normalize: bool, bar: tqdm
+) -> Iterator[_Chunk]:
+    # The report counts rows as the stream yields them, so it knows each record's place.
+    placed = ((stream.report.lines - 1, next(iter(r.values()))) for r in stream)
+    while rows := list(islice(placed, batch_size * CHUNK_BATCHES)):
+        index, texts = [i for i, _ in rows], [t for _, t in rows]
+        vectors = np.asarray(model.encode(texts, batch_size), dtype=np.float32)
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(broken):
+            raise ValueError(
+                f"The vector of row {index[broken[0]]} of the source ({texts[broken[0]][:60]!r}) "
+                "is not finite; look at the encoder's weights."
+            )
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        yield index, texts, vectors
+        bar.update(len(texts))
+
+
+def _write_parquet(path: Path, chunks: Iterable[_Chunk]) -> tuple[int, int]:
+    writer, rows, width = None, 0, 0
+    try:
+        for index, texts, vectors in chunks:
+            width = vectors.shape[1]
+            flat = pa.array(vectors.ravel(), type=pa.float32())
+            table = pa.table(
+                {
+                    "index": pa.array(index, type=pa.int64()),
+                    "text": pa.array(texts, type=pa.string()),
+                    "embedding": pa.FixedSizeListArray.from_arrays(flat, width),
+                }
+            )
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            rows += len(texts)
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows, width
+
+
+def _write_npy(path: Path, chunks: Iterable[_Chunk]) -> tuple[int, int]:
+    def header(rows: int, width: int) -> None:
+        # numpy pads a header so that the number of rows can grow in place.
+        shape = {"shape": (rows, width), "fortran_order": False, "descr": "<f4"}
+        np.lib.format.write_array_header_1_0(file, shape)
+
+    rows = width = 0
+    with path.open("wb") as file:
+        for _, _, vectors in chunks:
+            if not rows:
+                width = vectors.shape[1]
+                header(0, width)
+            file.write(vectors.astype("<f4", copy=False).tobytes())
+            rows += len(vectors)
+        file.seek(0)
+        header(rows, width)
+    return rows, width
