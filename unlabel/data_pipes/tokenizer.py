@@ -64,8 +64,8 @@ def _trainer(
         vocab_size=size,
         min_frequency=min_frequency,
         special_tokens=list(first),
-        limit_alphabet=characters,  # pyright: ignore
         show_progress=False,
+        **({} if characters is None else {"limit_alphabet": characters}),
     )
 
 
