@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
@@ -60,12 +61,13 @@ def train_tokenizer(
 def _trainer(
     size: int, first: tuple[str, ...], characters: int | None, min_frequency: int
 ) -> trainers.WordPieceTrainer:
+    limited: dict[str, Any] = {} if characters is None else {"limit_alphabet": characters}
     return trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=min_frequency,
         special_tokens=list(first),
         show_progress=False,
-        **({} if characters is None else {"limit_alphabet": characters}),
+        **limited,
     )
 
 
@@ -84,7 +86,7 @@ def _character_limit(
 
 
 def _word_piece(vocab: dict[str, int] | None, lowercase: bool) -> Tokenizer:
-    known = {} if vocab is None else {"vocab": vocab}
+    known: dict[str, Any] = {} if vocab is None else {"vocab": vocab}
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", **known))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)  # pyright: ignore
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # pyright: ignore
