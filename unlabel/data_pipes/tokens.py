@@ -127,7 +127,7 @@ class TokenStore:
         try:
             about = json.loads((self.path / "store.json").read_text())
             self._offsets = np.load(self.path / "offsets.npy")
-            self._ids = np.memmap(self.path / "ids.int32", dtype=np.int32, mode="r")
+            self._ids = np.memmap(self.path / "ids.int32", np.int32, "r").view(np.ndarray)
             if not self._offsets[-1] == len(self._ids) == about["tokens"]:
                 raise ValueError(f"{about['tokens']} ids were written, {len(self._ids)} are there")
         except (OSError, ValueError, LookupError) as e:
@@ -195,6 +195,6 @@ def _collect(
     if path is None:
         ids = np.concatenate(parts)
     else:
-        ids = np.memmap(path / "ids.int32", dtype=np.int32, mode="r")
+        ids = np.memmap(path / "ids.int32", np.int32, "r").view(np.ndarray)
     counts = np.array(lengths, dtype=np.int64)
     return counts, cut / len(counts), unknown / max(len(ids), 1), ids
