@@ -1,0 +1,231 @@
+"""Contrast: a query should find its positive among many keys. One pure function, many losses."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives, wide
+from unlabel.objectives.pairing import check_options, check_vectors, ids, is_swap, places
+
+
+def contrast(
+    query: Float[Tensor, "queries width"],
+    keys: Float[Tensor, "keys width"] | None = None,
+    positive: Int[Tensor, "queries"] | Float[Tensor, "queries width"] | None = None,
+    *,
+    temperature: float | Float[Tensor, ""] = 0.1,
+    symmetric: bool = False,
+    query_id: Int[Tensor, "queries"] | None = None,
+    key_id: Int[Tensor, "keys"] | None = None,
+    itself: Int[Tensor, "queries"] | None = None,
+    normalize: bool = True,
+    tau_plus: float = 0.0,
+    beta: float = 0.0,
+    flat: bool = False,
+    decoupled: bool = False,
+    reduction: Literal["mean", "none"] = "mean",
+) -> Float[Tensor, "..."]:
+    """InfoNCE: `-ln exp(p_i) / (exp(p_i) + sum_j exp(s_ij))`, mean over queries i.
+
+    `s_ij = cos(query_i, key_j) / temperature` over the negatives j of i, `p_i` the same for its
+    positive. Computed as `softplus(logsumexp_j(s_ij) - p_i)`, which keeps its relative accuracy
+    however small the loss. Exact loss and gradient, in float32 whatever autocast says (float64
+    for float64), and in memory linear in queries + keys: the matrix of logits never exists.
+    All keys equal gives `ln(1 + negatives)`. A query without negatives has loss 0.
+
+    What the arguments make of it:
+
+    - `contrast(q, k)`: in-batch negatives (SimCSE, CPC, CURL, PatchNCE); with `symmetric`, CLIP.
+    - `nt_xent(z0, z1)`: SimCLR.
+    - `contrast(q, queue, own_key)`: MoCo. `contrast(q, cat([k, hard]))`: hard negatives as keys.
+    - one rank of many: `contrast(local, gathered, positive, itself=...)`.
+
+    Args:
+        query: embeddings, any float type, gradients wanted or not.
+        keys: embeddings to find the positive among; None makes the queries each other's keys, a
+            query never its own (then `positive` is needed).
+        positive: each query's positive, as its place among the keys, or as the vectors themselves
+            when those are not among the keys; None is `arange`, the diagonal.
+        temperature: T, a number or a learned tensor; with a learned logit scale s, `1 / s`.
+        symmetric: the mean with the direction from keys to queries, from the same pass. Needs as
+            many keys as queries, each the positive of one.
+        query_id: with `key_id` (with `keys=None` alone), a key of the query's id that is not its
+            positive is no negative: duplicates, or the same sample in a queue.
+        key_id: see `query_id`.
+        itself: each query's own place among the keys, never its negative.
+        normalize: take cosines; otherwise inner products.
+        tau_plus: share of false negatives to correct for; 0 is the plain loss.
+        beta: weight of hard negatives, each weighted by `exp(beta s_ij)` over its mean.
+        flat: FlatNCE, `exp(v - sg(v))` with `v = logsumexp_j(s_ij) - p_i`: the value is 1, the
+            gradient InfoNCE's over `1 - p(positive)`.
+        decoupled: leave the positive out of the denominator: `logsumexp_j(s_ij) - p_i`.
+        reduction: `"mean"`, or `"none"` for one loss a query.
+
+    Raises:
+        ValueError: shapes, places or options do not fit together, or an embedding is NaN.
+
+    Reference: van den Oord et al. 2018, arXiv 1807.03748, equation 4; CLIP: Radford et al. 2021,
+    2103.00020, figure 3; Debiased: Chuang et al. 2020, 2007.00224, and its authors' code; hard
+    negatives: Robinson et al. 2021, 2010.04592, and its authors' code; FlatNCE: Chen et al. 2021,
+    2107.01152; decoupled: Yeh et al. 2022, 2110.06848.
+
+    Example:
+        >>> q = torch.ones(4, 8)
+        >>> contrast(q, q)  # ln 4
+        tensor(1.3863)
+    """
+    check_options(temperature, tau_plus, beta, normalize, flat and decoupled)
+    check_vectors(query, keys, positive)
+    match, columns = places(query, keys, positive, itself, symmetric)
+    exclude = Exclude(columns, *ids(query, keys, query_id, key_id))
+    if keys is None and not match.is_floating_point() and not is_swap(match):
+        keys = query  # no triangle: i may be j's positive without j being i's
+    with torch.autocast(query.device.type, enabled=False):
+        scale = 1 / temperature
+        rows, cols, pos = _logits(query, keys, match, scale, normalize)
+        losses = [
+            _loss(log_neg, pos, log_n, tau_plus, scale, flat, decoupled)
+            for log_neg, log_n in _negatives(rows, cols, exclude, symmetric, beta)
+        ]
+        each = torch.stack(losses).mean(0)
+        return (each.mean() if reduction == "mean" else each).to(rows.dtype)
+
+
+def nt_xent(
+    z0: Float[Tensor, "pairs width"],
+    z1: Float[Tensor, "pairs width"],
+    *,
+    temperature: float | Float[Tensor, ""] = 0.1,
+    tau_plus: float = 0.0,
+    beta: float = 0.0,
+    flat: bool = False,
+    decoupled: bool = False,
+    reduction: Literal["mean", "none"] = "mean",
+) -> Float[Tensor, "..."]:
+    """NT-Xent: each of 2N views finds its partner among the 2N - 1 others; mean over the views.
+
+    All embeddings equal gives `ln(2N - 1)`.
+
+    Args:
+        z0: first views.
+        z1: second views of the same samples, in the same order.
+        temperature: T.
+        tau_plus: see `contrast`, as are the rest.
+        beta: see `contrast`.
+        flat: see `contrast`.
+        decoupled: see `contrast`.
+        reduction: `"mean"`, or `"none"` for one loss a view, those of `z0` first.
+
+    Raises:
+        ValueError: the two differ in shape, and whatever `contrast` refuses.
+
+    Reference: Chen et al. 2020 (SimCLR), arXiv 2002.05709, equation 1.
+    """
+    if z0.shape != z1.shape:
+        raise ValueError(
+            f"z0 {tuple(z0.shape)} and z1 {tuple(z1.shape)} differ in shape: give two views of "
+            "the same samples."
+        )
+    return contrast(
+        torch.cat([z0, z1]),
+        positive=torch.arange(2 * len(z0), device=z0.device).roll(len(z0)),
+        temperature=temperature,
+        tau_plus=tau_plus,
+        beta=beta,
+        flat=flat,
+        decoupled=decoupled,
+        reduction=reduction,
+    )
+
+
+def _scaled(x: Tensor, scale: float | Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
+    # The norm and the scale in float64 and one rounding at the end: an error in either would move
+    # all of a row's logits together, by 1e-5 at temperature 0.01. A zero vector stays zero.
+    if not normalize:
+        return (x.to(dtype) * scale).to(dtype)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide(x))
+    return (x * (scale / norm.masked_fill(norm == 0, 1.0))).to(dtype)
+
+
+def _logits(
+    query: Tensor,
+    keys: Tensor | None,
+    positive: Tensor,
+    scale: float | Tensor,
+    normalize: bool,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Vectors whose inner products are the logits (None: the rows again), and positives' logits."""
+    vectors = positive.is_floating_point()
+    given = [query, *([keys] if keys is not None else []), *([positive] if vectors else [])]
+    dtype = torch.float64 if any(x.dtype == torch.float64 for x in given) else torch.float32
+    # Rows that are their own columns share the scale between both.
+    left, right = (scale, 1.0) if keys is not None else (scale**0.5, scale**0.5)
+    rows = _scaled(query, left, dtype, normalize)
+    cols = None if keys is None else _scaled(keys, right, dtype, normalize)
+    others = rows if cols is None else cols
+    match = _scaled(positive, right, dtype, normalize) if vectors else others[positive]
+    return rows, cols, (rows * match).sum(1, dtype=wide(rows))
+
+
+def _negatives(
+    rows: Tensor, cols: Tensor | None, exclude: Exclude, both: bool, beta: float
+) -> list[tuple[Tensor, Tensor]]:
+    """For each direction, the log-sum-exp of each query's negatives and the log of their number."""
+
+    def log_sums(power: float) -> tuple[Tensor, ...]:
+        share = power if cols is not None else power**0.5
+        scaled = rows if power == 1 else rows * share
+        return log_sum_exp_of_negatives(scaled, cols, exclude, both=both)
+
+    n_rows, n_cols = len(rows), len(rows if cols is None else cols)
+    count = [exclude.count(n_rows, n_cols, rows.device)]
+    if both:
+        count.append(exclude.transposed(n_cols).count(n_cols, n_rows, rows.device))
+    log_n = [n.to(wide(rows)).log() for n in count]
+    if beta:
+        # Each weighted by exp(beta s) over the mean of that: the difference of two sums' logs.
+        hard, weight = log_sums(1 + beta), log_sums(beta)
+        some = [w.masked_fill(w.isneginf(), 0.0) for w in weight]
+        log_neg = tuple(h - w + n for h, w, n in zip(hard, some, log_n, strict=True))
+    else:
+        log_neg = log_sums(1.0)
+    # The keys' direction in the order of the queries that they belong to.
+    order = [slice(None), *exclude.columns[:1]]
+    return [(x[at], n[at]) for x, n, at in zip(log_neg, log_n, order, strict=False)]
+
+
+def _loss(
+    log_neg: Tensor,
+    pos: Tensor,
+    log_n: Tensor,
+    tau_plus: float,
+    scale: float | Tensor,
+    flat: bool,
+    decoupled: bool,
+) -> Tensor:
+    alone = log_n.isneginf()
+    if tau_plus:
+        log_neg = _debiased(log_neg, pos, log_n, tau_plus, scale)
+    v = log_neg - pos
+    if not flat and not decoupled:
+        return -F.logsigmoid(-v)  # softplus; torch's own goes linear above a threshold
+    v = v.masked_fill(alone, 0.0)
+    return (v - v.detach()).exp() if flat else v
+
+
+def _debiased(
+    log_neg: Tensor, pos: Tensor, log_n: Tensor, tau_plus: float, scale: float | Tensor
+) -> Tensor:
+    """`ln max((sum neg - tau_plus n exp(pos)) / (1 - tau_plus), n exp(-1/T))`, n negatives."""
+    alone = log_n.isneginf()
+    log_neg, log_n = log_neg.masked_fill(alone, 0.0), log_n.masked_fill(alone, 0.0)
+    share = (math.log(tau_plus) + log_n + pos - log_neg).exp()
+    floor = log_n - scale
+    # Where nothing is left the logarithm has no gradient to spoil: both sides of where are finite.
+    left = torch.log1p(-share.masked_fill(share >= 1, 0.0)) - math.log1p(-tau_plus)
+    corrected = torch.where(share < 1, torch.maximum(log_neg + left, floor), floor)
+    return corrected.masked_fill(alone, -math.inf)

@@ -1,0 +1,257 @@
+"""Log-sum-exp of the negatives of every query, in blocks: the logits are never held whole.
+
+Equations. With logits `s_ij = rows_i . cols_j` and N_i the negatives of row i,
+`out_i = ln sum_{j in N_i} exp(s_ij)`. The gradient of the sums needs one weight a logit,
+`W_ij = exp(s_ij - c_i) g_i`, recomputed block by block: `d rows = W cols`, `d cols = W^T rows`.
+Where columns want a log-sum-exp too (CLIP), or rows and columns are one set (NT-Xent), the same
+block serves both directions with `W_ij = exp(s_ij - c) (g_i + h_j)`; of the symmetric matrix only
+the upper triangle is visited.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+# exp(LARGEST) times any number of columns stays far inside float32, and so does the gradient:
+# the loss's slope with respect to a row's sum is never below exp(-LARGEST) / rows.
+LARGEST = 40.0
+# A row whose sum is at least this lost nothing that float32 could show: what underflowed is below
+# exp(-87) a column, 1e-7 of it even with a million columns.
+SMALLEST = 1e-25
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """Which logits are no negatives.
+
+    Attributes:
+        columns: for each tensor, one column a row to leave out, each `(rows,)`.
+        row_id: with `col_id`, logits of equal ids are left out, `(rows,)`.
+        col_id: `(cols,)`.
+    """
+
+    columns: tuple[Int[Tensor, "rows"], ...] = ()
+    row_id: Int[Tensor, "rows"] | None = None
+    col_id: Int[Tensor, "cols"] | None = None
+
+    def fill(self, block: Float[Tensor, "r c"], rows: slice, cols: slice) -> None:
+        """Write -inf over the excluded logits of a block, in place."""
+        for index in self.columns:
+            local = index[rows] - cols.start
+            # Rows without a hit write back what is there: no shape depends on the data, so the
+            # device is never waited for.
+            at = local.clamp(0, block.shape[1] - 1)[:, None]
+            hit = (local >= 0) & (local < block.shape[1])
+            kept = block.gather(1, at)
+            block.scatter_(1, at, kept.masked_fill_(hit[:, None], -math.inf))
+        if self.row_id is not None and self.col_id is not None:
+            block.masked_fill_(self.row_id[rows, None] == self.col_id[cols], -math.inf)
+
+    def transposed(self, n_cols: int) -> "Exclude":
+        """The same exclusions seen from the columns; needs one-to-one `columns`."""
+        where = torch.arange(n_cols)
+        flipped = tuple(torch.empty_like(i).scatter_(0, i, where.to(i)) for i in self.columns)
+        return replace(self, columns=flipped, row_id=self.col_id, col_id=self.row_id)
+
+    def count(self, n_rows: int, n_cols: int, device: torch.device) -> Int[Tensor, "rows"]:
+        """Negatives that each row has left."""
+        left = torch.full((n_rows,), n_cols, device=device)
+        same = torch.zeros(n_rows, dtype=torch.int64, device=device)
+        if self.row_id is not None and self.col_id is not None:
+            ordered = self.col_id.sort().values
+            upto = torch.searchsorted(ordered, self.row_id, right=True)
+            same = upto - torch.searchsorted(ordered, self.row_id)
+        for place, index in enumerate(self.columns):
+            fresh = torch.ones_like(index, dtype=torch.bool)
+            for earlier in self.columns[:place]:
+                fresh &= index != earlier
+            if self.row_id is not None and self.col_id is not None:
+                fresh &= self.col_id[index] != self.row_id
+            left -= fresh.to(left)
+        return left - same
+
+
+def _tile(like: Tensor) -> tuple[int, int]:
+    # On a CPU a block of logits must stay in the second-level cache between the product, the
+    # exponential and the sums; on a GPU it must be large enough to fill the chip.
+    return (256, 1024) if like.device.type == "cpu" else (4096, 8192)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a pass over the logits needs besides the vectors."""
+
+    exclude: Exclude
+    shift: float | Tensor  # c: one number, or one a row
+    triangle: bool  # rows and columns are one tensor: visit each pair once
+    tile: tuple[int, int]
+
+    def blocks(self, rows: Tensor, cols: Tensor) -> Iterator[tuple[slice, slice, Tensor, bool]]:
+        """Yields (rows, cols, exp(s - c), the block stands for its mirror image too)."""
+        high, wide = self.tile
+        room = rows.new_empty(high * wide)
+        for top in range(0, len(rows), high):
+            r = slice(top, min(top + high, len(rows)))
+            # A triangle's diagonal block is square and is its own mirror image.
+            edges = [top, r.stop] if self.triangle else [0]
+            edges += range(edges[-1] + wide, len(cols), wide)
+            for left, right in zip(edges, [*edges[1:], len(cols)], strict=True):
+                if left == right:
+                    continue
+                c = slice(left, right)
+                block = room[: (r.stop - top) * (right - left)].view(r.stop - top, right - left)
+                torch.mm(rows[r], cols[c].T, out=block)
+                yield r, c, self.exp_(block, r, c), self.triangle and left != top
+
+    def exp_(self, block: Tensor, r: slice, c: slice) -> Tensor:
+        self.exclude.fill(block, r, c)
+        if isinstance(self.shift, Tensor):
+            block.sub_(self.shift[r, None])
+        elif self.shift:
+            block.sub_(self.shift)
+        return block.exp_()
+
+
+def wide(like: Tensor) -> torch.dtype:
+    """The type of sums and their logarithms: float64 where there is one (Apple's GPU has none)."""
+    return torch.float32 if like.device.type == "mps" else torch.float64
+
+
+class _ExpSums(Function):
+    """Sums over the negatives of `exp(s - c)`: by row, and by column when asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan, both: bool
+    ) -> tuple[Tensor, Tensor]:
+        by_row = torch.zeros(len(rows), dtype=wide(rows), device=rows.device)
+        by_col = torch.zeros(len(cols) if both else 0, dtype=wide(rows), device=rows.device)
+        for r, c, e, mirrored in plan.blocks(rows, cols):
+            by_row[r] += e.sum(1)
+            if mirrored:
+                by_row[c] += e.sum(0)
+            if both:
+                by_col[c] += e.sum(0)
+        ctx.save_for_backward(rows, cols)
+        ctx.plan, ctx.both = plan, both
+        return by_row, by_col
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, by_row: Tensor, by_col: Tensor
+    ) -> tuple[Tensor, Tensor | None, None, None]:
+        rows, cols = ctx.saved_tensors
+        g, h = by_row.to(rows.dtype), by_col.to(rows.dtype)
+        d_rows = torch.zeros_like(rows)
+        # A triangle has one gradient: both roles of a vector add into it.
+        d_cols = d_rows if ctx.plan.triangle else torch.zeros_like(cols)
+        room = rows.new_empty(math.prod(ctx.plan.tile))
+        for r, c, e, mirrored in ctx.plan.blocks(rows, cols):
+            other = g if mirrored else h if ctx.both else None
+            if other is None:
+                e.mul_(g[r, None])
+            else:
+                weight = room[: e.numel()].view_as(e)
+                e.mul_(torch.add(g[r, None], other[None, c], out=weight))
+            d_rows[r].addmm_(e, cols[c])
+            d_cols[c].addmm_(e.T, rows[r])
+        return d_rows, None if ctx.plan.triangle else d_cols, None, None
+
+
+@torch.no_grad()
+def _row_max(rows: Tensor, cols: Tensor, exclude: Exclude, tile: tuple[int, int]) -> Tensor:
+    high, wide = tile
+    most = rows.new_full((len(rows),), -math.inf)
+    for top in range(0, len(rows), high):
+        r = slice(top, top + high)
+        for left in range(0, len(cols), wide):
+            block = rows[r] @ cols[left : left + wide].T
+            exclude.fill(block, r, slice(left, left + wide))
+            most[r] = torch.maximum(most[r], block.amax(1))
+    return most.masked_fill_(most.isneginf(), 0.0)  # rows without a negative
+
+
+def _log(sums: Tensor, shift: float | Tensor) -> Tensor:
+    none = sums == 0
+    return (sums.masked_fill(none, 1.0).log() + shift).masked_fill(none, -math.inf)
+
+
+def _largest_logit(rows: Tensor, cols: Tensor) -> float:
+    # Cauchy-Schwarz, with room for rounding.
+    with torch.no_grad():
+        norms = torch.linalg.vector_norm(rows, dim=1).max() * (
+            torch.linalg.vector_norm(cols, dim=1).max()
+        )
+    bound = 1.001 * float(norms)
+    if not math.isfinite(bound):
+        raise ValueError(
+            "the embeddings hold NaN or infinity: look at the encoder's output (learning rate, "
+            "half-precision overflow, an empty mask in a mean) before the loss."
+        )
+    return bound
+
+
+@torch.compiler.disable
+def log_sum_exp_of_negatives(
+    rows: Float[Tensor, "rows width"],
+    cols: Float[Tensor, "cols width"] | None,
+    exclude: Exclude,
+    *,
+    both: bool = False,
+    tile: tuple[int, int] | None = None,
+) -> tuple[Float[Tensor, "rows"], Float[Tensor, "cols"] | None]:
+    """`ln sum_j exp(rows_i . cols_j)` over the negatives of each row, and of each column.
+
+    Memory is linear in rows + cols. One number is subtracted from every logit when the vectors'
+    norms or the sums themselves prove that nothing overflows or underflows; otherwise each row's
+    own largest logit, at the price of a second pass. The result is float64 for float32 vectors.
+
+    Args:
+        rows: vectors whose inner products are the logits, float32 or float64.
+        cols: the other vectors; None takes the rows against one another, in which case `exclude`
+            must leave the same pairs out in both directions, each row with itself among them.
+        exclude: logits that are no negatives; one-to-one when `both`.
+        both: the sums over each column too, from the same pass.
+        tile: rows and columns of a block.
+
+    Returns:
+        By row and, when `both`, by column; -inf where there is no negative.
+
+    Raises:
+        ValueError: a vector holds NaN or infinity.
+    """
+    others = rows if cols is None else cols
+    bound = _largest_logit(rows, others)
+    shift = max(0.0, bound - LARGEST)
+    plan = _Plan(exclude, shift, triangle=cols is None, tile=tile or _tile(rows))
+    by_row, by_col = _ExpSums.apply(rows, others, plan, both)
+    certain = bound + shift <= -math.log(SMALLEST)
+    flipped = exclude.transposed(len(others)) if both else exclude
+    if not certain and not (
+        _lossless(by_row, exclude, len(others))
+        and (not both or _lossless(by_col, flipped, len(rows)))
+    ):
+        return (
+            _by_own_largest(rows, others, exclude, plan.tile),
+            _by_own_largest(others, rows, flipped, plan.tile) if both else None,
+        )
+    return _log(by_row, shift), _log(by_col, shift) if both else None
+
+
+def _lossless(sums: Tensor, exclude: Exclude, n_others: int) -> bool:
+    none_left = exclude.count(len(sums), n_others, sums.device) == 0
+    return bool(((sums.detach() >= SMALLEST) | none_left).all())
+
+
+def _by_own_largest(rows: Tensor, cols: Tensor, exclude: Exclude, tile: tuple[int, int]) -> Tensor:
+    shift = _row_max(rows, cols, exclude, tile)
+    plan = _Plan(exclude, shift, triangle=False, tile=tile)
+    return _log(_ExpSums.apply(rows, cols, plan, False)[0], shift)
