@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -205,7 +205,8 @@ def embed_file(
     write = {".parquet": _write_parquet, ".npy": _write_npy}.get(output.suffix)
     if write is None:
         raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
-    stream = read_text(source, column=column, keep_repeats=True, streaming=True)
+    # The overloads of read_text take their options as Any, and pyright then joins both.
+    stream = cast(TextStream, read_text(source, column=column, keep_repeats=True, streaming=True))
     if not isinstance(model, Embedder):
         model = load_embedder(model)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -223,6 +224,34 @@ def embed_file(
             stacklevel=2,
         )
     return EmbedSummary(output, rows, width, stream.report)
+
+
+def embed(
+    model: str,
+    source: str,
+    output: str = "vectors.parquet",
+    *,
+    column: str | None = None,
+    batch_size: int = 64,
+    normalize: bool = False,
+    pooling: str | None = None,
+    max_length: int | None = None,
+) -> None:
+    """Embed a file, folder or glob of text of any size, and say what was written.
+
+    Args:
+        model: a run's output folder, a model's folder, or a name on the Hub.
+        source: what to embed.
+        output: ends in `.parquet` (index, text and embedding) or `.npy` (embeddings).
+        column: of a table that holds the text.
+        batch_size: sentences a forward pass.
+        normalize: scale every vector to length 1.
+        pooling: for transformers folders: `cls`, `mean` or `first_last`.
+        max_length: longest sentence in tokens; default what the model was saved with.
+    """
+    embedder = load_embedder(model, pooling=pooling, max_length=max_length)
+    settings: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
+    print(embed_file(embedder, source, output, column=column, **settings).summary())
 
 
 def _chunks(

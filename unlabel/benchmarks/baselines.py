@@ -34,10 +34,10 @@ def tfidf(sentences: Iterable[str]) -> Embed:
     Args:
         sentences: where document frequencies are counted; never those of a test set.
     """
-    counter = _counter()
-    counts = counter.transform(sentences)
-    if not counts.shape[0]:
+    counter, sentences = _counter(), list(sentences)
+    if not sentences:
         raise ValueError("tfidf needs sentences to count document frequencies in; none came.")
+    counts = counter.transform(sentences)
     # scikit-learn's smooth idf is the formula above plus 1.
     weight = sparse.diags(TfidfTransformer().fit(counts).idf_ - 1, format="csr")
     return lambda texts: sparse.csr_matrix(counter.transform(texts) @ weight)

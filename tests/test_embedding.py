@@ -1,0 +1,164 @@
+import json
+import tracemalloc
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from unlabel.embedding import Embedder, embed, embed_file, load_embedder
+
+
+@pytest.fixture
+def run_folder(tmp_path, make_encoder):
+    """A run's output folder with a trained and an untrained model."""
+    make_encoder(seed=1).save_pretrained(tmp_path / "run" / "model")
+    make_encoder(seed=0).save_pretrained(tmp_path / "run" / "untrained")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def lengths():
+    """Embeds a sentence as (words, characters, 1)."""
+    return Embedder(
+        "lengths", lambda s, b: np.array([[len(x.split()), len(x), 1] for x in s], dtype=float)
+    )
+
+
+def test_run_folder_embeds_with_its_trained_model(run_folder, make_encoder, sentences):
+    expected = make_encoder(seed=1).encode(sentences)
+    for path in (run_folder, run_folder / "model"):
+        found = load_embedder(path, device="cpu")(sentences)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_pooling_and_length_come_from_the_folder_and_can_be_changed(
+    tmp_path, make_encoder, sentences
+):
+    encoder = make_encoder(pooling="cls")
+    encoder.save_pretrained(tmp_path)
+    np.testing.assert_allclose(
+        load_embedder(tmp_path)(sentences), encoder.encode(sentences), atol=1e-6
+    )
+    encoder.pooling, encoder.max_length = "first_last", 5
+    found = load_embedder(tmp_path, pooling="first_last", max_length=5)(sentences)
+    np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-6)
+
+
+def test_plain_transformers_folder_is_pooled_by_mean_at_full_length(
+    tmp_path, make_encoder, sentences
+):
+    encoder = make_encoder(pooling="cls")
+    encoder.save_pretrained(tmp_path)
+    (tmp_path / "unlabel.json").unlink()
+    encoder.pooling, encoder.max_length = "mean", 40  # the model's own limit
+    np.testing.assert_allclose(
+        load_embedder(tmp_path)(sentences), encoder.encode(sentences), atol=1e-6
+    )
+
+
+def test_unknown_folder_says_what_was_expected(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"holds notes\.txt; expected a run's output folder"):
+        load_embedder(tmp_path)
+    with pytest.raises(ValueError, match=r"does not exist; expected"):
+        load_embedder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"is a file; expected"):
+        load_embedder(tmp_path / "notes.txt")
+
+
+def test_encoder_of_another_modality_is_refused(run_folder):
+    settings = run_folder / "model" / "unlabel.json"
+    settings.write_text(json.dumps({"modality": "series"}))
+    with pytest.raises(ValueError, match="is an encoder of series"):
+        load_embedder(run_folder)
+
+
+def test_truncated_weights_are_one_clear_error(run_folder):
+    weights = run_folder / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"Could not load .*run.*may be incomplete"):
+        load_embedder(run_folder)
+
+
+def test_parquet_has_each_text_its_place_and_its_vector(tmp_path, lengths):
+    lines = ["one two three", "", "four", "one two three", "  ", "five six"]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+    done = embed_file(lengths, tmp_path / "in.txt", tmp_path / "out.parquet", progress=False)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column("index").to_pylist() == [0, 2, 3, 5]
+    assert table.column("text").to_pylist() == [lines[i] for i in (0, 2, 3, 5)]
+    assert table.column("embedding").to_pylist() == [[3, 13, 1], [1, 4, 1], [3, 13, 1], [2, 8, 1]]
+    assert str(table.schema.field("embedding").type).startswith("fixed_size_list")
+    assert (done.rows, done.width) == (4, 3)
+    assert "2 empty" in done.summary()
+
+
+def test_npy_grows_over_many_chunks_and_loads_as_a_memory_map(tmp_path, lengths):
+    texts = [f"{'word ' * (i % 7)}{i}" for i in range(1000)]
+    (tmp_path / "in.txt").write_text("\n".join(texts))
+    embed_file(lengths, tmp_path / "in.txt", tmp_path / "out.npy", batch_size=2, progress=False)
+    found = np.load(tmp_path / "out.npy", mmap_mode="r")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[:, 0], [i % 7 + 1 for i in range(1000)])
+
+
+def test_npy_warns_when_its_rows_are_not_the_sources_rows(tmp_path, lengths):
+    (tmp_path / "in.txt").write_text("a\n\nb\n")
+    with pytest.warns(UserWarning, match="2 vectors for 3 rows"):
+        embed_file(lengths, tmp_path / "in.txt", tmp_path / "out.npy", progress=False)
+
+
+def test_normalized_vectors_have_length_one(tmp_path, lengths):
+    embed_file(lengths, ["a b", "c d e"], tmp_path / "o.npy", normalize=True, progress=False)
+    norms = np.linalg.norm(np.load(tmp_path / "o.npy"), axis=1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-6)
+
+
+def test_column_of_a_table_is_embedded(tmp_path, lengths):
+    (tmp_path / "in.csv").write_text('id,text\n1,"hello, you"\n2,bye\n')
+    embed_file(lengths, tmp_path / "in.csv", tmp_path / "o.parquet", column="text", progress=False)
+    assert pq.read_table(tmp_path / "o.parquet").column("text").to_pylist() == ["hello, you", "bye"]
+
+
+def test_failed_run_leaves_the_earlier_file_and_no_partial_one(tmp_path, lengths):
+    output = tmp_path / "o.parquet"
+    embed_file(lengths, ["a"], output, progress=False)
+    before = output.read_bytes()
+    broken = Embedder("broken", lambda s, b: np.full((len(s), 2), np.nan))
+    with pytest.raises(ValueError, match=r"row 0 of the source \('b'\) is not finite"):
+        embed_file(broken, ["b"], output, progress=False)
+    assert output.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["o.parquet"]
+
+
+def test_unknown_ending_is_refused_before_anything_is_read(tmp_path, lengths):
+    with pytest.raises(ValueError, match=r"written as \.parquet or \.npy"):
+        embed_file(lengths, tmp_path / "missing.txt", tmp_path / "out.csv")
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
+        embed_file(lengths, tmp_path / "missing.txt", tmp_path / "out.npy")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "npy"])
+def test_memory_does_not_grow_with_the_file(tmp_path, ending):
+    wide = Embedder("wide", lambda s, b: np.ones((len(s), 256), dtype=np.float32))
+
+    def peak(lines):
+        path = tmp_path / f"{lines}.txt"
+        path.write_text("".join(f"sentence number {i}\n" for i in range(lines)))
+        tracemalloc.start()
+        embed_file(wide, path, tmp_path / f"{lines}.{ending}", batch_size=8, progress=False)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(600)  # imports and caches
+    small, large = peak(2000), peak(16000)
+    # The vectors alone would be 2 MB and 16 MB. What grows is the set in which repeated lines
+    # are found; it is bounded, and small beside the vectors.
+    assert large - small < 6e6
+
+
+def test_command_says_what_it_wrote(run_folder, tmp_path, sentences, capsys):
+    (tmp_path / "in.txt").write_text("\n".join(sentences))
+    embed(str(run_folder), str(tmp_path / "in.txt"), str(tmp_path / "v.npy"))
+    assert f"{len(sentences)} vectors of width 32" in capsys.readouterr().out

@@ -1,0 +1,164 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from unlabel.benchmarks.retrieval import evaluate_retrieval
+from unlabel.embedding import load_embedder
+from unlabel.export import export
+
+RUN = {
+    "modality": "text",
+    "data": "/home/someone/notes.txt",
+    "encoder": {"pretrained": None},
+    "objective": {
+        "class": "Sum",
+        "parts": {
+            "one": {"class": "SimCSE", "settings": {"temperature": 0.05}, "views": ["plain"]},
+            "two": {"class": "BarlowTwins", "settings": {}, "views": ["plain"]},
+        },
+        "weights": {"one": 1.0, "two": 0.1},
+    },
+    "papers": "Gao et al. 2021; Zbontar et al. 2021",
+    "training": {"seed": 7, "learning_rate": 3e-5},
+    "samples": 1234,
+    "result": {"steps": 99},
+}
+
+
+@pytest.fixture
+def make_run(tmp_path, make_encoder):
+    def make(pooling="mean"):
+        encoder = make_encoder(pooling=pooling)
+        encoder.save_pretrained(tmp_path / "run" / "model")
+        (tmp_path / "run" / "run.json").write_text(json.dumps(RUN))
+        return tmp_path / "run", encoder
+
+    return make
+
+
+def load(folder):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "first_last"])
+def test_sentence_transformers_gives_the_same_embeddings(tmp_path, make_run, sentences, pooling):
+    run, encoder = make_run(pooling)
+    long = [" ".join(sentences)]  # longer than max_length
+    folder = export(run, tmp_path / "st")
+    found = load(folder).encode(sentences + long)
+    np.testing.assert_allclose(found, encoder.encode(sentences + long), atol=1e-5)
+    np.testing.assert_allclose(load_embedder(folder)(sentences + long), found, atol=1e-6)
+
+
+def test_normalized_export_ends_in_vectors_of_length_one(tmp_path, make_run, sentences):
+    run, encoder = make_run()
+    found = load(export(run, tmp_path / "st", normalize=True)).encode(sentences)
+    np.testing.assert_allclose(found, encoder.encode(sentences, normalize=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "first_last"])
+def test_code_in_the_transformers_card_gives_the_same_embeddings(
+    tmp_path, make_run, monkeypatch, pooling
+):
+    run, encoder = make_run(pooling)
+    folder = export(run, tmp_path / "hf", to="transformers")
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code.replace("path/to/this/folder", str(folder)), names)
+    expected = encoder.encode(["A man plays the guitar.", "Someone makes music."])
+    np.testing.assert_allclose(names["embeddings"].numpy(), expected, atol=1e-5)
+
+
+def test_card_tells_objectives_papers_and_scores_and_no_private_folder(tmp_path, make_run):
+    run, _ = make_run()
+    words = [f"w{i}" for i in range(8)]
+    perfect = lambda s: np.eye(8)[[int(x[1:]) for x in s]]  # noqa: E731
+    evaluate_retrieval(perfect, words, words).save(run / "results" / "retrieval.json")
+    card = (export(run, tmp_path / "st") / "README.md").read_text()
+    assert "SimCSE (weight 1): temperature 0.05; views: plain" in card
+    assert "BarlowTwins (weight 0.1)" in card
+    assert "- Zbontar et al. 2021" in card
+    assert "| recall@1 | 8 | 100.00 [100.00, 100.00] |" in card
+    assert "data: notes.txt" in card
+    assert "/home/someone" not in card
+    assert card.startswith("---\nlibrary_name: sentence-transformers\n")
+
+
+def test_model_folder_without_a_run_exports_too(tmp_path, make_encoder, sentences):
+    encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "model")
+    found = load(export(tmp_path / "model", tmp_path / "st")).encode(sentences)
+    np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-5)
+
+
+def test_only_the_given_folder_is_written(tmp_path, make_run):
+    run, _ = make_run()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    folder = export(run, tmp_path / "st")
+    after = {
+        p: p.stat().st_mtime_ns
+        for p in tmp_path.rglob("*")
+        if p != folder and folder not in p.parents
+    }
+    assert after == before
+
+
+def test_folder_that_is_not_empty_is_refused_unless_it_is_an_export(tmp_path, make_run):
+    run, _ = make_run("first_last")
+    folder = export(run, tmp_path / "st")
+    with pytest.raises(ValueError, match="not empty"):
+        export(run, folder)
+    export(run, folder, to="transformers", overwrite=True)
+    assert not (folder / "modules.json").exists()
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="no earlier export"):
+        export(run, other, overwrite=True)
+    assert (other / "chapter.txt").read_text() == "years of work"
+
+
+def test_model_is_never_overwritten_by_its_own_export(tmp_path, make_run):
+    run, _ = make_run()
+    for folder in (run, run / "model", tmp_path):
+        with pytest.raises(ValueError, match="holds the model"):
+            export(run, folder, overwrite=True)
+    assert (run / "model" / "model.safetensors").is_file()
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path, make_run):
+    run, _ = make_run()
+    with pytest.raises(ValueError, match="choose sentence-transformers or transformers"):
+        export(run, tmp_path / "x", to="onnx")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="no place for normalizing"):
+        export(run, tmp_path / "x", to="transformers", normalize=True)
+    with pytest.raises(ValueError, match=r"has no model/config\.json"):
+        export(tmp_path / "nowhere", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["cls", "mean", "first_last"])
+@pytest.mark.skipif(
+    not os.environ.get("UNLABEL_OLD_SENTENCE_TRANSFORMERS"),
+    reason="UNLABEL_OLD_SENTENCE_TRANSFORMERS names no folder with an older release",
+)
+def test_older_release_gives_the_same_embeddings(tmp_path, make_run, sentences, pooling):
+    run, encoder = make_run(pooling)
+    folder = export(run, tmp_path / "st", normalize=True)
+    code = (
+        "import sys, json, numpy, sentence_transformers as s;"
+        "m = s.SentenceTransformer(sys.argv[1], device='cpu');"
+        "numpy.save(sys.argv[2], m.encode(json.loads(sys.argv[3])))"
+    )
+    paths = {"PYTHONPATH": os.environ["UNLABEL_OLD_SENTENCE_TRANSFORMERS"]}
+    arguments = [str(folder), str(tmp_path / "o.npy"), json.dumps(sentences)]
+    subprocess.run([sys.executable, "-c", code, *arguments], env=os.environ | paths, check=True)
+    expected = encoder.encode(sentences, normalize=True)
+    np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, atol=1e-5)

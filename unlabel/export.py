@@ -1,0 +1,156 @@
+"""Hand a trained encoder, and a card of how it was made, to the tools people already use."""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+
+from unlabel.embedding import run_model_folder
+from unlabel.modalities.text import TextEncoder
+from unlabel.model_card import model_card
+
+Format = Literal["sentence-transformers", "transformers"]
+
+
+def export(
+    out: str | Path,
+    folder: str | Path,
+    *,
+    to: Format = "sentence-transformers",
+    normalize: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a trained encoder in another tool's format; nothing outside `folder` is touched.
+
+    Args:
+        out: a run's output folder, or the folder of a model.
+        folder: where the export goes; new, or empty.
+        to: `sentence-transformers` loads with `SentenceTransformer(folder)`, releases 2 to 6;
+            `transformers` loads with `AutoModel.from_pretrained(folder)`, which does not pool:
+            the model card says how.
+        normalize: end with vectors of length 1 (sentence-transformers only).
+        overwrite: replace an earlier export in `folder`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: an unknown format, no model in `out`, or a folder that is not free.
+    """
+    if to not in ("sentence-transformers", "transformers"):
+        raise ValueError(f"to={to!r}: choose sentence-transformers or transformers.")
+    if normalize and to == "transformers":
+        raise ValueError(
+            "A transformers folder has no place for normalizing; normalize after pooling, or "
+            "export to sentence-transformers."
+        )
+    out, folder = Path(out), Path(folder)
+    source = run_model_folder(out) or out
+    if not (source / "config.json").is_file():
+        raise ValueError(
+            f"{out} has no model/config.json, as a run's output folder has, and no config.json, as "
+            "a model's folder has; give one of the two."
+        )
+    encoder = TextEncoder.from_pretrained(source, local_files_only=True)
+    _make_room(folder, out, overwrite)
+    encoder.save_pretrained(folder)
+    if to == "sentence-transformers":
+        _add_modules(encoder, folder, normalize)
+    card = model_card(encoder, _run_of(out), to=to, normalize=normalize)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def _run_of(out: Path) -> Path:
+    """The run a model folder lies in, else the folder itself."""
+    is_model = out.name == "model" and (out.parent / "run.json").is_file()
+    return out.parent if is_model else out
+
+
+def _make_room(folder: Path, out: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder that is new or empty.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    here, there = folder.resolve(), _run_of(out).resolve()
+    if here == there or here in there.parents or here == (there / "model"):
+        raise ValueError(f"{folder} holds the model that is to be exported; give another folder.")
+    if not overwrite:
+        raise ValueError(f"{folder} is not empty; give a new folder, or overwrite=True.")
+    if not all((folder / name).is_file() for name in ("config.json", "README.md")):
+        raise ValueError(
+            f"{folder} is no earlier export (those have config.json and README.md), so it is not "
+            "replaced; empty it yourself or give another folder."
+        )
+    shutil.rmtree(folder)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_modules(encoder: TextEncoder, folder: Path, normalize: bool) -> None:
+    """What makes a transformers folder a sentence-transformers folder.
+
+    Module paths and keys are those of its releases 2 to 5; release 6 writes others, but reads
+    these.
+    """
+    modules = [("", "Transformer")]
+    if encoder.pooling == "first_last":
+        modules.append(("WeightedLayerPooling", "WeightedLayerPooling"))
+        _weigh_layers(encoder, folder / "1_WeightedLayerPooling")
+        config = json.loads((folder / "config.json").read_text())
+        _write(folder / "config.json", {**config, "output_hidden_states": True})
+    modules.append(("Pooling", "Pooling"))
+    pooling = folder / f"{len(modules) - 1}_Pooling" / "config.json"
+    is_cls = encoder.pooling == "cls"
+    _write(
+        pooling,
+        {
+            "word_embedding_dimension": encoder.width,
+            "pooling_mode_cls_token": is_cls,
+            "pooling_mode_mean_tokens": not is_cls,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    )
+    if normalize:
+        modules.append(("Normalize", "Normalize"))
+        (folder / f"{len(modules) - 1}_Normalize").mkdir()
+    listed = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{name}" if name else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for i, (name, kind) in enumerate(modules)
+    ]
+    _write(folder / "modules.json", listed)
+    limit = {"max_seq_length": encoder.max_length, "do_lower_case": False}
+    _write(folder / "sentence_bert_config.json", limit)
+    made_by = {p: version(p.replace("_", "-")) for p in ("sentence_transformers", "transformers")}
+    made_by["pytorch"] = version("torch")
+    about = {"__version__": made_by, "prompts": {}, "similarity_fn_name": "cosine"}
+    _write(folder / "config_sentence_transformers.json", about)
+
+
+def _weigh_layers(encoder: TextEncoder, folder: Path) -> None:
+    # The mean of the first and the last block is the weighted mean over all blocks with weights
+    # 1, 0, ..., 0, 1; pooling is linear, so averaging layers before tokens changes nothing.
+    layers = encoder.model.config.num_hidden_layers
+    weights = torch.zeros(layers)
+    weights[0] += 1
+    weights[-1] += 1
+    settings = {
+        "word_embedding_dimension": encoder.width,
+        "layer_start": 1,  # layer 0 is the embedding layer
+        "num_hidden_layers": layers,
+    }
+    _write(folder / "config.json", settings)
+    save_file({"layer_weights": weights}, folder / "model.safetensors")

@@ -1,0 +1,159 @@
+"""The model card of an exported encoder: what it is, how it was trained, what it scores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unlabel.modalities.text import TextEncoder
+
+_SENTENCE_TRANSFORMERS = """\
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+embeddings = model.encode(["A man plays the guitar.", "Someone makes music."])
+print(model.similarity(embeddings, embeddings))
+```"""
+
+_TRANSFORMERS = """\
+```python
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+folder = "path/to/this/folder"
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+inputs = tokenizer(
+    ["A man plays the guitar.", "Someone makes music."],
+    padding=True, truncation=True, max_length={max_length}, return_tensors="pt",
+)
+with torch.no_grad():
+    output = model(**inputs, output_hidden_states=True)
+mask = inputs["attention_mask"].unsqueeze(-1)
+embeddings = {pooling}
+```"""
+
+_POOLINGS = {
+    "cls": "output.last_hidden_state[:, 0]",
+    "mean": "(output.last_hidden_state * mask).sum(1) / mask.sum(1)",
+    "first_last": (
+        "((output.hidden_states[1] + output.hidden_states[-1]) / 2 * mask).sum(1) / mask.sum(1)"
+    ),
+}
+
+
+def model_card(encoder: TextEncoder, run: Path, *, to: str, normalize: bool = False) -> str:
+    """The README.md of an export.
+
+    Args:
+        encoder: the exported encoder.
+        run: its run's output folder, for `run.json` and `results/*.json`; both may be missing.
+        to: format, as for `export`.
+        normalize: whether the export ends in vectors of length 1.
+    """
+    file = run / "run.json"
+    about = json.loads(file.read_text()) if file.is_file() else {}
+    results = [json.loads(p.read_text()) for p in sorted(run.glob("results/*.json"))]
+    parts = [
+        _front_matter(to),
+        _what(encoder, normalize),
+        _usage(encoder, to),
+        _training(about),
+        *(_scores(r) for r in results if "encoders" in r),
+        _papers(about),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(to: str) -> str:
+    tags = ["unlabel", "feature-extraction", "sentence-similarity", "self-supervised"]
+    lines = [f"library_name: {to}", "pipeline_tag: sentence-similarity", "tags:"]
+    return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
+
+
+def _what(encoder: TextEncoder, normalize: bool) -> str:
+    parameters = sum(p.numel() for p in encoder.model.parameters())
+    length = ", scaled to length 1" if normalize else ""
+    return (
+        "# Sentence encoder\n\n"
+        f"A {type(encoder.model).__name__} with {parameters / 1e6:.1f} million parameters, "
+        "pretrained without labels by unlabel. It turns a sentence of up to "
+        f"{encoder.max_length} tokens into {encoder.width} numbers (pooling: {encoder.pooling}"
+        f"{length}); compare two by their cosine."
+    )
+
+
+def _usage(encoder: TextEncoder, to: str) -> str:
+    code = _SENTENCE_TRANSFORMERS
+    if to == "transformers":
+        code = _TRANSFORMERS.format(
+            max_length=encoder.max_length, pooling=_POOLINGS[encoder.pooling]
+        )
+    return f"## Use\n\n{code}"
+
+
+def _training(about: dict[str, Any]) -> str:
+    if not about:
+        return ""
+    result, training = about.get("result", {}), about.get("training", {})
+    facts = {
+        "data": _data(about.get("data")),
+        "read": about.get("read"),
+        "samples": about.get("samples"),
+        "started from": (about.get("encoder") or {}).get("pretrained") or "random weights",
+        "steps": result.get("steps"),
+        "seconds": result.get("train_seconds"),
+        "seed": training.get("seed"),
+        "learning rate": training.get("learning_rate"),
+        "batch size on a device": training.get("per_device_train_batch_size"),
+        "versions": ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items()),
+    }
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
+    objective = "\n".join(_objective(about["objective"])) if about.get("objective") else ""
+    return "## Training\n\n" + "\n".join([objective, *lines] if objective else lines)
+
+
+def _data(data: Any) -> str | None:
+    # File names only: the folders they lie in are the trainer's business, not the reader's.
+    sources = [data] if isinstance(data, str) else data or []
+    return ", ".join(s if s.startswith("hf:") else Path(s).name for s in sources) or None
+
+
+def _objective(said: dict[str, Any], weight: float | None = None) -> list[str]:
+    factor = "" if weight is None else f" (weight {weight:g})"
+    if "parts" in said:
+        weights = said.get("weights", {})
+        parts = [_objective(p, weights.get(n)) for n, p in said["parts"].items()]
+        return [line for part in parts for line in part]
+    settings = ", ".join(f"{k} {v}" for k, v in said.get("settings", {}).items())
+    views = ", ".join(said.get("views", []))
+    details = "; ".join(filter(None, (settings, f"views: {views}" if views else "")))
+    return [f"- objective: {said['class']}{factor}{f': {details}' if details else ''}"]
+
+
+def _scores(result: dict[str, Any]) -> str:
+    names = [e["name"] for e in result["encoders"]]
+    rows = [["set", "n", *names], ["---"] * (2 + len(names))]
+    for key, first in result["encoders"][0]["scores"].items():
+        cells = [_cell(e["scores"].get(key)) for e in result["encoders"]]
+        rows.append([key, f"{first['pairs']:,}", *cells])
+    if result["encoders"][0]["average"]:
+        rows.append(["average", "", *(_cell(e["average"]) for e in result["encoders"])])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    note = "\n".join(f"- {line}" for line in result["note"].split("\n") if line)
+    head = f"## Scores: {result['benchmark'].upper()}\n\n{result['setting']}; 95 % intervals."
+    return "\n\n".join(filter(None, (head, table, note)))
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    if score is None or score["score"] is None:
+        return "undefined"
+    if score["low"] is None:
+        return f"{score['score']:.2f}"
+    return f"{score['score']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+def _papers(about: dict[str, Any]) -> str:
+    papers = about.get("papers") or ""
+    listed = papers if isinstance(papers, list) else papers.split("; ")
+    lines = [f"- {paper}" for paper in listed if paper]
+    return "## Papers\n\n" + "\n".join(lines) if lines else ""
