@@ -31,6 +31,7 @@ _SKIPPED = {
     "dist-packages",
     "lib2to3",
 }
+_COPIES = ("test", "modular_")  # transformers generates its modeling files from modular ones
 _ADDERS = {"add_newdoc", "add_docstr", "add_newdoc_for_scalar_type"}  # docstrings of C functions
 
 
@@ -58,7 +59,9 @@ def source_files(root: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if f not in _SKIPPED and not f.startswith((".", "__"))]
-        found += [Path(folder) / f for f in files if f.endswith(".py") and not f.startswith("test")]
+        found += [
+            Path(folder) / f for f in files if f.endswith(".py") and not f.startswith(_COPIES)
+        ]
     return sorted(found)
 
 

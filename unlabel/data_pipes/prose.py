@@ -28,11 +28,14 @@ _INLINE = (
     (re.compile(r":[\w:+-]+:`(?:[^`<]*\s)?<?[~!]?([^`<>]+)>?`"), None),
     (re.compile(r"\[([^\][]+)\]\([^)]*\)"), r"\1"),  # Markdown link
     (re.compile(r"`([^`<]+?)\s*<[^`]*>`_{0,2}"), r"\1"),  # reST link
+    (
+        re.compile(r"\b(?:in|see|by|of|from|and|with|to|on)\s\[[\w#*]+\]_"),
+        "@",
+    ),  # citation as a noun
     (re.compile(r"\s?\[[\w#*]+\]_"), ""),  # reST citation
     (re.compile(r"\[(`[^`\]]+`)\]"), r"\1"),  # cross-reference of Markdown docs
     (re.compile(r"`{1,2}([^`]+)`{1,2}_{0,2}"), r"\1"),
     (re.compile(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*])"), r"\1"),
-    (re.compile(r"\s+"), " "),
 )
 _END = re.compile(r"[.!?][\"')]*\s+(?=[\"'(]*[A-Z])")
 _ABBREVIATION = re.compile(
@@ -102,9 +105,10 @@ def is_english(sentence: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    for pattern, by in _INLINE:
-        text = pattern.sub(by if by is not None else _last_part, text)
-    return text.strip()
+    if any(mark in text for mark in "`[*"):
+        for pattern, by in _INLINE:
+            text = pattern.sub(by if by is not None else _last_part, text)
+    return " ".join(text.split())
 
 
 def _last_part(role: re.Match[str]) -> str:
@@ -170,16 +174,18 @@ def _step(
 def _block(
     at: _Reader, line: str, indent: int, below: str, first: bool
 ) -> Iterator[tuple[list[str], bool]]:
-    heading = _HEADING.match(line)
-    over_line = bool(_UNDERLINE.match(below)) and not _UNDERLINE.match(line) and len(below) > 2
-    directive = _DIRECTIVE.match(line)
+    # The cheap tests come first: a hundred megabytes of source pass through here.
+    heading = _HEADING.match(line) if len(line) < 40 else None
+    is_rule = _is_rule(line)
+    over_line = not is_rule and _is_rule(below)
+    directive = _DIRECTIVE.match(line) if line.startswith("..") else None
     colon, at.colon = (at.colon, None) if not at.lines else (None, at.colon)
     if over_line or (heading and (heading["colons"] or at.skip_section is not None)):
         yield from at.flush()
         barren = line.lower().startswith(_WITHOUT_PROSE)
         at.in_section = at.in_section or not first
         at.skip_section, at.underlined = (indent if barren else None), over_line
-    elif _UNDERLINE.match(line):
+    elif is_rule:
         yield from at.flush()
     elif at.skip_section is not None and (at.underlined or indent > at.skip_section):
         pass
@@ -204,14 +210,21 @@ def _block(
         yield from _text(at, line, indent)
 
 
+def _is_rule(line: str) -> bool:
+    return not line[:1].isalnum() and bool(_UNDERLINE.match(line))
+
+
 def _text(at: _Reader, line: str, indent: int) -> Iterator[tuple[list[str], bool]]:
-    if found := _FIELD.match(line):
+    has_colon, is_mark = ":" in line, not line[1:3].isalpha()
+    if found := line[0] in ":@" and _FIELD.match(line):
         yield from at.flush()
         at.in_section = True
         at.begin(found["text"], None)
-    elif at.in_section and (_DEFINITION.match(line) or _ARGUMENT_ALONE.match(line)):
+    elif at.in_section and has_colon and (_DEFINITION.match(line) or _ARGUMENT_ALONE.match(line)):
         yield from at.flush()
-    elif found := (at.in_section and _ARGUMENT.match(line)) or _BULLET.match(line):
+    elif found := (at.in_section and has_colon and _ARGUMENT.match(line)) or (
+        is_mark and _BULLET.match(line)
+    ):
         yield from at.flush()
         at.begin(found["text"], None)
     elif at.lines and at.indent is not None and indent != at.indent:
