@@ -87,6 +87,11 @@ class ViewSpec:
     args: tuple[tuple[str, Any], ...] = ()
     encoder: str = "online"
     partner: str | None = None
+    # The stream of randomness that is this view's own; its arguments do not change the draw.
+    stream: int = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "stream", stream_of(self.name, self.draw, self.partner))
 
 
 def view(

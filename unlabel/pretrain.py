@@ -22,6 +22,7 @@ from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.modalities.text import TextEncoder, set_dropout
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.objectives.gather import world
+from unlabel.objectives.heads import Temperature
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.pretraining import Pretraining
 from unlabel.training.trainer import Trainer
@@ -200,6 +201,9 @@ def describe(objective: Objective) -> dict[str, Any]:
         for k, v in vars(objective).items()
         if isinstance(v, kept) and not k.startswith("_") and k != "training"
     }
+    for name, module in objective.named_children():
+        if isinstance(module, Temperature):
+            settings |= {name: module.value, f"learn_{name}": module.log_scale is not None}
     views = [
         " ".join([v.name, *(f"{k}={x}" for k, x in v.args), *([v.partner] if v.partner else [])])
         for v in objective.views

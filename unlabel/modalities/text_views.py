@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unlabel.core import Batch, View, ViewSpec, stream_of, uniform
+from unlabel.core import Batch, View, ViewSpec, uniform
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Vocabulary:
         return mask & ~torch.isin(ids, special)
 
 
-def _draw(batch: Batch, spec: ViewSpec, use: str, count: int) -> Float[Tensor, "batch count"]:
-    stream = stream_of(spec.name, spec.draw, spec.partner, use)
-    return uniform(batch.seed, batch.ordinal, stream, count)
+def _draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
+    # `use` tells apart the draws of one view.
+    return uniform(batch.seed, batch.ordinal, 8 * spec.stream + use, count)
 
 
 def _fraction(name: str, value: float) -> float:
@@ -85,7 +85,7 @@ def token_cutoff(
     """
     ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
-    scores = _draw(batch, spec, "token", view.mask.shape[1]).masked_fill(~can, 2.0)
+    scores = _draw(batch, spec, view.mask.shape[1]).masked_fill(~can, 2.0)
     return _cut(view, _smallest(scores, (can.sum(1) * ratio).long()) & can)
 
 
@@ -100,7 +100,7 @@ def span_cutoff(
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
     words = can.sum(1)
     length = (words * ratio).long()
-    start = (_draw(batch, spec, "span", 1)[:, 0] * (words - length + 1)).long()
+    start = (_draw(batch, spec, 1)[:, 0] * (words - length + 1)).long()
     place = can.cumsum(1) - 1
     inside = (place >= start[:, None]) & (place < (start + length)[:, None])
     return _cut(view, inside & can)
@@ -112,7 +112,7 @@ def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_:
     Args of the spec: ratio (default 0.1).
     """
     ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
-    scores = _draw(batch, spec, "feature", width)
+    scores = _draw(batch, spec, width)
     count = torch.full((len(batch),), int(width * ratio), device=scores.device)
     return replace(view, keep_features=~_smallest(scores, count))
 
@@ -133,14 +133,14 @@ def mask_tokens(
         raise ValueError("The tokenizer has no mask token, which masked language modelling needs.")
     ids, length = view.inputs["input_ids"], view.mask.shape[1]
     can = vocabulary.is_word(ids, view.mask)
-    chance = _draw(batch, spec, "choose", length)
+    chance = _draw(batch, spec, length)
     if args.get("whole_word", False):
-        # Every piece of a word takes the draw of the word's first piece.
+        # The pieces of a word share one draw.
         starts = vocabulary.starts_word.to(ids.device)[ids] | ~can
         chance = chance.gather(1, starts.long().cumsum(1).clamp(max=length) - 1)
     is_target = can & (chance < rate)
-    fate = _draw(batch, spec, "fate", length)
-    other = (_draw(batch, spec, "other", length) * vocabulary.size).long()
+    fate = _draw(batch, spec, length, use=1)
+    other = (_draw(batch, spec, length, use=2) * vocabulary.size).long()
     masked = torch.where(is_target & (fate < 0.8), vocabulary.mask_id, ids)
     masked = torch.where(is_target & (fate >= 0.8) & (fate < 0.9), other, masked)
     return replace(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean, world
-from unlabel.objectives.heads import mlp, tanh_projector
+from unlabel.objectives.heads import Temperature, mlp, tanh_projector
 from unlabel.objectives.kernels import jensen_shannon
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Queue, Teacher
@@ -50,6 +50,7 @@ class SimCSE(Objective):
 
     Args:
         temperature: T.
+        learn_temperature: learn T, starting from `temperature`.
         projector: train-only head, a linear layer with tanh (dropped for use).
 
     Reference: Gao et al. 2021, arXiv 2104.08821, equation 4; authors' code `simcse/models.py`.
@@ -58,9 +59,16 @@ class SimCSE(Objective):
     paper = "SimCSE (Gao et al. 2021, arXiv 2104.08821)"
     views = (view("plain", 0), view("plain", 1))
 
-    def __init__(self, *, temperature: float = 0.05, projector: bool = True):
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.05,
+        learn_temperature: bool = False,
+        projector: bool = True,
+    ):
         super().__init__()
-        self.temperature, self.with_projector = temperature, projector
+        self.temperature = Temperature(temperature, learned=learn_temperature)
+        self.with_projector = projector
 
     def build(self, encoder: Encoder) -> None:
         """Make the train-only head."""
@@ -71,7 +79,7 @@ class SimCSE(Objective):
     ) -> dict[str, Term]:
         """One term, `contrast`."""
         query, keys = (self.projector(e.pooled) for e in encodings)
-        loss, n = in_batch(query, keys, batch.index, temperature=self.temperature)
+        loss, n = in_batch(query, keys, batch.index, temperature=self.temperature())
         return {"contrast": Term(loss, chance=math.log(n))}
 
 

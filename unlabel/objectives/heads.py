@@ -1,7 +1,9 @@
 """Heads: small modules built from sizes that stand between an encoding and a kernel."""
 
+import math
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +28,31 @@ def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
 def tanh_projector(width: int) -> nn.Sequential:
     """A square linear layer with tanh: BERT's pooler, SimCSE's train-only head."""
     return nn.Sequential(nn.Linear(width, width), nn.Tanh())
+
+
+class Temperature(nn.Module):
+    """The temperature of a contrastive loss, fixed or learned as a logit scale.
+
+    Args:
+        value: T to use, or to start from.
+        learned: learn ln(1/T), with 1/T at most 100 (Radford et al. 2021, section 2.5).
+
+    Raises:
+        ValueError: T is not above 0.
+    """
+
+    def __init__(self, value: float, *, learned: bool = False):
+        super().__init__()
+        if not value > 0:
+            raise ValueError(f"A temperature is above 0, but {value} came.")
+        self.value = value
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(value))) if learned else None
+
+    def forward(self) -> float | Tensor:
+        """T."""
+        if self.log_scale is None:
+            return self.value
+        return torch.exp(-self.log_scale.clamp(max=math.log(100.0)))
 
 
 class TokenPredictor(nn.Module):

@@ -1,0 +1,305 @@
+"""The shared tester: what every objective of the catalogue must keep."""
+
+import math
+
+import pytest
+import torch
+
+from unlabel.core import Encoding, cat_batches
+from unlabel.objectives import CATALOGUE, MLM, Cutoff, MoCo, Pairs, SimCSE, Sum, total
+from unlabel.training.pretraining import Pretraining
+
+METHODS = {
+    "simcse": lambda: SimCSE(),
+    "simcse_learned": lambda: SimCSE(learn_temperature=True),
+    "cutoff_token": lambda: Cutoff(cut="token", ratio=0.3),
+    "cutoff_span": lambda: Cutoff(cut="span", ratio=0.3),
+    "cutoff_feature": lambda: Cutoff(cut="feature", ratio=0.3),
+    "mlm": lambda: MLM(rate=0.3),
+    "moco": lambda: MoCo(queue=24, width=16),
+    "pairs": lambda: Pairs(negative=True, projector=True),
+    "sum": lambda: Sum({"simcse": SimCSE(), "mlm": MLM(rate=0.3)}, {"mlm": 0.1}),
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return METHODS[request.param]()
+
+
+@pytest.fixture
+def made(method, make_encoder, make_batch):
+    """An objective with its encoder and a batch, dropout off."""
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, method)
+    return module, make_batch(encoder, rows=8, partners=True)
+
+
+def test_the_tester_knows_every_method_of_the_catalogue():
+    tested = {type(make()) for make in METHODS.values()}
+    assert set(CATALOGUE.values()) <= tested
+
+
+def test_every_method_says_what_it_is_and_whose(method):
+    assert method.paper and type(method).__doc__
+    assert isinstance(method, Sum) or "Reference: " in type(method).__doc__
+
+
+def test_loss_is_finite_and_reaches_encoder_and_heads_but_no_teacher(made):
+    module, batch = made
+    step = module(batch)
+    step.loss.backward()
+    assert step.loss.isfinite()
+    for name, p in module.named_parameters():
+        if "teacher" in name or "key_projector" in name:
+            assert p.grad is None and not p.requires_grad, name
+        else:
+            assert p.grad is not None and p.grad.isfinite().all(), name
+
+
+def test_the_order_of_the_batch_does_not_matter(made):
+    module, batch = made
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    mixed = batch.to("cpu")
+    mixed.inputs = {k: v[order] for k, v in batch.inputs.items()}
+    mixed.partners = {n: {k: v[order] for k, v in p.items()} for n, p in batch.partners.items()}
+    mixed.mask, mixed.index = batch.mask[order], batch.index[order]
+    mixed.ordinal, mixed.label = batch.ordinal[order], batch.label[order]
+    torch.testing.assert_close(module(mixed).loss, module(batch).loss, rtol=1e-5, atol=1e-6)
+
+
+def test_float64_gradient_is_the_numerical_one(made):
+    module, batch = made
+    module = module.double()
+    views = module.view(batch)
+    with torch.no_grad():
+        encodings = module.encode(views)
+    leaves = [e.pooled.detach().requires_grad_() for e in encodings]
+    tokens = [e.tokens.detach().requires_grad_() for e in encodings]
+
+    def loss(*inputs):
+        pooled, toks = inputs[: len(leaves)], inputs[len(leaves) :]
+        seen = [
+            Encoding(p, t, e.mask, e.layers, None if e.table is None else e.table.detach())
+            for p, t, e in zip(pooled, toks, encodings, strict=True)
+        ]
+        return module.score(seen, views, batch).loss
+
+    online = [s.encoder == "online" for s in module.objective.views]
+    for leaf, on in zip(leaves, online, strict=True):
+        leaf.requires_grad_(on)
+    uses_tokens = "tokens" in module.objective.needs
+    for t in tokens:
+        t.requires_grad_(uses_tokens)
+    assert torch.autograd.gradcheck(loss, (*leaves, *tokens), fast_mode=True, atol=1e-7)
+
+
+def test_bfloat16_agrees_with_float32(made):
+    module, batch = made
+    exact = module(batch).loss.item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = module(batch).loss
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact, rel=0.05, abs=0.02)
+
+
+def test_state_survives_a_round_trip(method, made, make_encoder, make_batch):
+    module, batch = made
+    module(batch)
+    module.step()
+    again = Pretraining(make_encoder(dropout=0.0, seed=9), METHODS_BY_TYPE(method))
+    again.load_state_dict(module.state_dict(), strict=True)
+    batch = make_batch(module.encoder, rows=8, first=4, partners=True)
+    assert torch.equal(again(batch).loss, module(batch).loss)
+
+
+def METHODS_BY_TYPE(method):
+    same = [m for m in (make() for make in METHODS.values()) if _like(m, method)]
+    return same[0]
+
+
+def _like(one, other):
+    keys = [k for k, _ in other.named_parameters() if "projector" not in k]
+    return (
+        type(one) is type(other)
+        and one.views == other.views
+        and (
+            [k for k, _ in one.named_parameters()]
+            == [k for k in keys if not k.startswith("predictor")]
+            or isinstance(one, MLM | Sum | MoCo)
+        )
+    )
+
+
+def test_twenty_steps_lower_the_loss(made):
+    module, batch = made
+    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(20):
+        step = module(batch)
+        losses.append(step.loss.item())
+        step.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        module.step()
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiles_without_changing_the_loss(made):
+    module, batch = made
+    exact = module(batch).loss
+    torch.testing.assert_close(
+        torch.compile(module, backend="aot_eager")(batch).loss, exact, rtol=1e-5, atol=1e-6
+    )
+    torch.compiler.reset()
+
+
+# -- known answers -----------------------------------------------------------------------------
+
+
+def _equal(module, batch, projector=True):
+    """Score encodings that are all the same vector."""
+    views = module.view(batch)
+    width = module.encoder.width
+    seen = [
+        Encoding(torch.ones(len(v.mask), width), torch.ones(*v.mask.shape, width), v.mask)
+        for v in views
+    ]
+    return module.score(seen, views, batch).terms
+
+
+def test_equal_embeddings_give_ln_n(make_encoder, make_batch):
+    encoder = make_encoder()
+    batch = make_batch(encoder, rows=8, partners=True)
+    cases = [
+        (SimCSE(), "contrast", 8),
+        (Cutoff(), "full", 8),
+        (Pairs(), "contrast", 8),
+        (Pairs(negative=True), "contrast", 16),
+    ]
+    for objective, term, n in cases:
+        terms = _equal(Pretraining(encoder, objective), batch)
+        assert terms[term].loss.item() == pytest.approx(math.log(n), abs=1e-5)
+        assert terms[term].chance == pytest.approx(math.log(n))
+
+
+def test_moco_with_a_queue_of_equal_keys_gives_ln_of_k_plus_one(make_encoder, make_batch):
+    encoder = make_encoder()
+    module = Pretraining(encoder, MoCo(queue=24, width=16))
+    key = torch.nn.functional.normalize(module.objective.projector(torch.ones(1, 32)), dim=1)
+    module.objective.queue.rows.copy_(key.detach().expand(24, -1))
+    terms = _equal(module, make_batch(encoder))
+    assert terms["contrast"].loss.item() == pytest.approx(math.log(25), abs=1e-5)
+
+
+def test_mlm_with_a_silent_head_gives_ln_v(make_encoder, make_batch):
+    encoder = make_encoder()
+    module = Pretraining(encoder, MLM(rate=0.3))
+    with torch.no_grad():
+        module.objective.predictor.norm.weight.zero_()
+    loss = module(make_batch(encoder)).terms["token"]
+    assert loss.loss.item() == pytest.approx(math.log(encoder.table_size[0]), abs=1e-5)
+    assert loss.chance == pytest.approx(math.log(encoder.table_size[0]))
+
+
+def test_simcse_in_eval_mode_sees_two_equal_views(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.3)
+    module = Pretraining(encoder, SimCSE())
+    batch = make_batch(encoder)
+    module.eval()
+    a, b = module(batch).pooled
+    torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    module.train()
+    a, b = module(batch).pooled
+    assert not torch.allclose(a, b, atol=1e-3)
+
+
+def test_cutoff_of_nothing_has_consistent_views(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    terms = Pretraining(encoder, Cutoff(ratio=0.0))(make_batch(encoder)).terms
+    assert terms["consistency"].loss.item() == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(terms["full"].loss, terms["cut"].loss)
+
+
+def test_duplicates_of_a_sample_are_no_negatives_of_it(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, SimCSE())
+    batch = make_batch(encoder, rows=4)
+    twice = cat_batches([batch, batch])
+    step = module(twice)
+    z = torch.nn.functional.normalize(module.objective.projector(step.pooled[0]), dim=1)
+    logits = z @ z.T / 0.05  # without dropout the two views are equal
+    same = twice.index[:, None] == twice.index[None, :]
+    positive = logits.diagonal()
+    others = logits.masked_fill(same, -torch.inf).logsumexp(1)
+    expected = torch.nn.functional.softplus(others - positive).mean()
+    torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_sample_in_the_queue_is_no_negative(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, MoCo(queue=8, width=16))
+    batch = make_batch(encoder, rows=8)
+    module(batch)
+    module.step()
+    module.objective.queue.index.copy_(batch.index)
+    every_pair = module(batch).loss
+    module.objective.queue.index.fill_(int(batch.index[0]))
+    rows_left = module(batch).loss
+    assert every_pair != rows_left
+    one = make_batch(encoder, rows=1)
+    assert module(one).loss.item() == 0.0  # its only negatives are itself
+
+
+# -- sums ------------------------------------------------------------------------------------
+
+
+def test_weights_one_and_zero_equal_the_first_alone_gradients_included(make_encoder, make_batch):
+    def gradients(objective):
+        encoder = make_encoder(dropout=0.0)
+        torch.manual_seed(5)
+        module = Pretraining(encoder, objective)
+        step = module(make_batch(encoder))
+        step.loss.backward()
+        return step.loss.detach(), [p.grad for p in encoder.parameters()]
+
+    alone, grads = gradients(SimCSE())
+    both, same = gradients(Sum({"a": SimCSE(), "b": MLM()}, {"a": 1.0, "b": 0.0}))
+    assert torch.equal(alone, both)
+    for one, other in zip(grads, same, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_sum_is_the_weighted_sum_of_its_terms(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, Sum({"s": SimCSE(), "c": Cutoff(consistency=2.0)}, {"c": 0.3}))
+    step = module(make_batch(encoder))
+    t = {k: v.loss for k, v in step.terms.items()}
+    expected = t["s/contrast"] + 0.3 * (t["c/full"] + t["c/cut"] + 2.0 * t["c/consistency"])
+    torch.testing.assert_close(step.loss, expected)
+    torch.testing.assert_close(total(step.terms), expected)
+
+
+def test_a_sum_encodes_shared_views_once_in_one_call(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, Sum({"s": SimCSE(), "c": Cutoff(), "m": MLM()}))
+    calls = []
+    encoder.model.register_forward_hook(lambda m, args, out: calls.append(out[0].shape[0]))
+    module(make_batch(encoder, rows=8))
+    # plain 0 (shared), plain 1, cutoff, masked
+    assert calls == [32]
+
+
+def test_refusals_name_what_is_missing(make_encoder):
+    with pytest.raises(ValueError, match="Weight given for mlmm, but the objectives are s"):
+        Sum({"s": SimCSE()}, {"mlmm": 1.0})
+    with pytest.raises(ValueError, match="at least one objective"):
+        Sum({})
+    encoder = make_encoder()
+    encoder.gives = frozenset({"pooled"})
+    with pytest.raises(ValueError, match="MLM needs table, token_ids, tokens of the encoder"):
+        Pretraining(encoder, MLM())
+    with pytest.raises(ValueError, match="A temperature is above 0, but 0 came"):
+        SimCSE(temperature=0)
