@@ -1,0 +1,273 @@
+"""`unlabel report`: one HTML file to look at, made from what a run saved; no model is loaded."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from unlabel import report_figures as figures
+from unlabel import report_format as form
+from unlabel.report_scores import ScoreTable, score_table, verdict
+from unlabel.training.monitors import alarms
+
+logger = logging.getLogger(__name__)
+WORDS = {
+    "sts": "Spearman correlation with human judgements of similarity, ×100",
+    "retrieval": "Share of queries that find their own document",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder holds.
+
+    Attributes:
+        path: of the folder.
+        about: `run.json`.
+        log: log lines of training steps, in their order.
+        first_batch: `first_batch.json`, or None.
+        results: `results/*.json` by file name without its ending.
+        width: of the embeddings, None where no saved model tells.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    log: list[dict[str, Any]]
+    first_batch: dict[str, Any] | None
+    results: dict[str, dict[str, Any]]
+    width: int | None
+
+    def curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a logged figure, where it was logged."""
+        lines = [line for line in self.log if line.get(key) is not None]
+        return [line["step"] for line in lines], [float(line[key]) for line in lines]
+
+
+def report(run: str) -> Path:
+    """Write `report.html` in a run's output folder, from what is saved there alone.
+
+    The file needs no network and no other file. What is missing is said in it, with the command
+    that makes it.
+
+    Args:
+        run: a run's output folder, or one that holds `seed-0`, `seed-1`, ... of them.
+
+    Raises:
+        ValueError: no run in the folder, a file of it is broken, or seeds measured differently.
+    """
+    folder = Path(run)
+    page = _render(folder, read_runs(folder))
+    path = folder / "report.html"
+    temporary = path.with_suffix(".tmp")
+    # Sentences may hold halves of surrogate pairs, which UTF-8 has no bytes for.
+    temporary.write_text(page, encoding="utf-8", errors="replace")
+    temporary.replace(path)
+    logger.info("Wrote %s.", path)
+    return path
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The run in a folder, or its seeds in their order.
+
+    Raises:
+        ValueError: there is none, or a file is broken.
+    """
+    if (folder / "run.json").is_file():
+        return [_read(folder)]
+    found = [p.parent for p in folder.glob("seed-*/run.json")]
+    if not found:
+        raise ValueError(
+            f"{folder} holds no run.json and no seed-0/run.json. Give the folder that "
+            "`unlabel train` wrote (training.output_dir)."
+        )
+    return [_read(p) for p in sorted(found, key=lambda p: (len(p.name), p.name))]
+
+
+def _read(folder: Path) -> Run:
+    log = folder / "log.jsonl"
+    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    first_batch = folder / "first_batch.json"
+    configs = [folder / name / "config.json" for name in ("model", "untrained")]
+    widths = [_json(c).get("hidden_size") for c in configs if c.is_file()]
+    return Run(
+        path=folder,
+        about=_json(folder / "run.json"),
+        log=[line for line in _lines(log, text) if "loss" in line],
+        first_batch=_json(first_batch) if first_batch.is_file() else None,
+        results={p.stem: _json(p) for p in sorted((folder / "results").glob("*.json"))},
+        width=next(iter(widths), None),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); make it again or remove it.") from None
+
+
+def _lines(path: Path, text: str) -> list[dict[str, Any]]:
+    lines = text.splitlines()
+    if text and not text.endswith("\n"):
+        lines.pop()  # the run is writing this line, or was killed in it
+    out = []
+    for number, line in enumerate(lines, 1):
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}:{number} is no JSON: {line[:60]!r}.") from None
+    return out
+
+
+def _render(folder: Path, runs: list[Run]) -> str:
+    lead = runs[0]
+    tables = score_tables(runs)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(form.FILTERS)
+    dotted = {t.benchmark: t for t in tables if t.has_gain and len(t.rows) > 1}
+    return environment.get_template("report.html.j2").render(
+        title=folder.resolve().name,
+        folder=str(folder),
+        lead=str(lead.path),
+        runs=[{"name": r.path.name, "about": r.about, "skipped": _skipped(r)} for r in runs],
+        facts=form.facts([r.about for r in runs]),
+        summary=form.summary(lead.about, len(runs)),
+        state=[s for r in runs if (s := form.unfinished(r.path, r.about))],
+        tables=tables,
+        words=WORDS,
+        verdict=verdict,
+        dots={name: _dots(table) for name, table in dotted.items()},
+        losses=_losses(runs),
+        monitors=_monitors(runs),
+        warnings=_warnings(runs),
+        views=form.views(lead.first_batch),
+        neighbours=lead.results.get("neighbours"),
+        maps=form.maps(lead.results.get("map")),
+        made_by=_version(),
+    )
+
+
+def score_tables(runs: Sequence[Run]) -> list[ScoreTable]:
+    """One table for each benchmark that any seed was measured on; STS first."""
+    names = {n for r in runs for n, result in r.results.items() if "encoders" in result}
+    order = sorted(names, key=lambda n: (n != "sts", n))
+    return [score_table({r.path.name: r.results[n] for r in runs if n in r.results}) for n in order]
+
+
+def _dots(table: ScoreTable) -> Any:
+    rows = [(row.name, *table.side(row)[:2]) for row in table.rows]
+    return figures.dots(rows, label=f"{table.benchmark}: scores before and after training")
+
+
+def _panel(runs: Sequence[Run], key: str, name: str, level: float | None = None) -> dict[str, Any]:
+    curves = [c for r in runs if (c := r.curve(key))[0]]
+    return {
+        "name": name,
+        "level": level,
+        "first": form.mean(values[0] for _, values in curves),
+        "last": form.mean(values[-1] for _, values in curves),
+        "svg": figures.lines(curves, level=level, label=f"{name} against the training step"),
+    }
+
+
+def _losses(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    keys = list(dict.fromkeys(k for r in runs for line in r.log for k in line))
+    terms = [k.removeprefix("objective/") for k in keys if k.startswith("objective/")]
+    panels = []
+    for term in terms:
+        chance = next((v[-1] for r in runs if (v := r.curve(f"chance/{term}")[1])), None)
+        panels.append(_panel(runs, f"objective/{term}", term.replace("/", " / "), chance))
+    if len(terms) > 1:
+        panels.insert(0, _panel(runs, "loss", "weighted sum"))
+    if "grad_norm" in keys:
+        panels.append(_panel(runs, "grad_norm", "gradient norm"))
+    return panels
+
+
+def _ceiling(run: Run) -> float:
+    training = run.about.get("training", {})
+    batch = training.get("per_device_train_batch_size", math.inf)
+    rows = batch * training.get("gradient_accumulation_steps", 1)
+    return min(run.width or math.inf, rows, training.get("monitor_rows") or math.inf)
+
+
+def _monitors(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    logged = {k for r in runs for line in r.log for k in line}
+    if "monitor/std" not in logged:
+        return []
+    ceiling = _ceiling(runs[0])
+    panels = [
+        _panel(runs, "monitor/std", "std of embeddings", 1.0),
+        _panel(
+            runs,
+            "monitor/effective_rank",
+            "effective rank",
+            ceiling if math.isfinite(ceiling) else None,
+        ),
+    ]
+    if "monitor/alignment" not in logged:
+        return [*panels, _panel(runs, "monitor/uniformity", "uniformity")]
+    curves = [(r.curve("monitor/uniformity")[1], r.curve("monitor/alignment")[1]) for r in runs]
+    svg = figures.path(
+        [(x, y) for x, y in curves if len(x) == len(y)],
+        names=("uniformity", "alignment"),
+        label="alignment against uniformity, from the first step to the last",
+    )
+    return [*panels, {"name": "alignment against uniformity", "svg": svg, "level": None}]
+
+
+def _warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Each kind of alarm once a run: where it first and last sounded, and its first sentence."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        for line in run.log:
+            for sentence in _alarms(run, line):
+                key = (run.path.name, re.sub(r"\d[\d.e+-]*", "", sentence))
+                entry = found.setdefault(
+                    key, {"run": run.path.name, "first": line["step"], "sentence": sentence}
+                )
+                entry["last"] = line["step"]
+    return list(found.values())
+
+
+def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:
+    monitored = {k.removeprefix("monitor/"): v for k, v in line.items() if "monitor/" in k}
+    if not monitored:
+        return []
+    ceiling = _ceiling(run)
+    terms = {
+        k.removeprefix("objective/"): (v, line.get(k.replace("objective/", "chance/", 1)))
+        for k, v in line.items()
+        if k.startswith("objective/")
+    }
+    if not math.isfinite(ceiling):  # nothing tells how high the rank could be
+        monitored.pop("effective_rank", None)
+        ceiling = 1.0
+    return alarms({**monitored, "rows": ceiling}, terms, run.width or int(ceiling))
+
+
+def _skipped(run: Run) -> int:
+    return max((int(line.get("skipped", 0)) for line in run.log), default=0)
+
+
+def _version() -> str:
+    try:
+        return version("unlabel")
+    except PackageNotFoundError:  # run from a source tree
+        return ""
+
+
+__all__ = ["Run", "read_runs", "report"]

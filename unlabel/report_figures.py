@@ -1,0 +1,145 @@
+"""The report's line and dot figures, as SVG that follows the page's colours and font."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# matplotlib wants colours, the page has variables that change with light and dark mode: figures
+# are drawn in these stand-ins, which are exchanged for the variables in the finished SVG.
+INK, MUTED, RULE, PAGE = "#010101", "#020202", "#030303", "#040404"
+BEFORE, AFTER = "#050505", "#060606"
+_VARIABLES = {
+    INK: "--ink", MUTED: "--muted", RULE: "--rule", PAGE: "--page", BEFORE: "--before",
+    AFTER: "--after",
+}  # fmt: skip
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "unlabel",  # the same run gives the same file
+    "font.size": 8.5,
+    "axes.edgecolor": RULE,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.labelcolor": MUTED,
+    "axes.formatter.use_mathtext": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+    "lines.linewidth": 1.3,
+    "lines.solid_joinstyle": "round",
+}
+
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def lines(curves: Sequence[Curve], *, level: float | None = None, label: str = "") -> Markup:
+    """One curve a seed against the step, with a dashed level to compare with.
+
+    Args:
+        curves: steps and values of each seed; gaps where a value is not finite.
+        level: height of the dashed line.
+        label: what the figure shows, for readers who cannot see it.
+    """
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(3.3, 1.75)
+        if level is not None:
+            ax.axhline(level, color=MUTED, linewidth=1, dashes=(4, 3))
+        for steps, values in curves:
+            alone = {"marker": "o", "markersize": 4} if len(values) == 1 else {}
+            width = 1.6 if len(curves) == 1 else 0.9
+            ax.plot(steps, values, color=AFTER, linewidth=width, **alone)
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.margins(x=0.01, y=0.08)
+        return _svg(figure, label)
+
+
+def path(curves: Sequence[Curve], *, names: tuple[str, str], label: str = "") -> Markup:
+    """One path a seed through a plane: hollow where it starts, filled where it ends."""
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(3.3, 2.0)
+        for x, y in curves:
+            ax.plot(x, y, color=AFTER, linewidth=0.9, alpha=0.55)
+            ax.plot(x[:1], y[:1], "o", markersize=6, color=AFTER, markerfacecolor=PAGE)
+            ax.plot(x[-1:], y[-1:], "o", markersize=6, color=AFTER)
+        ax.set(xlabel=names[0], ylabel=names[1])
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.margins(0.1)
+        return _svg(figure, label)
+
+
+def dots(
+    rows: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], *, label: str = ""
+) -> Markup:
+    """Score before (hollow) and after (filled) with intervals, one row a set.
+
+    Args:
+        rows: name, score before and score after, each with `score`, `low` and `high` (or None).
+        label: what the figure shows, for readers who cannot see it.
+    """
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(4.6, 0.55 + 0.27 * len(rows))
+        for y, (_, before, after) in enumerate(rows):
+            if before["score"] is not None and after["score"] is not None:
+                ends = [before["score"], after["score"]]
+                ax.plot(ends, [y, y], color=RULE, linewidth=3, solid_capstyle="butt", zorder=1)
+            _dot(ax, y, before, color=BEFORE, markerfacecolor=PAGE)
+            _dot(ax, y, after, color=AFTER)
+        ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.grid(visible=False, axis="y")
+        ax.grid(visible=True, axis="x")
+        ax.tick_params(axis="y", labelcolor=INK)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+        return _svg(figure, label)
+
+
+def _dot(ax: Axes, y: float, cell: Mapping[str, Any], color: str, **marker: Any) -> None:
+    if cell["score"] is None:
+        return
+    if cell["low"] is not None:
+        ax.plot([cell["low"], cell["high"]], [y, y], color=color, linewidth=1.3, zorder=2)
+    ax.plot([cell["score"]], [y], "o", color=color, markersize=5.5, zorder=3, **marker)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    # No pyplot: it keeps every figure in a global list.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ax = figure.add_subplot()
+    ax.grid(visible=True, axis="y")
+    ax.set_axisbelow(True)
+    return figure, ax
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    file = io.StringIO()
+    blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=blank)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    box = re.search(r'viewBox="[^"]+"', text)
+    body = text[text.index(">") + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.S)
+    # Ids of groups repeat from figure to figure, and nothing refers to them.
+    body = re.sub(r'<g id="[a-z0-9]*_\d+">', "<g>", body)
+    for stand_in, variable in _VARIABLES.items():
+        body = body.replace(stand_in, f"var({variable})")
+    opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box.group()), label)
+    return opening + Markup(body)
+
+
+__all__ = ["dots", "lines", "path"]
