@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives, wide
+from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives
 from unlabel.objectives.pairing import check_options, check_vectors, ids, is_swap, places
+from unlabel.objectives.unit import row_dot, unit, wide
 
 
 def contrast(
@@ -142,15 +143,6 @@ def nt_xent(
     )
 
 
-def _scaled(x: Tensor, scale: float | Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
-    # The norm and the scale in float64 and one rounding at the end: an error in either would move
-    # all of a row's logits together, by 1e-5 at temperature 0.01. A zero vector stays zero.
-    if not normalize:
-        return (x.to(dtype) * scale).to(dtype)
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide(x))
-    return (x * (scale / norm.masked_fill(norm == 0, 1.0))).to(dtype)
-
-
 def _logits(
     query: Tensor,
     keys: Tensor | None,
@@ -164,11 +156,17 @@ def _logits(
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in given) else torch.float32
     # Rows that are their own columns share the scale between both.
     left, right = (scale, 1.0) if keys is not None else (scale**0.5, scale**0.5)
-    rows = _scaled(query, left, dtype, normalize)
-    cols = None if keys is None else _scaled(keys, right, dtype, normalize)
-    others = rows if cols is None else cols
-    match = _scaled(positive, right, dtype, normalize) if vectors else others[positive]
-    return rows, cols, (rows * match).sum(1, dtype=wide(rows))
+    take = unit if normalize else _times
+    rows = take(query, left, dtype)
+    cols = None if keys is None else take(keys, right, dtype)
+    if vectors:
+        here = torch.arange(len(rows), device=rows.device)
+        return rows, cols, row_dot(rows, take(positive, right, dtype), here)
+    return rows, cols, row_dot(rows, rows if cols is None else cols, positive)
+
+
+def _times(x: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
+    return (x.to(dtype) * scale).to(dtype)
 
 
 def _negatives(

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from unlabel.objectives.unit import wide
+
 # exp(LARGEST) times any number of columns stays far inside float32, and so does the gradient:
 # the loss's slope with respect to a row's sum is never below exp(-LARGEST) / rows.
 LARGEST = 40.0
@@ -117,11 +119,6 @@ class _Plan:
         elif self.shift:
             block.sub_(self.shift)
         return block.exp_()
-
-
-def wide(like: Tensor) -> torch.dtype:
-    """The type of sums and their logarithms: float64 where there is one (Apple's GPU has none)."""
-    return torch.float32 if like.device.type == "mps" else torch.float64
 
 
 class _ExpSums(Function):
