@@ -58,6 +58,7 @@ def export(
     encoder = TextEncoder.from_pretrained(source, local_files_only=True)
     _make_room(folder, out, overwrite)
     encoder.save_pretrained(folder)
+    _name_tokenizer(folder / "tokenizer_config.json")
     if to == "sentence-transformers":
         _add_modules(encoder, folder, normalize)
     card = model_card(encoder, _run_of(out), to=to, normalize=normalize)
@@ -92,6 +93,14 @@ def _make_room(folder: Path, out: Path, overwrite: bool) -> None:
 def _write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _name_tokenizer(file: Path) -> None:
+    # transformers 5 names its generic fast tokenizer in a way that release 4 does not know; the
+    # name of release 4 is known to both.
+    settings = json.loads(file.read_text())
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        _write(file, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _add_modules(encoder: TextEncoder, folder: Path, normalize: bool) -> None:
@@ -134,8 +143,8 @@ def _add_modules(encoder: TextEncoder, folder: Path, normalize: bool) -> None:
     _write(folder / "modules.json", listed)
     limit = {"max_seq_length": encoder.max_length, "do_lower_case": False}
     _write(folder / "sentence_bert_config.json", limit)
-    made_by = {p: version(p.replace("_", "-")) for p in ("sentence_transformers", "transformers")}
-    made_by["pytorch"] = version("torch")
+    # No version of sentence-transformers: older ones would warn, and the layout is as old as they.
+    made_by = {"transformers": version("transformers"), "pytorch": version("torch")}
     about = {"__version__": made_by, "prompts": {}, "similarity_fn_name": "cosine"}
     _write(folder / "config_sentence_transformers.json", about)
 
@@ -154,3 +163,4 @@ def _weigh_layers(encoder: TextEncoder, folder: Path) -> None:
     }
     _write(folder / "config.json", settings)
     save_file({"layer_weights": weights}, folder / "model.safetensors")
+    torch.save({"layer_weights": weights}, folder / "pytorch_model.bin")  # what release 2 reads

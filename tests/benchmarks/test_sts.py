@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from unlabel.benchmarks.result import BenchmarkResult
-from unlabel.benchmarks.sts import evaluate_sts
+from unlabel.benchmarks.sts import bench_sts, evaluate_sts
 from unlabel.benchmarks.sts_data import SEVEN, read_sts_file
 
 HEADER = "subset\tscore\tsentence1\tsentence2\n"
@@ -209,6 +209,33 @@ def test_result_is_saved_drawn_and_printed(folder, tmp_path, random_embed):
     axes = result.plot()
     assert len(axes.get_legend().get_texts()) == 2
     matplotlib.pyplot.close("all")
+
+
+def test_bench_puts_a_run_before_and_after_in_one_saved_table(
+    folder, tmp_path, make_encoder, sentences, capsys
+):
+    make_encoder(seed=0).save_pretrained(tmp_path / "run" / "untrained")
+    make_encoder(seed=1).save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "words.txt").write_text("\n".join(sentences))
+    result = bench_sts(
+        tmp_path / "run",
+        folder=folder,
+        compare=[str(tmp_path / "run" / "untrained")],
+        tfidf_from=str(tmp_path / "words.txt"),
+        bootstrap=50,
+    )
+    saved = json.loads((tmp_path / "run" / "results" / "sts.json").read_text())
+    names = ["untrained", "trained", "untrained", "TF-IDF"]
+    assert [e["name"] for e in saved["encoders"]] == names
+    assert saved["differences"][0]["name"] == "trained - untrained"
+    same = result.differences[1].average
+    assert same is not None
+    assert (same.score, same.low, same.high) == (0, 0, 0)
+    trained = evaluate_sts(make_encoder(seed=1).encode, folder, bootstrap=0).encoders[0].average
+    assert trained is not None
+    assert result.encoders[1].average is not None
+    assert result.encoders[1].average.score == pytest.approx(trained.score, abs=1e-3)
+    assert "TF-IDF" in capsys.readouterr().out
 
 
 def test_results_of_two_settings_do_not_go_in_one_table(folder, random_embed):
