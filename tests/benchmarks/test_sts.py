@@ -212,8 +212,16 @@ def test_result_is_saved_drawn_and_printed(folder, tmp_path, random_embed):
 
 
 def test_bench_puts_a_run_before_and_after_in_one_saved_table(
-    folder, tmp_path, make_encoder, sentences, capsys
+    tmp_path, make_encoder, sentences, capsys
 ):
+    folder = tmp_path / "sts"
+    folder.mkdir()
+    for seed, name in enumerate(SEVEN):
+        mixed = [
+            (*row[:2], sentences[i % 16], sentences[(5 * i + seed) % 16])
+            for i, row in enumerate(rows_of(40, seed))
+        ]
+        write(folder / f"{name}.tsv", mixed)
     make_encoder(seed=0).save_pretrained(tmp_path / "run" / "untrained")
     make_encoder(seed=1).save_pretrained(tmp_path / "run" / "model")
     (tmp_path / "words.txt").write_text("\n".join(sentences))
