@@ -1,4 +1,4 @@
-"""The command line: `unlabel train`, `bench`, `embed`, `export`, `list`, `report`, `demo`.
+"""The command line: `unlabel train`, `bench`, `embed`, `export`, `list`, `report`.
 
 Commands are plain functions of the same shape as their Python calls; jsonargparse reads their
 signatures, so a misspelt option is refused by name.
@@ -42,13 +42,15 @@ def list_methods(modality: str | None = None) -> None:
 
 
 def _arguments(given: Sequence[str]) -> list[str]:
-    """`train recipe.yaml` is short for `train --config recipe.yaml`; `simcse` for `SimCSE`."""
+    """Allow `train recipe.yaml`, a bare `--resume`, and `--objective simcse` for the class."""
     from unlabel.objectives import CATALOGUE
 
     out = list(given)
     if len(out) > 1 and out[0] == "train" and out[1].endswith((".yaml", ".yml")):
         out.insert(1, "--config")
     for i, word in enumerate(out):
+        if word == "--resume" and (i + 1 == len(out) or out[i + 1].startswith("--")):
+            out[i] = "--resume=true"
         if word == "--objective" and i + 1 < len(out):
             method = CATALOGUE.get(out[i + 1].lower())
             out[i + 1] = out[i + 1] if method is None else f"unlabel.objectives.{method.__name__}"
@@ -65,7 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jsonargparse import auto_cli
 
     from unlabel.benchmarks.sts import bench_sts
-    from unlabel.demo import demo
     from unlabel.embedding import embed
     from unlabel.export import export
     from unlabel.pretrain import train
@@ -78,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "export": export,
         "report": report,
         "list": list_methods,
-        "demo": demo,
     }
     try:
         auto_cli(

@@ -1,5 +1,6 @@
 """`unlabel train`: from raw text to a pretrained encoder in a folder."""
 
+import copy
 import dataclasses
 import json
 import logging
@@ -92,6 +93,7 @@ def train(
     encoder: TextOptions | None = None,
     reading: DataOptions | None = None,
     training: TrainingArguments | None = None,
+    seeds: int = 1,
     resume: bool = False,
 ) -> Path:
     """Pretrain an encoder on raw data; the result is a run folder (`training.output_dir`).
@@ -107,17 +109,41 @@ def train(
         encoder: which encoder to train.
         reading: how to read the data.
         training: transformers' training arguments and ours.
+        seeds: train so often, from `training.seed` upwards, each in its own `seed-N` folder.
         resume: continue from the newest whole checkpoint in the run folder.
 
     Raises:
         ValueError: what came cannot be trained on; the message says why and what would work.
     """
-    encoder_options, reading = encoder or TextOptions(), reading or DataOptions()
     args = training or TrainingArguments(output_dir="runs/text")
+    encoder_options, reading = encoder or TextOptions(), reading or DataOptions()
     method = named_objective(objective) if isinstance(objective, str) else objective
+    if seeds == 1:
+        _train_one(method, data, modality, encoder_options, reading, args, resume)
+        return Path(args.output_dir)
+    for seed in range(args.seed, args.seed + seeds):
+        folder = str(Path(args.output_dir) / f"seed-{seed}")
+        if resume and _is_finished(Path(folder)):
+            continue
+        own = copy.deepcopy(args)
+        own.seed, own.output_dir = seed, folder
+        _train_one(copy.deepcopy(method), data, modality, encoder_options, reading, own, resume)
+    return Path(args.output_dir)
+
+
+def _train_one(
+    method: Objective,
+    data: str | list[str],
+    modality: str,
+    encoder_options: TextOptions,
+    reading: DataOptions,
+    args: TrainingArguments,
+    resume: bool,
+) -> None:
     run = Path(args.output_dir)
     _refuse_overwrite(run, resume)
     _refuse_no_steps(reading, args)
+    resume = resume and (run / "run.json").is_file()  # else it stopped before it began
     run.mkdir(parents=True, exist_ok=True)
     transformers.set_seed(args.seed)
     started = time.time()
@@ -125,6 +151,7 @@ def train(
     source = _read(data, reading)
     model = _encoder(encoder_options, source, reading, run, resume)
     store = _store(source, model, args)
+    transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made
     pretraining = Pretraining(model, method)
     lead = args.process_index == 0
     if lead and not resume:
@@ -136,13 +163,15 @@ def train(
         "objective": describe(method),
         "papers": method.paper,
         "reading": dataclasses.asdict(reading),
-        "training": _plain(args.to_diff_dict() if hasattr(args, "to_diff_dict") else vars(args)),
+        "training": _plain(vars(args)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": len(store) if hasattr(store, "__len__") else None,
         "read": source.report.summary(),
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
     }
-    if lead:
+    if resume:
+        _refuse_other_run(json.loads((run / "run.json").read_text()), about, run)
+    elif lead:
         _write(run / "run.json", about)
     trainer = Trainer(
         pretraining,
@@ -172,7 +201,11 @@ def train(
             trainer.state.global_step,
             trainer.state.max_steps,
         )
-    return run
+
+
+def _is_finished(run: Path) -> bool:
+    about = run / "run.json"
+    return about.is_file() and bool(json.loads(about.read_text()).get("result", {}).get("finished"))
 
 
 def named_objective(name: str) -> Objective:
@@ -343,6 +376,19 @@ def _refuse_overwrite(run: Path, resume: bool) -> None:
         raise ValueError(
             f"{run} holds a run already. Continue it with --resume, or give another "
             "--training.output_dir."
+        )
+
+
+def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    names = ("data", "encoder", "objective", "reading", "samples")
+    other = [n for n in names if json.dumps(before.get(n)) != json.dumps(now[n])]
+    keys = ("seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window")
+    old, new = before.get("training", {}), now["training"]
+    other += [f"training.{k}" for k in keys if old.get(k) != new.get(k)]
+    if other:
+        raise ValueError(
+            f"{run} was begun with another {', '.join(other)}, so it cannot be continued with "
+            "these. Resume with the recipe it was begun with, or give another output_dir."
         )
 
 
