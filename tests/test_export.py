@@ -97,6 +97,15 @@ def test_model_folder_without_a_run_exports_too(tmp_path, make_encoder, sentence
     np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-5)
 
 
+def test_run_is_exported_into_its_own_folder_by_default(make_run, sentences):
+    run, encoder = make_run()
+    folder = export(run)
+    assert folder == run / "sentence-transformers"
+    np.testing.assert_allclose(load(folder).encode(sentences), encoder.encode(sentences), atol=1e-5)
+    with pytest.raises(ValueError, match="say where to export to"):
+        export(run / "model")
+
+
 def test_only_the_given_folder_is_written(tmp_path, make_run):
     run, _ = make_run()
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}

@@ -1,6 +1,7 @@
 """Hand a trained encoder, and a card of how it was made, to the tools people already use."""
 
 import json
+import logging
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +14,13 @@ from unlabel.embedding import run_model_folder
 from unlabel.modalities.text import TextEncoder
 from unlabel.model_card import model_card
 
+logger = logging.getLogger(__name__)
 Format = Literal["sentence-transformers", "transformers"]
 
 
 def export(
     out: str | Path,
-    folder: str | Path,
+    folder: str | Path | None = None,
     *,
     to: Format = "sentence-transformers",
     normalize: bool = False,
@@ -28,7 +30,8 @@ def export(
 
     Args:
         out: a run's output folder, or the folder of a model.
-        folder: where the export goes; new, or empty.
+        folder: where the export goes; new, or empty. Of a run, by default, a folder named after
+            the format in the run's output folder.
         to: `sentence-transformers` loads with `SentenceTransformer(folder)`, releases 2 to 6;
             `transformers` loads with `AutoModel.from_pretrained(folder)`, which does not pool:
             the model card says how.
@@ -48,13 +51,16 @@ def export(
             "A transformers folder has no place for normalizing; normalize after pooling, or "
             "export to sentence-transformers."
         )
-    out, folder = Path(out), Path(folder)
+    out = Path(out)
     source = run_model_folder(out) or out
     if not (source / "config.json").is_file():
         raise ValueError(
             f"{out} has no model/config.json, as a run's output folder has, and no config.json, as "
             "a model's folder has; give one of the two."
         )
+    if folder is None and source == out:
+        raise ValueError(f"{out} is a model and no run's output folder; say where to export to.")
+    folder = Path(folder) if folder is not None else out / to
     encoder = TextEncoder.from_pretrained(source, local_files_only=True)
     _make_room(folder, out, overwrite)
     encoder.save_pretrained(folder)
@@ -63,6 +69,7 @@ def export(
         _add_modules(encoder, folder, normalize)
     card = model_card(encoder, _run_of(out), to=to, normalize=normalize)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    logger.info("Exported %s to %s for %s.", source, folder, to)
     return folder
 
 

@@ -65,6 +65,12 @@ def test_mean_and_wmean_average_the_subsets(tmp_path, random_embed):
     assert [s.subset_mean for s in scores.values()] == [pytest.approx(scores["mean"].score)] * 3
 
 
+def test_average_over_subsets_that_are_missing_is_refused(tmp_path, random_embed):
+    write(tmp_path / "sts13.tsv", rows_of(20, 0, ("",)))
+    with pytest.raises(ValueError, match="sts13 came without its subsets"):
+        evaluate_sts(random_embed, tmp_path, sets=["sts13"], setting="mean")
+
+
 def test_every_sentence_is_encoded_once(folder, random_embed):
     seen = []
 

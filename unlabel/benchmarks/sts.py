@@ -92,6 +92,16 @@ def _score_set(
     )
 
 
+def _refuse_missing_subsets(data: dict[str, STSPairs], setting: Setting) -> None:
+    for name, pairs in data.items():
+        expected = name in SETS and SETS[name].has_subsets
+        if setting != "all" and expected and len(set(pairs.subset)) == 1:
+            raise ValueError(
+                f"{name} came without its subsets (the Hub's copy has none), which setting="
+                f"{setting!r} averages over; use setting='all', or files with a subset column."
+            )
+
+
 def _average(scores: dict[str, Score]) -> Score | None:
     """Plain mean of the seven, None unless all seven are there."""
     if not set(SEVEN) <= set(scores):
@@ -145,6 +155,7 @@ def evaluate_sts(
     if setting not in SETTINGS:
         raise ValueError(f"setting={setting!r}: choose one of {', '.join(SETTINGS)}.")
     data = {key: load_sts(key, folder) for key in dict.fromkeys(sets)}
+    _refuse_missing_subsets(data, setting)
     if not data:
         raise ValueError(f"sets is empty: name at least one of {', '.join(SETS)}.")
     row: dict[str, int] = {}
