@@ -79,7 +79,7 @@ def contrast(
         >>> contrast(q, q)  # ln 4
         tensor(1.3863)
     """
-    check_options(temperature, tau_plus, beta, normalize, flat and decoupled)
+    check_options(temperature, tau_plus, beta, normalize, flat and decoupled, reduction)
     check_vectors(query, keys, positive)
     match, columns = places(query, keys, positive, itself, symmetric)
     exclude = Exclude(columns, *ids(query, keys, query_id, key_id))
@@ -131,8 +131,10 @@ def nt_xent(
             f"z0 {tuple(z0.shape)} and z1 {tuple(z1.shape)} differ in shape: give two views of "
             "the same samples."
         )
+    with torch.autocast(z0.device.type, enabled=False):
+        views = torch.cat([z0, z1])
     return contrast(
-        torch.cat([z0, z1]),
+        views,
         positive=torch.arange(2 * len(z0), device=z0.device).roll(len(z0)),
         temperature=temperature,
         tau_plus=tau_plus,
@@ -177,7 +179,8 @@ def _negatives(
     def log_sums(power: float) -> tuple[Tensor, ...]:
         share = power if cols is not None else power**0.5
         scaled = rows if power == 1 else rows * share
-        return log_sum_exp_of_negatives(scaled, cols, exclude, both=both)
+        found = log_sum_exp_of_negatives(scaled, cols, exclude, both=both)
+        return tuple(x for x in found if x is not None)
 
     n_rows, n_cols = len(rows), len(rows if cols is None else cols)
     count = [exclude.count(n_rows, n_cols, rows.device)]

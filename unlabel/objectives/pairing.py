@@ -16,7 +16,12 @@ def _shape(x: Tensor | None) -> str:
 
 
 def check_options(
-    temperature: float | Tensor, tau_plus: float, beta: float, normalize: bool, two_forms: bool
+    temperature: float | Tensor,
+    tau_plus: float,
+    beta: float,
+    normalize: bool,
+    two_forms: bool,
+    reduction: str,
 ) -> None:
     """Refuses numbers outside their range and options that exclude each other."""
     if not isinstance(temperature, Tensor) and not 0 < temperature < math.inf:
@@ -33,6 +38,8 @@ def check_options(
         raise ValueError(f"beta is {beta}: give 0 (off) or a positive number.")
     if two_forms:
         raise ValueError("flat and decoupled exclude each other: FlatNCE has no denominator.")
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction is {reduction!r}: give 'mean' or 'none'.")
 
 
 def check_vectors(query: Tensor, keys: Tensor | None, positive: Tensor | None) -> None:
