@@ -14,28 +14,24 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives
+from unlabel.objectives.moments import (
+    alignment,
+    barlow_twins,
+    cross_correlation,
+    exact,
+    same_shape,
+    uniformity,
+    vicreg,
+)
 
 Reduction = Literal["mean", "none"]
 
 
-def _exact(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction is {reduction!r}: give 'mean' or 'none'.")
     # Nothing to compare is a loss of 0, not NaN: a batch may mask no position.
     return values if reduction == "none" else values.sum() / max(values.numel(), 1)
-
-
-def _same_shape(**tensors: Tensor) -> None:
-    (first, x), *rest = tensors.items()
-    for name, y in rest:
-        if y.shape != x.shape:
-            raise ValueError(
-                f"{name} {tuple(y.shape)} and {first} {tuple(x.shape)} differ in shape: give one "
-                f"value of {name} for each of {first}."
-            )
 
 
 def _keep(mask: Tensor | None, *tensors: Tensor, lead: int) -> list[Tensor]:
@@ -76,7 +72,7 @@ def classify(
     Reference: Shannon 1948; soft targets as in Zhang et al. 2016, arXiv 1603.08511, equation 2.
     """
     if target.is_floating_point():
-        _same_shape(logits=logits, target=target)
+        same_shape(logits=logits, target=target)
     elif target.shape != logits.shape[:-1]:
         raise ValueError(
             f"target {tuple(target.shape)} does not name one class for each of the positions of "
@@ -88,9 +84,9 @@ def classify(
         mask = wanted if mask is None else mask & wanted
     kept, aim = _keep(mask, logits, target, lead=lead)
     if aim.is_floating_point():
-        return _reduce(-(_exact(aim) * _exact(kept).log_softmax(-1)).sum(-1), reduction)
+        return _reduce(-(exact(aim) * exact(kept).log_softmax(-1)).sum(-1), reduction)
     _check_classes(aim, logits.shape[-1])
-    return _reduce(F.cross_entropy(_exact(kept), aim.long(), reduction="none"), reduction)
+    return _reduce(F.cross_entropy(exact(kept), aim.long(), reduction="none"), reduction)
 
 
 def _check_classes(target: Tensor, classes: int) -> None:
@@ -139,8 +135,8 @@ def nce(
     if log_prior_neg is None and isinstance(log_prior, Tensor):
         log_prior_neg = rearrange(log_prior, "... -> ... 1")
     prior_neg = log_prior if log_prior_neg is None else log_prior_neg
-    pos = F.logsigmoid(_exact(score_pos) - log_prior)
-    neg = F.logsigmoid(prior_neg - _exact(score_neg))
+    pos = F.logsigmoid(exact(score_pos) - log_prior)
+    neg = F.logsigmoid(prior_neg - exact(score_neg))
     return _reduce(-pos - neg.sum(1), reduction)
 
 
@@ -160,12 +156,17 @@ def mutual_information(
         score_neg: of pairs that do not.
         bound: which of the two.
 
+    Raises:
+        ValueError: the bound is unknown.
+
     Reference: Hjelm et al. 2019 (Deep InfoMax), arXiv 1808.06670, equations 2 and 4.
     """
-    pos, neg = _exact(score_pos), _exact(score_neg).flatten()
+    pos, neg = exact(score_pos), exact(score_neg).flatten()
     if bound == "jsd":
         return F.softplus(-pos).mean() + F.softplus(neg).mean() - 2 * math.log(2)
-    return neg.logsumexp(0) - math.log(neg.numel()) - pos.mean()
+    if bound == "dv":
+        return neg.logsumexp(0) - math.log(neg.numel()) - pos.mean()
+    raise ValueError(f"bound is {bound!r}: give 'jsd' or 'dv'.")
 
 
 def regress(
@@ -194,8 +195,8 @@ def regress(
     Reference: He et al. 2021 (MAE), arXiv 2111.06377; Xie et al. 2021 (SimMIM), 2111.09886;
     Grill et al. 2020 (BYOL), 2006.07733, equation 2; Chen & He 2020 (SimSiam), 2011.10566.
     """
-    _same_shape(pred=pred, target=target)
-    p, t = (_exact(x) for x in _keep(mask, pred, target, lead=pred.dim() - 1))
+    same_shape(pred=pred, target=target)
+    p, t = (exact(x) for x in _keep(mask, pred, target, lead=pred.dim() - 1))
     if metric == "mse":
         return _reduce((p - t).square().mean(-1), reduction)
     if metric == "l1":
@@ -231,136 +232,9 @@ def rank(
     Reference: Wang & Gupta 2015, arXiv 1505.00687; soft margin: Hermans et al. 2017,
     1703.07737, section 2.
     """
-    _same_shape(d_pos=d_pos, d_neg=d_neg)
-    gap = _exact(d_pos) - _exact(d_neg)
+    same_shape(d_pos=d_pos, d_neg=d_neg)
+    gap = exact(d_pos) - exact(d_neg)
     return _reduce(F.softplus(gap) if margin is None else F.relu(gap + margin), reduction)
-
-
-def alignment(
-    x: Float[Tensor, "batch width"], y: Float[Tensor, "batch width"], *, alpha: float = 2.0
-) -> Float[Tensor, ""]:
-    """`mean_i ||x_i - y_i||^alpha` of unit vectors (normalised here); 0 when views agree.
-
-    Args:
-        x: embeddings of one view.
-        y: embeddings of another view of the same samples.
-        alpha: exponent.
-
-    Raises:
-        ValueError: shapes differ.
-
-    Reference: Wang & Isola 2020, arXiv 2005.10242, section 4.
-    """
-    _same_shape(x=x, y=y)
-    apart = F.normalize(_exact(x), dim=1) - F.normalize(_exact(y), dim=1)
-    # |d|^2 needs no root, whose slope at 0 has no value.
-    return (apart.square().sum(1) if alpha == 2 else apart.norm(dim=1) ** alpha).mean()
-
-
-def uniformity(x: Float[Tensor, "batch width"], *, t: float = 2.0) -> Float[Tensor, ""]:
-    """`ln mean_{i<j} exp(-t ||x_i - x_j||^2)` of unit vectors (normalised here), linear memory.
-
-    All equal gives 0, an orthonormal set -2t, an antipodal pair -4t. The paper's default t is 2.
-
-    Args:
-        x: embeddings.
-        t: sharpness.
-
-    Raises:
-        ValueError: fewer than two embeddings.
-
-    Reference: Wang & Isola 2020, arXiv 2005.10242, section 4.
-    """
-    n = len(x)
-    if n < 2:
-        raise ValueError(f"uniformity compares pairs, but x has {n} row(s): give at least two.")
-    with torch.autocast(x.device.type, enabled=False):
-        # -t |a - b|^2 = 2t a.b - 2t for unit vectors: a log-sum-exp over each row's other rows.
-        rows = F.normalize(_exact(x), dim=1) * math.sqrt(2 * t)
-        itself = Exclude((torch.arange(n, device=x.device),))
-        by_row, _ = log_sum_exp_of_negatives(rows, None, itself)
-        return (by_row.logsumexp(0) - math.log(n * (n - 1)) - 2 * t).to(rows.dtype)
-
-
-def _off_diagonal(c: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    return c - torch.diag(torch.diagonal(c))
-
-
-def cross_correlation(
-    x: Float[Tensor, "batch width"], y: Float[Tensor, "batch width"], *, eps: float = 1e-5
-) -> Float[Tensor, "width width"]:
-    """Correlation over the batch of every feature of x with every feature of y, biased std.
-
-    Args:
-        x: embeddings of one view.
-        y: embeddings of another view of the same samples.
-        eps: added to the variances, as the authors' batch normalisation does.
-
-    Raises:
-        ValueError: shapes differ.
-    """
-    _same_shape(x=x, y=y)
-    with torch.autocast(x.device.type, enabled=False):
-        a, b = (F.batch_norm(_exact(v), None, None, training=True, eps=eps) for v in (x, y))
-        return a.T @ b / len(x)
-
-
-def barlow_twins(
-    x: Float[Tensor, "batch width"], y: Float[Tensor, "batch width"], *, weight: float = 0.005
-) -> Float[Tensor, ""]:
-    """`sum_i (1 - C_ii)^2 + weight sum_{i != j} C_ij^2`, C the cross-correlation; a sum, no mean.
-
-    Args:
-        x: embeddings of one view.
-        y: embeddings of another view of the same samples.
-        weight: lambda, of the off-diagonal terms.
-
-    Raises:
-        ValueError: shapes differ.
-
-    Reference: Zbontar et al. 2021, arXiv 2103.03230, equation 1; the authors' code for the std.
-    """
-    c = cross_correlation(x, y)
-    off = _off_diagonal(c).square().sum()
-    return (1 - torch.diagonal(c)).square().sum() + weight * off
-
-
-def vicreg(
-    x: Float[Tensor, "batch width"],
-    y: Float[Tensor, "batch width"],
-    *,
-    gamma: float = 1.0,
-    eps: float = 1e-4,
-) -> dict[str, Float[Tensor, ""]]:
-    """VICReg's three terms, to be weighted 25, 25 and 1.
-
-    `invariance = mean (x - y)^2`; `variance = 1/2 sum_{v in x, y} mean_d max(0, gamma -
-    sqrt(Var(v_d) + eps))`; `covariance = sum_v sum_{i != j} Cov(v)_ij^2 / width`, both with
-    n - 1. The 1/2 is in the authors' code and missing in some copies.
-
-    Args:
-        x: embeddings of one view.
-        y: embeddings of another view of the same samples.
-        gamma: std that each feature should reach.
-        eps: added to the variance.
-
-    Raises:
-        ValueError: shapes differ, or there are fewer than two rows.
-
-    Reference: Bardes et al. 2021, arXiv 2105.04906, equations 1 to 6; the authors' code.
-    """
-    _same_shape(x=x, y=y)
-    if len(x) < 2:
-        raise ValueError(f"vicreg needs a variance, but x has {len(x)} row(s): give at least two.")
-    with torch.autocast(x.device.type, enabled=False):
-        views = _exact(x), _exact(y)
-        short = [F.relu(gamma - (v.var(0) + eps).sqrt()).mean() for v in views]
-        spill = [_off_diagonal(v.T.cov()).square().sum() / v.shape[1] for v in views]
-        return {
-            "invariance": F.mse_loss(*views),
-            "variance": (short[0] + short[1]) / 2,
-            "covariance": spill[0] + spill[1],
-        }
 
 
 def gaussian_kl(
@@ -383,8 +257,8 @@ def gaussian_kl(
 
     Reference: Kingma & Welling 2013, arXiv 1312.6114, appendix B.
     """
-    _same_shape(mean=mean, log_variance=log_variance)
-    m, v = _exact(mean), _exact(log_variance)
+    same_shape(mean=mean, log_variance=log_variance)
+    m, v = exact(mean), exact(log_variance)
     # expm1 keeps var - 1 exact where the posterior nearly is the prior.
     return _reduce((m.square() + v.expm1() - v).sum(-1) / 2, reduction)
 
@@ -410,10 +284,10 @@ def kl(
     Reference: Hinton et al. 2015, arXiv 1503.02531, section 2; Lee et al. 2020 (SLA+SD),
     1910.05872.
     """
-    _same_shape(logits=logits, target=target)
+    same_shape(logits=logits, target=target)
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}: give a positive number.")
-    q, p = ((_exact(x) / temperature).log_softmax(-1) for x in (logits, target))
+    q, p = ((exact(x) / temperature).log_softmax(-1) for x in (logits, target))
     return _reduce(temperature**2 * (p.exp() * (p - q)).sum(-1), reduction)
 
 
@@ -435,7 +309,24 @@ def jensen_shannon(
     """
     if len(logits) < 2:
         raise ValueError(f"jensen_shannon compares distributions, but got {len(logits)} of them.")
-    _same_shape(**{f"logits[{k}]": x for k, x in enumerate(logits)})
-    log_p = torch.stack([_exact(x).log_softmax(-1) for x in logits])
+    same_shape(**{f"logits[{k}]": x for k, x in enumerate(logits)})
+    log_p = torch.stack([exact(x).log_softmax(-1) for x in logits])
     log_m = log_p.logsumexp(0) - math.log(len(logits))
     return _reduce((log_p.exp() * (log_p - log_m)).sum(-1).mean(0), reduction)
+
+
+__all__ = [
+    "alignment",
+    "barlow_twins",
+    "classify",
+    "cross_correlation",
+    "gaussian_kl",
+    "jensen_shannon",
+    "kl",
+    "mutual_information",
+    "nce",
+    "rank",
+    "regress",
+    "uniformity",
+    "vicreg",
+]
