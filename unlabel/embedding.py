@@ -3,15 +3,13 @@
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from tqdm import tqdm
@@ -19,6 +17,7 @@ from tqdm import tqdm
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.text import TextStream, read_text
 from unlabel.modalities.text import TextEncoder
+from unlabel.vector_files import Chunk, write_npy, write_parquet
 
 # Batches read, sorted by length and embedded at a time: what is held in memory.
 CHUNK_BATCHES = 64
@@ -169,10 +168,6 @@ class EmbedSummary:
         )
 
 
-# Places in the source, texts and vectors of some rows.
-_Chunk = tuple[list[int], list[str], Float[np.ndarray, "rows width"]]
-
-
 def embed_file(
     model: str | Path | Embedder,
     source: Any,
@@ -202,7 +197,7 @@ def embed_file(
         ValueError: another ending, nothing to read, or a vector that is not finite.
     """
     output = Path(output)
-    write = {".parquet": _write_parquet, ".npy": _write_npy}.get(output.suffix)
+    write = {".parquet": write_parquet, ".npy": write_npy}.get(output.suffix)
     if write is None:
         raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
     # The overloads of read_text take their options as Any, and pyright then joins both.
@@ -256,7 +251,7 @@ def embed(
 
 def _chunks(
     model: Embedder, stream: TextStream, batch_size: int, normalize: bool, bar: tqdm
-) -> Iterator[_Chunk]:
+) -> Iterator[Chunk]:
     # The report counts rows as the stream yields them, so it knows each record's place.
     placed = ((stream.report.lines - 1, next(iter(r.values()))) for r in stream)
     while rows := list(islice(placed, batch_size * CHUNK_BATCHES)):
@@ -272,44 +267,3 @@ def _chunks(
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         yield index, texts, vectors
         bar.update(len(texts))
-
-
-def _write_parquet(path: Path, chunks: Iterable[_Chunk]) -> tuple[int, int]:
-    writer, rows, width = None, 0, 0
-    try:
-        for index, texts, vectors in chunks:
-            width = vectors.shape[1]
-            flat = pa.array(vectors.ravel(), type=pa.float32())
-            table = pa.table(
-                {
-                    "index": pa.array(index, type=pa.int64()),
-                    "text": pa.array(texts, type=pa.string()),
-                    "embedding": pa.FixedSizeListArray.from_arrays(flat, width),
-                }
-            )
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            rows += len(texts)
-    finally:
-        if writer is not None:
-            writer.close()
-    return rows, width
-
-
-def _write_npy(path: Path, chunks: Iterable[_Chunk]) -> tuple[int, int]:
-    def header(rows: int, width: int) -> None:
-        # numpy pads a header so that the number of rows can grow in place.
-        shape = {"shape": (rows, width), "fortran_order": False, "descr": "<f4"}
-        np.lib.format.write_array_header_1_0(file, shape)
-
-    rows = width = 0
-    with path.open("wb") as file:
-        for _, _, vectors in chunks:
-            if not rows:
-                width = vectors.shape[1]
-                header(0, width)
-            file.write(vectors.astype("<f4", copy=False).tobytes())
-            rows += len(vectors)
-        file.seek(0)
-        header(rows, width)
-    return rows, width
