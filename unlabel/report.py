@@ -230,17 +230,19 @@ def _monitors(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Each kind of alarm once a run: where it first and last sounded, and its first sentence."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """Each kind of alarm: in which runs and steps it sounded, and its first sentence."""
+    found: dict[str, dict[str, Any]] = {}
     for run in runs:
         for line in run.log:
             for sentence in _alarms(run, line):
-                key = (run.path.name, re.sub(r"\d[\d.e+-]*", "", sentence))
-                entry = found.setdefault(
-                    key, {"run": run.path.name, "first": line["step"], "sentence": sentence}
-                )
-                entry["last"] = line["step"]
-    return list(found.values())
+                kind = re.sub(r"\d[\d.e+-]*", "", sentence)
+                seen = found.setdefault(kind, {"sentence": sentence, "runs": {}, "steps": []})
+                seen["runs"][run.path.name] = None
+                seen["steps"].append(line["step"])
+    return [
+        {**w, "runs": list(w["runs"]), "first": min(w["steps"]), "last": max(w["steps"])}
+        for w in found.values()
+    ]
 
 
 def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:

@@ -92,15 +92,12 @@ def dots(
         label: what the figure shows, for readers who cannot see it.
     """
     with matplotlib.rc_context(_SETTINGS):
-        figure, ax = _axes(4.6, 0.55 + 0.27 * len(rows))
+        figure, ax = _axes(5.0, 0.45 + 0.3 * len(rows))
         for y, (_, before, after) in enumerate(rows):
-            if before["score"] is not None and after["score"] is not None:
-                ends = [before["score"], after["score"]]
-                ax.plot(ends, [y, y], color=RULE, linewidth=3, solid_capstyle="butt", zorder=1)
-            _dot(ax, y, before, color=BEFORE, markerfacecolor=PAGE)
-            _dot(ax, y, after, color=AFTER)
+            _dot(ax, y - 0.14, before, color=BEFORE, markerfacecolor=PAGE)
+            _dot(ax, y + 0.14, after, color=AFTER)
         ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.set_ylim(len(rows) - 0.4, -0.6)  # from the top down
         ax.grid(visible=False, axis="y")
         ax.grid(visible=True, axis="x")
         ax.tick_params(axis="y", labelcolor=INK)
@@ -112,8 +109,8 @@ def _dot(ax: Axes, y: float, cell: Mapping[str, Any], color: str, **marker: Any)
     if cell["score"] is None:
         return
     if cell["low"] is not None:
-        ax.plot([cell["low"], cell["high"]], [y, y], color=color, linewidth=1.3, zorder=2)
-    ax.plot([cell["score"]], [y], "o", color=color, markersize=5.5, zorder=3, **marker)
+        ax.plot([cell["low"], cell["high"]], [y, y], color=color, linewidth=1.2, zorder=2)
+    ax.plot([cell["score"]], [y], "o", color=color, markersize=5, zorder=3, **marker)
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

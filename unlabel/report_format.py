@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,15 @@ def mean(values: Iterable[float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def papers(text: str) -> Markup:
-    """The references, with each arXiv number a link."""
-    link = r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>'
-    return Markup(re.sub(r"arXiv (\d{4}\.\d{4,5})", link, str(escape(text))))
+def linked(text: str) -> Markup:
+    """Text with each arXiv number a link, and with long paths breaking where they have joints."""
+    link = r'<a href="https://arxiv.org/abs/\1">arXiv&nbsp;\1</a>'
+    joints = re.sub(r"([/_])(?=\w)", r"\1<wbr>", str(escape(text)))
+    return Markup(re.sub(r"arXiv (\d{4}\.\d{4,5})", link, joints))
 
 
 FILTERS = {
-    f.__name__: f for f in (score, signed, interval, significant, count, duration, percent, papers)
+    f.__name__: f for f in (score, signed, interval, significant, count, duration, percent, linked)
 }
 
 
@@ -131,10 +133,10 @@ def facts(abouts: Sequence[About]) -> list[tuple[str, list[str]]]:
         "Encoder": _encoder(about),
         "Training": _training(about),
         "Time": _each(results, "train_seconds", duration),
-        "Speed": _each(results, "samples_per_second", lambda v: f"{v:,.0f} samples/s"),
+        "Samples per second": _each(results, "samples_per_second", count),
         "Padding": [_padding(r["padding"]) for r in results[:1] if "padding" in r],
         "Skipped steps": _each(results, "skipped_steps", count),
-        "Seeds" if len(seeds) > 1 else "Seed": [", ".join(map(str, seeds))],
+        "Seeds" if len(seeds) > 1 else "Seed": [" · ".join(map(str, seeds))],
         "Versions": [", ".join(versions)] if versions else [],
     }
     return [(name, lines) for name, lines in found.items() if lines]
@@ -163,10 +165,11 @@ def _methods(objective: About, name: str = "", weight: float = 1.0) -> list[tupl
     if "class" not in objective:
         return []
     settings = {k: v for k, v in objective.get("settings", {}).items() if v is not False}
-    said = [k.replace("_", " ") if v is True else f"{_words(k)} {v}" for k, v in settings.items()]
-    views = objective.get("views", [])
-    if views:
-        said.append(f"views {', '.join(map(_words, views))}")
+    said = [_words(k) + ("" if v is True else f" {v}") for k, v in settings.items()]
+    shown = Counter(_words(re.sub(r" \S+=False", "", v)) for v in objective.get("views", []))
+    if shown:
+        views = [f"{v} × {n}" if n > 1 else v for v, n in shown.items()]
+        said.append(f"views: {', '.join(views)}")
     weighed = f" (weight {weight:g})" if name else ""
     return [(objective["class"], f"{objective['class']}{weighed}: {'; '.join(said) or 'defaults'}")]
 
@@ -190,7 +193,7 @@ def _encoder(about: About) -> list[str]:
     if about.get("parameters"):
         lines.append(f"{about['parameters']:,} parameters")
     if "max_length" in options:
-        pooling = options.get("pooling") or "default"
+        pooling = options.get("pooling") or ("its own" if start else "mean")
         lines.append(f"{pooling} pooling, at most {options['max_length']} tokens")
     return lines if options else []
 
@@ -236,8 +239,10 @@ def _grouped(tokens: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
     words: list[list[dict[str, Any]]] = []
     for token in tokens:
         text = token["token"]
-        special = SPECIAL.fullmatch(text) is not None
-        glued = not text.startswith(WORD_STARTS) if marked else text.startswith("##")
+        special = SPECIAL.fullmatch(text) is not None and token["state"] != "masked"
+        # A masked piece stands where its target does, whatever is shown in its place.
+        piece = token.get("target", text)
+        glued = not piece.startswith(WORD_STARTS) if marked else piece.startswith("##")
         entry = {**token, "text": _bare(text), "special": special}
         entry["target"] = _bare(token.get("target", ""))
         if glued and not special and words and not words[-1][-1]["special"]:

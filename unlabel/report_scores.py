@@ -1,6 +1,5 @@
 """Scores of one or several seeds as tables and as one sentence, from `results/*.json`."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,10 +101,13 @@ def score_table(results: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
 
 
 def over_seeds(cells: Sequence[Cell]) -> Cell:
-    """One seed's cell as it is; of several the mean and Student's 95 % interval of the mean."""
-    if len(cells) == 1:
-        return {**BLANK, **cells[0]}
+    """One seed's cell as it is; of several the mean and Student's 95 % interval of the mean.
+
+    What is equal in all seeds (a baseline that is not trained) keeps its bootstrap interval.
+    """
     values = [c["score"] for c in cells]
+    if len(set(values)) == 1:
+        return {**BLANK, **cells[0]}
     if any(v is None for v in values):
         return {**BLANK, "reason": "undefined for at least one seed"}
     mean = float(np.mean(values))
@@ -113,15 +115,16 @@ def over_seeds(cells: Sequence[Cell]) -> Cell:
     return {"score": mean, "low": mean - half, "high": mean + half, "reason": None}
 
 
-def verdict(gain: Cell) -> str:
-    """What the interval of a gain allows to say: `rose`, `fell`, or `did not clearly change`."""
+def verdict(before: Cell, after: Cell, gain: Cell) -> str:
+    """What the interval of a gain allows to say, as the end of a sentence."""
     if gain["score"] is None:
-        return "is undefined"
-    if gain["low"] is None or math.isnan(gain["low"]):
-        return "went"
-    if gain["low"] > 0:
-        return "rose"
-    return "fell" if gain["high"] < 0 else "did not clearly change"
+        return f"is undefined: {gain['reason'] or after['reason'] or before['reason']}."
+    ends = f"from {before['score']:.1f} before training to {after['score']:.1f} after"
+    if gain["low"] is None:
+        return f"went {ends}; no interval was asked for."
+    if gain["low"] <= 0 <= gain["high"]:
+        return f"did not clearly change: it went {ends}, and the interval of the gain contains 0."
+    return f"{'rose' if gain['low'] > 0 else 'fell'} {ends}."
 
 
 def _columns(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
