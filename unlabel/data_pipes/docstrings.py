@@ -161,7 +161,8 @@ def load_docs(
 
 
 def _key(sentence: str) -> str:
-    return " ".join(re.findall(r"\w+", sentence.casefold()))
+    # What differs only in case, spaces or punctuation is the same sentence.
+    return re.sub(r"[\W_]+", "", sentence.casefold())
 
 
 def _is_held_out(doc: Doc) -> bool:

@@ -50,6 +50,8 @@ def rows_of(
         started = report.lines
         try:
             yield from ((str(path), row) for row in read_rows(path, columns, encoding))
+            if report.lines == started:
+                raise BrokenFile("it holds no rows")
             report.files.append(str(path))
         except BrokenFile as e:
             if len(source.paths) == 1:
@@ -68,9 +70,9 @@ def _items(source: Any, columns: Columns) -> Iterator[tuple[int, Any]]:
         source = source.select_columns(list(choose(source.column_names, columns)))
     # A `datasets` stream splits itself among DataLoader workers when iterated row by row; in
     # batches it does not, and every worker sees the same rows, as StreamBatches needs.
-    batches = (zip(*batch.values(), strict=True) for batch in source.iter(1000))
-    names = source.column_names
-    return enumerate(dict(zip(names, values, strict=True)) for rows in batches for values in rows)
+    batches = source.iter(1000)
+    rows = (dict(zip(b, v, strict=True)) for b in batches for v in zip(*b.values(), strict=True))
+    return enumerate(rows)
 
 
 def resolve(source: Any) -> Any:

@@ -1,5 +1,6 @@
 """Read sentences, pairs or triplets from any source, and say what could not be used."""
 
+import codecs
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -133,6 +134,11 @@ def read_text(
         )
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
+    if encoding is not None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as e:
+            raise ValueError(f"Python knows no encoding {encoding!r}; try 'latin-1'.") from e
     wanted: Columns = tuple(columns) if columns else None if column is None else (column,)
     names = tuple(str(c) for c in columns) if columns else ("text",)
     options = _Options(wanted, min_words, max_words, max_chars, limit, keep_repeats, encoding)
