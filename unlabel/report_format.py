@@ -57,7 +57,7 @@ def count(value: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """`19.7 s`, `4 min 12 s`, `3 h 05 min`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

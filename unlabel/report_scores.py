@@ -9,6 +9,7 @@ from scipy import stats
 
 # A score as `results/*.json` holds it: score, low, high (None where undefined), reason.
 Cell = Mapping[str, Any]
+GAIN = "trained − untrained"
 BLANK: Cell = {"score": None, "low": None, "high": None, "reason": None}
 
 
@@ -128,11 +129,15 @@ def verdict(before: Cell, after: Cell, gain: Cell) -> str:
 
 
 def _columns(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for encoder in result["encoders"]:
-        yield encoder["name"], encoder
-    for encoder in result["differences"]:
-        is_gain = encoder["name"] == "trained - untrained"
-        yield "gain" if is_gain else encoder["name"].replace(" - ", " − "), encoder
+    """Untrained, trained and gain first, where they are; then baselines and their lead on it."""
+    encoders = {e["name"]: e for e in result["encoders"]}
+    gains = {e["name"].replace(" - ", " − "): e for e in result["differences"]}
+    own = [name for name in ("untrained", "trained") if name in encoders]
+    yield from ((name, encoders.pop(name)) for name in own)
+    if GAIN in gains:
+        yield "gain", gains.pop(GAIN)
+    yield from encoders.items()
+    yield from gains.items()
 
 
 def _rows(
