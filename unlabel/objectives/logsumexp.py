@@ -2,15 +2,16 @@
 
 Equations. With logits `s_ij = rows_i . cols_j` and N_i the negatives of row i,
 `out_i = ln sum_{j in N_i} exp(s_ij)`. The gradient of the sums needs one weight a logit,
-`W_ij = exp(s_ij - c_i) g_i`, recomputed block by block: `d rows = W cols`, `d cols = W^T rows`.
-Where columns want a log-sum-exp too (CLIP), or rows and columns are one set (NT-Xent), the same
-block serves both directions with `W_ij = exp(s_ij - c) (g_i + h_j)`; of the symmetric matrix only
-the upper triangle is visited.
+`W_ij = exp(s_ij - c_i) g_i`: `d rows = W cols`, `d cols = W^T rows`. All but a first few blocks
+are computed again for it. Where columns want a log-sum-exp too (CLIP), or rows and columns are one
+set (NT-Xent), the same block serves both directions with `W_ij = exp(s_ij - c) (g_i + h_j)`; of the
+symmetric matrix only the upper triangle is visited.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ LARGEST = 40.0
 # A row whose sum is at least this lost nothing that float32 could show: what underflowed is below
 # exp(-87) a column, 1e-7 of it even with a million columns.
 SMALLEST = 1e-25
+# The first blocks, up to so many logits (64 MB in float32), are kept for the backward pass: a
+# small batch is then not computed twice, and a large one does not notice.
+KEPT = 2**24
 
 
 @dataclass(frozen=True)
@@ -95,24 +99,23 @@ class _Plan:
     triangle: bool  # rows and columns are one tensor: visit each pair once
     tile: tuple[int, int]
 
-    def blocks(self, rows: Tensor, cols: Tensor) -> Iterator[tuple[slice, slice, Tensor, bool]]:
-        """Yields (rows, cols, exp(s - c), the block stands for its mirror image too)."""
+    def tiles(self, n_rows: int, n_cols: int) -> Iterator[tuple[slice, slice, bool]]:
+        """Blocks' rows and columns, and whether a block stands for its mirror image too."""
         high, wide = self.tile
-        room = rows.new_empty(high * wide)
-        for top in range(0, len(rows), high):
-            r = slice(top, min(top + high, len(rows)))
+        for top in range(0, n_rows, high):
+            bottom = min(top + high, n_rows)
             # A triangle's diagonal block is square and is its own mirror image.
-            edges = [top, r.stop] if self.triangle else [0]
-            edges += range(edges[-1] + wide, len(cols), wide)
-            for left, right in zip(edges, [*edges[1:], len(cols)], strict=True):
-                if left == right:
-                    continue
-                c = slice(left, right)
-                block = room[: (r.stop - top) * (right - left)].view(r.stop - top, right - left)
-                torch.mm(rows[r], cols[c].T, out=block)
-                yield r, c, self.exp_(block, r, c), self.triangle and left != top
+            edges = [top, bottom] if self.triangle else [0]
+            edges += [*range(edges[-1] + wide, n_cols, wide), n_cols]
+            for left, right in pairwise(edges):
+                if left < right:
+                    yield slice(top, bottom), slice(left, right), self.triangle and left != top
 
-    def exp_(self, block: Tensor, r: slice, c: slice) -> Tensor:
+    def exp(self, rows: Tensor, cols: Tensor, r: slice, c: slice, room: Tensor) -> Tensor:
+        """`exp(s - c)` of a block, 0 where excluded, written into the room."""
+        size = r.stop - r.start, c.stop - c.start
+        block = room[: math.prod(size)].view(size)
+        torch.mm(rows[r], cols[c].T, out=block)
         self.exclude.fill(block, r, c)
         if isinstance(self.shift, Tensor):
             block.sub_(self.shift[r, None])
@@ -130,13 +133,19 @@ class _ExpSums(Function):
     ) -> tuple[Tensor, Tensor]:
         by_row = torch.zeros(len(rows), dtype=wide(rows), device=rows.device)
         by_col = torch.zeros(len(cols) if both else 0, dtype=wide(rows), device=rows.device)
-        for r, c, e, mirrored in plan.blocks(rows, cols):
+        room, kept = rows.new_empty(math.prod(plan.tile)), []
+        left = KEPT if any(ctx.needs_input_grad) else 0
+        for r, c, mirrored in plan.tiles(len(rows), len(cols)):
+            size = (r.stop - r.start) * (c.stop - c.start)
+            left -= size
+            e = plan.exp(rows, cols, r, c, rows.new_empty(size) if left >= 0 else room)
+            kept += [e] if left >= 0 else []
             by_row[r] += e.sum(1)
             if mirrored:
                 by_row[c] += e.sum(0)
             if both:
                 by_col[c] += e.sum(0)
-        ctx.save_for_backward(rows, cols)
+        ctx.save_for_backward(rows, cols, *kept)
         ctx.plan, ctx.both = plan, both
         return by_row, by_col
 
@@ -145,22 +154,22 @@ class _ExpSums(Function):
     def backward(
         ctx: Any, by_row: Tensor, by_col: Tensor
     ) -> tuple[Tensor, Tensor | None, None, None]:
-        rows, cols = ctx.saved_tensors
-        g, h = by_row.to(rows.dtype), by_col.to(rows.dtype)
+        rows, cols, *kept = ctx.saved_tensors
+        plan, g, h = ctx.plan, by_row.to(rows.dtype), by_col.to(rows.dtype)
         d_rows = torch.zeros_like(rows)
         # A triangle has one gradient: both roles of a vector add into it.
-        d_cols = d_rows if ctx.plan.triangle else torch.zeros_like(cols)
-        room = rows.new_empty(math.prod(ctx.plan.tile))
-        for r, c, e, mirrored in ctx.plan.blocks(rows, cols):
-            other = g if mirrored else h if ctx.both else None
-            if other is None:
-                e.mul_(g[r, None])
+        d_cols = d_rows if plan.triangle else torch.zeros_like(cols)
+        room, other_room = (rows.new_empty(math.prod(plan.tile)) for _ in range(2))
+        for place, (r, c, mirrored) in enumerate(plan.tiles(len(rows), len(cols))):
+            e = kept[place] if place < len(kept) else plan.exp(rows, cols, r, c, room)
+            weight = other_room[: e.numel()].view_as(e)
+            if mirrored or ctx.both:
+                torch.add(g[r, None], (g if mirrored else h)[None, c], out=weight).mul_(e)
             else:
-                weight = room[: e.numel()].view_as(e)
-                e.mul_(torch.add(g[r, None], other[None, c], out=weight))
-            d_rows[r].addmm_(e, cols[c])
-            d_cols[c].addmm_(e.T, rows[r])
-        return d_rows, None if ctx.plan.triangle else d_cols, None, None
+                torch.mul(e, g[r, None], out=weight)
+            d_rows[r].addmm_(weight, cols[c])
+            d_cols[c].addmm_(weight.T, rows[r])
+        return d_rows, None if plan.triangle else d_cols, None, None
 
 
 @torch.no_grad()

@@ -1,0 +1,269 @@
+"""Exactness, speed and memory of `contrast`, beside the full matrix and other libraries.
+
+    python -m unlabel.benchmarks.contrast --threads 1            # everything
+    python -m unlabel.benchmarks.contrast --threads 1 --quick    # two minutes
+    python -m unlabel.benchmarks.contrast --pairs 131072 --width 128 --tasks nt_xent \
+        --methods unlabel --repeats 1                            # one large batch
+
+Every timing is a process of its own: forward and backward, the least CPU seconds of a few repeats
+(wall seconds on a GPU), and the memory's peak above the inputs. The rate of `torch.mm` is measured
+in the same process, with the same threads, so that their ratio holds on a busy machine too.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from unlabel.benchmarks.contrast_methods import METHODS, Missing, useful_flops
+from unlabel.objectives.contrast import contrast
+
+
+def _status(key: str, file: str = "/proc/self/status") -> int:
+    lines = Path(file).read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def _trim() -> None:
+    # Freed memory that malloc holds back would hide the first megabytes of the measurement.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+class _Peak:
+    """Bytes above what was held at the start, at their highest."""
+
+    def __init__(self, device: str):
+        self.cuda = device == "cuda"
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            _trim()
+            Path("/proc/self/clear_refs").write_text("5")
+            self.before = _status("VmRSS")
+
+    def bytes(self) -> int:
+        return (torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")) - self.before
+
+
+def _seconds(run: Callable[[], Any], device: str, repeats: int) -> tuple[float, float]:
+    """The least CPU seconds and the least wall seconds of the repeats."""
+    cpu, wall = [], []
+    for _ in range(repeats):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.process_time(), time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        cpu.append(time.process_time() - start[0])
+        wall.append(time.perf_counter() - start[1])
+    return min(cpu), min(wall)
+
+
+def _mm_rate(width: int, device: str) -> float:
+    """FLOP a second of `torch.mm`, the better of two shapes; a CPU second on a CPU."""
+    rates = []
+    for inner in (width, 2048):
+        a, b = (torch.randn(2048, inner, device=device) for _ in range(2))
+        cpu, wall = _seconds(lambda a=a, b=b: torch.mm(a, b.T), device, 6)
+        rates.append(2.0 * 2048 * 2048 * inner / (wall if device == "cuda" else cpu))
+    return max(rates)
+
+
+def measure(task: str, method: str, pairs: int, width: int, args: Any) -> dict[str, Any]:
+    """One row of the speed table, measured in this process."""
+    torch.set_num_threads(args.threads)
+    loss = METHODS[task][method]()
+    torch.manual_seed(0)
+    z = [torch.randn(pairs, width, device=args.device, requires_grad=True) for _ in range(2)]
+
+    def run(n: int = pairs) -> Tensor:
+        a, b = (x[:n] for x in z) if n < pairs else z
+        a.grad = b.grad = None
+        value = loss(a, b)
+        if value.requires_grad:
+            value.backward()
+        return value.detach()
+
+    run(min(256, pairs - 1))
+    z[0].grad = z[1].grad = None
+    rate, peak = _mm_rate(width, args.device), _Peak(args.device)
+    value = run()
+    memory = peak.bytes()
+    cpu, wall = _seconds(run, args.device, args.repeats)
+    rate = max(rate, _mm_rate(width, args.device))
+    useful = useful_flops(task, pairs, width) / (wall if args.device == "cuda" else cpu)
+    return {
+        "cpu_seconds": cpu, "wall_seconds": wall, "peak_bytes": memory, "loss": float(value),
+        "mm_flops": rate, "useful_share_of_mm": useful / rate,
+    }  # fmt: skip
+
+
+def _child(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """`measure` in a process of its own, which may fail without taking the table along."""
+    command = [
+        sys.executable, "-m", "unlabel.benchmarks.contrast", "--row", json.dumps(row),
+        "--threads", str(args.threads), "--device", args.device, "--repeats", str(args.repeats),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=args.timeout, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return row | {"note": f"over {args.timeout:.0f} s"}
+    if done.returncode == 0:
+        return row | json.loads(done.stdout.splitlines()[-1])
+    last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+    short = "out of memory" if "memory" in last.lower() or done.returncode < 0 else last[:80]
+    return row | {"note": short}
+
+
+def _row_of_child(args: argparse.Namespace) -> None:
+    if args.device == "cpu":
+        # The system must not choose a victim among other people's processes.
+        import resource
+
+        limit = int(0.8 * _status("MemAvailable", "/proc/meminfo"))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    row = json.loads(args.row)
+    try:
+        print(json.dumps(measure(row["task"], row["method"], row["pairs"], row["width"], args)))
+    except Missing as error:
+        print(json.dumps({"note": str(error)}))
+
+
+def exactness(n: int = 512, width: int = 128) -> list[dict[str, float]]:
+    """Relative errors in float32, of the loss and of its gradient, of three forms of InfoNCE.
+
+    The truth is the float64 `softplus(logsumexp of negatives - positive)`, on the whole matrix.
+    """
+
+    def logits(q: Tensor, k: Tensor, t: float) -> Tensor:
+        return F.normalize(q, dim=1) @ F.normalize(k, dim=1).T / t
+
+    def truth(q: Tensor, k: Tensor, t: float) -> Tensor:
+        s = logits(q, k, t)
+        rest = s.masked_fill(torch.eye(n, dtype=torch.bool), -torch.inf).logsumexp(1)
+        return -F.logsigmoid(s.diagonal() - rest).mean()
+
+    forms: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+        "cross_entropy": lambda q, k, t: F.cross_entropy(logits(q, k, t), torch.arange(n)),
+        "lse_minus_pos": lambda q, k, t: (lambda s: (s.logsumexp(1) - s.diagonal()).mean())(
+            logits(q, k, t)
+        ),
+        "unlabel": lambda q, k, t: contrast(q, k, temperature=t),
+    }
+    torch.manual_seed(0)
+    q = torch.randn(n, width)
+    k = q + 0.1 * torch.randn(n, width)
+    rows = []
+    for t in (0.5, 0.1, 0.05, 0.02, 0.01):
+
+        def value_and_slope(form: Any, dtype: torch.dtype, t: float = t) -> tuple[Tensor, Tensor]:
+            a, b = (x.to(dtype).requires_grad_() for x in (q, k))
+            loss = form(a, b, t)
+            return loss.detach().double(), torch.cat(torch.autograd.grad(loss, (a, b))).double()
+
+        loss, slope = value_and_slope(truth, torch.float64)
+        row = {"temperature": t, "loss": float(loss)}
+        for name, form in forms.items():
+            value, grad = value_and_slope(form, torch.float32)
+            row[f"{name}_loss_error"] = float((value - loss).abs() / loss)
+            row[f"{name}_gradient_error"] = float((grad - slope).norm() / slope.norm())
+        rows.append(row)
+    return rows
+
+
+def _exactness_table(rows: list[dict[str, float]]) -> Table:
+    table = Table(title="Relative error in float32 against float64: loss / gradient")
+    for name in ("T", "true loss", "cross_entropy", "lse - pos", "unlabel"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        errors = (
+            f"{row[f'{m}_loss_error']:.0e} / {row[f'{m}_gradient_error']:.0e}"
+            for m in ("cross_entropy", "lse_minus_pos", "unlabel")
+        )
+        table.add_row(f"{row['temperature']:g}", f"{row['loss']:.2e}", *errors)
+    return table
+
+
+def _speed_table(rows: list[dict[str, Any]], threads: int, device: str) -> Table:
+    table = Table(title=f"Forward and backward, float32, {device}, {threads} thread(s)")
+    for name in ("task", "pairs", "width"):
+        table.add_column(name, justify="right")
+    table.add_column("method")
+    for name in ("CPU s", "wall s", "added MB", "loss", "of torch.mm"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        start = [str(row[k]) for k in ("task", "pairs", "width", "method")]
+        if "note" in row:
+            table.add_row(*start, row["note"], "", "", "", "")
+            continue
+        figures = (row["cpu_seconds"], row["wall_seconds"])
+        share = f"{100 * row['useful_share_of_mm']:.0f} %"
+        table.add_row(
+            *start, *(f"{x:.3f}" for x in figures), f"{row['peak_bytes'] / 1e6:.0f}",
+            f"{row['loss']:.6f}", share, style="bold" if row["method"] == "unlabel" else None,
+        )  # fmt: skip
+    return table
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the benchmark, prints its tables and writes its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[1024, 2048, 8192, 16384])
+    parser.add_argument("--width", type=int, nargs="+", default=[128, 768])
+    parser.add_argument("--tasks", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", help="names as in the table; all by default")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--timeout", type=float, default=1200, help="seconds for one row")
+    parser.add_argument("--quick", action="store_true", help="up to 2,048 pairs")
+    parser.add_argument("--out", type=Path, default=Path("contrast.json"))
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.row:
+        return _row_of_child(args)
+    torch.set_num_threads(args.threads)
+    console, exact = Console(width=110), exactness()
+    console.print(_exactness_table(exact))
+    sizes = [n for n in args.pairs if n <= 2048] if args.quick else args.pairs
+    speed = []
+    for task, width, pairs in itertools.product(args.tasks, args.width, sizes):
+        for method in METHODS[task]:
+            if args.methods and method not in args.methods:
+                continue
+            row = {"task": task, "pairs": pairs, "width": width, "method": method}
+            with console.status(f"{task}, {pairs} pairs, width {width}: {method}"):
+                speed.append(_child(row, args))
+    console.print(_speed_table(speed, args.threads, args.device))
+    machine = {
+        "torch": torch.__version__, "threads": args.threads, "device": args.device,
+        "processor": platform.processor() or platform.machine(), "repeats": args.repeats,
+    }  # fmt: skip
+    result = {"benchmark": "contrast", "setting": machine, "exactness": exact, "speed": speed}
+    args.out.write_text(json.dumps(result, indent=1))
+    console.print(f"Written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
