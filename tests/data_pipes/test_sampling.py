@@ -166,6 +166,13 @@ def test_a_stream_makes_the_same_global_batches_for_any_number_of_ranks():
     assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == alone
 
 
+def test_batches_of_a_stream_are_of_like_length_by_the_measure_given():
+    for length_of in (len, lambda t: len(t.split())):
+        batches = list(StreamBatches(LINES, tokenize, 8, window=20, length_of=length_of))
+        spread = [np.ptp([length_of(LINES[s["index"]]) for s in b]) for b in batches]
+        assert np.mean(spread) < 0.3 * np.ptp([length_of(line) for line in LINES])
+
+
 def test_an_endless_stream_goes_on_past_the_end_of_its_source():
     batches = list(itertools.islice(stream(passes=None), 100))
     assert max(s["ordinal"] for b in batches for s in b) > 3 * len(LINES)

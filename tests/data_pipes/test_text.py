@@ -305,12 +305,16 @@ def test_a_stream_holds_no_file_in_memory(tmp_path):
 
 
 @pytest.mark.data
-def test_the_shared_sentences_read_without_a_loss():
-    root = os.environ.get("UNLABEL_DATA")
-    if not root:
-        pytest.skip("UNLABEL_DATA names no folder of data")
-    data = read(Path(root) / "text" / "wiki_en_train.txt.gz", limit=2000)
+def test_the_shared_sentences_read_without_a_loss(data_folder):
+    data = read(data_folder / "text" / "wiki_en_train.txt.gz", limit=2000)
     assert len(data) == data.report.lines == 2000
-    pairs = read(Path(root) / "sts" / "sts12.tsv.gz", columns=("sentence1", "sentence2"))
+    pairs = read(data_folder / "sts" / "sts12.tsv.gz", columns=("sentence1", "sentence2"))
     assert pairs.report.lines == 3108
     assert set(pairs.report.dropped) <= {"repeated"}
+
+
+@pytest.mark.data
+def test_an_empty_line_between_articles_is_counted_as_empty(data_folder):
+    data = read(data_folder / "text" / "wiki_en_docs_valid.txt.gz")
+    assert len(data) == 6326
+    assert dict(data.report.dropped) == {"empty": 299}

@@ -5,6 +5,7 @@ description (the prose before its sections) and further sentences (from notes an
 """
 
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import logging
@@ -12,7 +13,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,16 +199,30 @@ def _write(path: Path, docs: list[Doc], counts: dict[str, int]) -> None:
         logger.warning("The corpus is not cached (%s); the next run reads the sources again.", e)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    # Syntax trees are millions of small objects without cycles: looking for cycles among them
+    # takes as long as parsing.
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _build(roots: dict[str, Path], progress: bool) -> tuple[list[Doc], dict[str, int]]:
     files = [(name, root, f) for name, root in roots.items() for f in source_files(root)]
     docs: list[Doc] = []
     found = 0
     clean = functools.cache(prose.sentences_of)  # many docstrings are copies
-    for name, root, file in tqdm(files, "reading docstrings", disable=not progress):
-        module = ".".join((name, *file.relative_to(root).with_suffix("").parts))
-        for qualname, text in docstrings_of(file):
-            found += 1
-            summary, description, rest = clean(text)
-            if summary or description or rest:
-                docs.append(Doc(f"{module}.{qualname}", summary, description, rest))
+    with _no_collection():
+        for name, root, file in tqdm(files, "reading docstrings", disable=not progress):
+            module = ".".join((name, *file.relative_to(root).with_suffix("").parts))
+            for qualname, text in docstrings_of(file):
+                found += 1
+                summary, description, rest = clean(text)
+                if summary or description or rest:
+                    docs.append(Doc(f"{module}.{qualname}", summary, description, rest))
     return docs, {"packages": len(roots), "files": len(files), "docstrings": found}
