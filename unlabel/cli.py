@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from jsonargparse import auto_cli
 
+    from unlabel.benchmarks.retrieval import bench_retrieval
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.embedding import embed
     from unlabel.export import export
@@ -74,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     commands = {
         "train": train,
-        "bench": {"_help": "Measure an encoder.", "sts": bench_sts},
+        "bench": {
+            "_help": "Measure an encoder, or a run before and after training.",
+            "sts": bench_sts,
+            "retrieval": bench_retrieval,
+        },
         "embed": embed,
         "export": export,
         "report": report,

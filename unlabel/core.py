@@ -173,12 +173,11 @@ def cat_views(views: Sequence[View]) -> View:
         fields = [f if f is None or not by_length else lengthen(f, length) for f in fields]
         like = next(f for f in fields if f is not None)
         rows = [v.mask.shape[0] for v in views]
-        return torch.cat(
-            [
-                like.new_full((n, *like.shape[1:]), fill) if f is None else f
-                for n, f in zip(rows, fields, strict=True)
-            ]
-        )
+        whole: list[Tensor] = [
+            like.new_full((n, *like.shape[1:]), fill) if f is None else f
+            for n, f in zip(rows, fields, strict=True)
+        ]
+        return torch.cat(whole)
 
     # A view that lacks a field keeps every position and feature, and compares nothing.
     return View(

@@ -25,6 +25,7 @@ from unlabel.objectives import CATALOGUE, Objective
 from unlabel.objectives.gather import world
 from unlabel.objectives.heads import Temperature
 from unlabel.training.arguments import TrainingArguments
+from unlabel.training.checkpoint import checkpoints
 from unlabel.training.pretraining import Pretraining
 from unlabel.training.trainer import Trainer
 
@@ -46,7 +47,8 @@ class TextOptions:
     """Which text encoder to train.
 
     Args:
-        pretrained: folder or hub name to start from; None starts from random weights.
+        pretrained: folder or hub name to start from; None starts from random weights. `{seed}`
+            in it becomes the run's seed, so that each seed continues its own earlier run.
         config: transformers configuration of a new encoder (default: a small BERT).
         vocabulary: token ids of the tokenizer trained on the corpus, for a new encoder.
         lowercase: the new tokenizer ignores case.
@@ -149,7 +151,7 @@ def _train_one(
     started = time.time()
 
     source = _read(data, reading)
-    model = _encoder(encoder_options, source, reading, run, resume)
+    model = _encoder(encoder_options, source, reading, run, args.seed, resume)
     store = _store(source, model, args)
     transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made
     pretraining = Pretraining(model, method)
@@ -165,7 +167,7 @@ def _train_one(
         "reading": dataclasses.asdict(reading),
         "training": _plain(vars(args)),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "samples": len(store) if hasattr(store, "__len__") else None,
+        "samples": len(store) if isinstance(store, TokenStore) else None,
         "read": source.report.summary(),
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
     }
@@ -264,6 +266,7 @@ def _encoder(
     source: TextData | TextStream,
     reading: DataOptions,
     run: Path,
+    seed: int,
     resume: bool,
 ) -> TextEncoder:
     chosen: dict[str, Any] = {"max_length": options.max_length}
@@ -272,7 +275,10 @@ def _encoder(
         return TextEncoder.from_pretrained(run / "untrained", dropout=options.dropout)
     if options.pretrained is not None:
         return TextEncoder.from_pretrained(
-            options.pretrained, pooling=options.pooling, dropout=options.dropout, **chosen
+            options.pretrained.replace("{seed}", str(seed)),
+            pooling=options.pooling,
+            dropout=options.dropout,
+            **chosen,
         )
     texts = []
     for record in source:
@@ -304,12 +310,15 @@ def _store(
             source,
             model.tokenize,
             args.per_device_train_batch_size,
+            seed=args.seed,
             window=args.length_window,
             rank=rank,
             world_size=size,
+            passes=None,
         )
-    names = dict(zip(("positive", "negative"), source.partners.values(), strict=False))
-    return TokenStore(source.texts, model.tokenizer, max_length=model.max_length, partners=names)
+    names: list[str] = ["positive", "negative"]
+    partners = dict(zip(names, source.partners.values(), strict=False))
+    return TokenStore(source.texts, model.tokenizer, max_length=model.max_length, partners=partners)
 
 
 class LogFile(TrainerCallback):
@@ -372,7 +381,7 @@ class FirstBatch(TrainerCallback):
 
 
 def _refuse_overwrite(run: Path, resume: bool) -> None:
-    if not resume and (run / "run.json").exists():
+    if not resume and ((run / "model").exists() or checkpoints(run)):
         raise ValueError(
             f"{run} holds a run already. Continue it with --resume, or give another "
             "--training.output_dir."

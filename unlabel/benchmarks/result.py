@@ -2,13 +2,15 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from rich.table import Table
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Score:
         subset_mean: plain mean over the set's subsets, None where it has none.
         subsets: score by subset.
         reason: why the score is nan.
+        seeds: the score of every seed, where the score is their mean; its interval is then that
+            of the mean over seeds.
         resamples: the bootstrap's scores, for the interval of a difference; not saved.
     """
 
@@ -33,6 +37,7 @@ class Score:
     subset_mean: float | None = None
     subsets: dict[str, float] = field(default_factory=dict)
     reason: str | None = None
+    seeds: tuple[float, ...] = ()
     resamples: Float[np.ndarray, "resamples"] | None = field(
         default=None, repr=False, compare=False
     )
@@ -45,8 +50,48 @@ class Score:
             low, high = (float(q) for q in np.nanpercentile(resamples, (2.5, 97.5)))
         return cls(score, low, high, resamples=resamples, **rest)
 
+    @classmethod
+    def over_seeds(cls, scores: Sequence["Score"]) -> "Score":
+        """The mean of several seeds' scores and Student's 95 % interval of it.
+
+        What is equal in all seeds (a baseline that is not trained) keeps its bootstrap interval.
+        """
+        first, values = scores[0], tuple(s.score for s in scores)
+        if len(set(values)) == 1:
+            return first
+        if any(math.isnan(v) for v in values):
+            return replace(
+                first,
+                score=math.nan,
+                low=math.nan,
+                high=math.nan,
+                resamples=None,
+                reason="undefined for at least one seed",
+            )
+        mean, low, high = student(values)
+        means = [s.subset_mean for s in scores if s.subset_mean is not None]
+        subsets = {k: float(np.mean([s.subsets[k] for s in scores])) for k in first.subsets}
+        return cls(
+            mean,
+            low,
+            high,
+            first.pairs,
+            float(np.mean(means)) if means else None,
+            subsets,
+            seeds=values,
+        )
+
     def __sub__(self, other: "Score") -> "Score":
-        """The difference; its interval is paired, both must come from the same resamples."""
+        """The difference; its interval is paired, over the same resamples or the same seeds."""
+        if self.seeds or other.seeds:
+            count = max(len(self.seeds), len(other.seeds))
+            mine = self.seeds or (self.score,) * count
+            theirs = other.seeds or (other.score,) * count
+            if len(mine) != len(theirs):
+                return Score(self.score - other.score, pairs=self.pairs)
+            return Score.over_seeds(
+                [Score(a - b, pairs=self.pairs) for a, b in zip(mine, theirs, strict=True)]
+            )
         resamples = None
         if self.resamples is not None and other.resamples is not None:
             resamples = self.resamples - other.resamples
@@ -55,6 +100,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which knows no nan: None instead."""
         kept = {k: v for k, v in self.__dict__.items() if k != "resamples"}
+        kept["seeds"] = list(self.seeds)
         kept["subsets"] = {k: _number(v) for k, v in self.subsets.items()}
         return {k: _number(v) if isinstance(v, float) else v for k, v in kept.items()}
 
@@ -63,11 +109,20 @@ class Score:
         if math.isnan(self.score):
             return "undefined" + (f"\n{self.reason}" if self.reason else "")
         lines = [f"{self.score:.2f}"]
+        if self.seeds:
+            lines[0] += f" sd {np.std(self.seeds, ddof=1):.2f}"
         if not math.isnan(self.low):
             lines.append(f"[{self.low:.2f}, {self.high:.2f}]")
         if self.subset_mean is not None:
             lines.append(f"subsets {self.subset_mean:.2f}")
         return "\n".join(lines)
+
+
+def student(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of a few independent values and the ends of Student's 95 % interval of it."""
+    mean = float(np.mean(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return mean, mean - half, mean + half
 
 
 def _number(value: float) -> float | None:
@@ -87,6 +142,15 @@ class EncoderScores:
         average = self.average - other.average if self.average and other.average else None
         shared = {k: v - other.scores[k] for k, v in self.scores.items() if k in other.scores}
         return EncoderScores(f"{self.name} - {other.name}", shared, average)
+
+    @classmethod
+    def over_seeds(cls, name: str, seeds: Sequence["EncoderScores"]) -> "EncoderScores":
+        """One encoder trained from several seeds, as the mean over them."""
+        first = seeds[0]
+        scores = {k: Score.over_seeds([s.scores[k] for s in seeds]) for k in first.scores}
+        averages = [s.average for s in seeds if s.average is not None]
+        average = Score.over_seeds(averages) if len(averages) == len(seeds) else None
+        return cls(name, scores, average)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -169,6 +233,8 @@ class BenchmarkResult:
         lines = []
         if any(not math.isnan(s.low) for s in scores):
             lines.append("In brackets: 95 % bootstrap interval; of a difference, paired.")
+        if any(s.seeds for s in scores):
+            lines.append("With sd: mean over seeds, and Student's 95 % interval of that mean.")
         if any(s.subset_mean is not None for s in scores):
             lines.append("subsets: plain mean of the scores of a set's subsets.")
         return "\n".join(lines)

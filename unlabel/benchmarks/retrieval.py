@@ -3,12 +3,18 @@
 import math
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from unlabel.benchmarks.baselines import tfidf
 from unlabel.benchmarks.intervals import Embed, Embeddings, embed_all, mean_resamples, unit_rows
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
+from unlabel.benchmarks.runs import bench
+from unlabel.data_pipes.docstrings import docstring_corpus, docstring_pairs
+from unlabel.data_pipes.text import read_text
 
 # Cosines closer than this are a tie: float32 encoders round equal sentences apart by less.
 ROUNDING = 1e-6
@@ -93,3 +99,53 @@ def evaluate_retrieval(
     setting = f"query i finds document i among {len(documents):,} by cosine, x100"
     encoder = EncoderScores(name or getattr(embed, "name", "encoder"), scores)
     return BenchmarkResult("retrieval", setting, (encoder,), note)
+
+
+def bench_retrieval(
+    path: str | Path,
+    *,
+    data: str | None = None,
+    columns: tuple[str, str] | None = None,
+    compare: Sequence[str] = (),
+    controls: bool = True,
+    limit: int | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+    output: str | Path | None = None,
+) -> BenchmarkResult:
+    """Does a text find the one that belongs to it? Print the table and save it.
+
+    Without `data`, the check of the embedded corpus: the summary line of a held-out docstring is
+    to find its own description. No label is needed, and no object of the check was trained on.
+
+    Args:
+        path: a run's folder (before and after training, over its seeds), or any encoder.
+        data: a table of pairs instead (as for `read_text`), with `columns` query and document.
+        columns: names of the two columns in `data`.
+        compare: further runs or encoders for the same table.
+        controls: add TF-IDF, counted on the training corpus of the check.
+        limit: pairs at most.
+        bootstrap: resamples of the queries for the intervals; 0 for none.
+        seed: of the resamples.
+        batch_size: sentences a forward pass.
+        output: JSON file; default `results/retrieval.json` in the run's folder.
+    """
+    if data is None:
+        queries, documents = docstring_pairs(limit=limit)
+    else:
+        pairs = read_text(data, columns=columns or ("query", "document"), limit=limit)
+        queries, documents = list(pairs.columns.values())
+    options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
+    beside = []
+    if controls and data is None:
+        embed = tfidf(docstring_corpus().texts)
+        beside = [evaluate_retrieval(embed, queries, documents, name="TF-IDF", **options)]
+    return bench(
+        path,
+        lambda embed: evaluate_retrieval(embed, queries, documents, **options),
+        compare=compare,
+        controls=beside,
+        output=output,
+        batch_size=batch_size,
+    )

@@ -7,17 +7,14 @@ regressor; `"all"` is one correlation over a year's subsets together.
 import math
 import warnings
 import zlib
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 
-from unlabel.benchmarks.baselines import tfidf
+from unlabel.benchmarks.baselines import tfidf, word_vectors
 from unlabel.benchmarks.intervals import (
     Embed,
     cosine_of_pairs,
@@ -29,9 +26,16 @@ from unlabel.benchmarks.intervals import (
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.sts_data import SETS, SEVEN, STSPairs, load_sts
 from unlabel.data_pipes.text import read_text
-from unlabel.embedding import load_embedder, run_model_folder
 
 Setting = Literal["all", "mean", "wmean"]
+Control = Literal["TF-IDF", "skip-gram", "skip-gram idf", "whitened"]
+CONTROLS: tuple[Control, ...] = ("TF-IDF", "whitened")
+WHITEN = 10_000  # sentences that whitening is fitted on
+_CONTROLS: dict[str, Callable[[list[str]], Embed]] = {
+    "TF-IDF": tfidf,
+    "skip-gram": lambda sentences: word_vectors(sentences, idf_weighted=False),
+    "skip-gram idf": word_vectors,
+}
 SETTINGS = {
     "all": "'all' (one correlation over a set's subsets together)",
     "mean": "'mean' (plain mean over a set's subsets)",
@@ -179,7 +183,8 @@ def bench_sts(
     path: str | Path,
     *,
     compare: Sequence[str] = (),
-    tfidf_from: str | None = None,
+    controls_from: str | None = None,
+    controls: Sequence[Control] = CONTROLS,
     folder: str | Path | None = None,
     sets: Sequence[str] = SEVEN,
     setting: Setting = "all",
@@ -193,10 +198,13 @@ def bench_sts(
     """Score an encoder, or a run before and after training, print the table and save it.
 
     Args:
-        path: a run's output folder (both its untrained and its trained model are scored), or
-            anything `load_embedder` takes.
-        compare: further encoders for the same table.
-        tfidf_from: sentences (as for `read_text`) to count the TF-IDF baseline on; adds it.
+        path: a run's output folder (both its untrained and its trained model are scored, as means
+            over its seeds), or anything `load_embedder` takes.
+        compare: further runs or encoders for the same table.
+        controls_from: unlabelled sentences (as for `read_text`) that the controls learn from:
+            add them to the table.
+        controls: which ones: TF-IDF, skip-gram vectors averaged and idf-weighted (gensim), and
+            the encoder itself, whitened.
         folder: of the STS files, see `evaluate_sts`; also `sets`, `setting`, `bootstrap`, `seed`.
         sets: which sets.
         setting: how sets with subsets are scored.
@@ -207,28 +215,23 @@ def bench_sts(
         batch_size: sentences a forward pass.
         output: JSON file; default `results/sts.json` in a run's output folder, else none.
     """
-    path = Path(path)
-    is_run = run_model_folder(path) is not None
-    encoders = [(path.name, str(path))]
-    if is_run:
-        encoders = [("trained", str(path / "model"))]
-        if (path / "untrained" / "config.json").is_file():
-            encoders.insert(0, ("untrained", str(path / "untrained")))
-    encoders += [(Path(other).name, other) for other in compare]
     options: dict[str, Any] = {
         "folder": folder, "sets": sets, "setting": setting, "bootstrap": bootstrap, "seed": seed
     }  # fmt: skip
-    results = []
-    for name, place in encoders:
-        embed = load_embedder(
-            place, pooling=pooling, max_length=max_length, batch_size=batch_size, name=name
-        )
-        results.append(evaluate_sts(embed, **options))
-    if tfidf_from is not None:
-        embed = tfidf(read_text(tfidf_from).texts)
-        results.append(evaluate_sts(embed, name="TF-IDF", **options))
-    result = reduce(add, results)
-    Console().print(result.table())
-    if output or is_run:
-        result.save(output or path / "results" / "sts.json")
-    return result
+    sentences = [] if controls_from is None else read_text(controls_from).texts
+    beside = [
+        evaluate_sts(make(sentences), name=name, **options)
+        for name, make in _CONTROLS.items()
+        if sentences and name in controls
+    ]
+    return bench(
+        path,
+        lambda embed: evaluate_sts(embed, **options),
+        compare=compare,
+        controls=beside,
+        whiten_on=sentences[:WHITEN] if "whitened" in controls else [],
+        output=output,
+        pooling=pooling,
+        max_length=max_length,
+        batch_size=batch_size,
+    )

@@ -92,7 +92,7 @@ class Sum(Objective):
         self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
         self.needs = frozenset().union(*(o.needs for o in active.values()))
         self.paper = "; ".join(o.paper for o in active.values())
-        momenta = {o.teacher_momentum for o in active.values()} - {None}
+        momenta = {m for o in active.values() if (m := o.teacher_momentum) is not None}
         if len(momenta) > 1:
             raise ValueError(f"The objectives want different teachers (momenta {sorted(momenta)}).")
         self.teacher_momentum = next(iter(momenta), None)

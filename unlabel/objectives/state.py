@@ -23,6 +23,10 @@ class Queue(nn.Module):
         seed: of the random unit rows it starts from, so that every rank starts alike.
     """
 
+    rows: Tensor
+    index: Tensor
+    position: Tensor
+
     def __init__(self, size: int, width: int, *, seed: int = 0):
         super().__init__()
         start = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
@@ -57,6 +61,8 @@ class Bank(nn.Module):
         momentum: share of the old row that stays.
         seed: of the random unit rows it starts from.
     """
+
+    rows: Tensor
 
     def __init__(self, size: int, width: int, *, momentum: float = 0.5, seed: int = 0):
         super().__init__()
@@ -99,7 +105,8 @@ class Teacher(nn.Module):
     def step(self) -> None:
         """Move towards the online module's weights."""
         (online,) = self._online
-        mine, theirs = list(self.module.parameters()), list(online.parameters())
+        mine: list[Tensor] = list(self.module.parameters())
+        theirs = list(online.parameters())
         if mine:
             torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1.0 - self.momentum)
         for buffer, source in zip(self.module.buffers(), online.buffers(), strict=True):

@@ -1,0 +1,100 @@
+"""Benchmarks of runs: before and after training, over the seeds that a run was trained from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unlabel.benchmarks.baselines import whitened
+from unlabel.benchmarks.result import BenchmarkResult, EncoderScores
+from unlabel.embedding import Embedder, load_embedder, run_model_folder
+
+Evaluate = Callable[[Embedder], BenchmarkResult]
+
+
+def seed_runs(path: Path) -> list[Path]:
+    """The runs in a folder: itself, its `seed-N` folders, or none where it is no run."""
+    if run_model_folder(path) is not None:
+        return [path]
+    seeds = sorted(path.glob("seed-*"), key=lambda p: (len(p.name), p.name))
+    return [p for p in seeds if run_model_folder(p) is not None]
+
+
+def bench(
+    path: str | Path,
+    evaluate: Evaluate,
+    *,
+    compare: Sequence[str | Path] = (),
+    controls: Sequence[BenchmarkResult] = (),
+    whiten_on: Sequence[str] = (),
+    output: str | Path | None = None,
+    **loading: Any,
+) -> BenchmarkResult:
+    """Measure a run before and after training (or any encoder), print the table and save it.
+
+    A run of several seeds gives means over them; each seed's own result is saved with it too.
+
+    Args:
+        path: a run's folder, or anything `load_embedder` takes.
+        evaluate: measures one encoder.
+        compare: further runs (after training) or encoders for the same table.
+        controls: results that go into the same table.
+        whiten_on: sentences; measure the encoder at `path` also whitened by them.
+        output: JSON file; default `results/<benchmark>.json` in the run's folder, else none.
+        loading: options of `load_embedder`.
+    """
+    path = Path(path)
+    runs = seed_runs(path)
+    groups: list[tuple[str, list[Path]]] = [(path.name, [path])]
+    if runs:
+        groups = [("trained", [r / "model" for r in runs])]
+        if all((r / "untrained" / "config.json").is_file() for r in runs):
+            groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
+    groups += [(Path(c).name, seed_runs(Path(c)) or [Path(c)]) for c in compare]
+
+    if whiten_on:
+        groups.append((f"{groups[min(1, len(runs))][0]}, whitened", groups[min(1, len(runs))][1]))
+
+    def measure(name: str, folder: Path) -> BenchmarkResult:
+        embed = load_embedder(folder, name=name, **loading)
+        if name.endswith(", whitened"):
+            embed = replace(embed, encode=_whitened(embed, list(whiten_on)))
+        return evaluate(embed)
+
+    found = [[measure(name, folder) for folder in folders] for name, folders in groups]
+    own = sum(name in ("untrained", "trained") for name, _ in groups) if runs else 0
+    if len(runs) > 1:
+        for i, run in enumerate(runs):
+            _merge([r[i] for r in found[:own]]).save(run / "results" / f"{_kind(found)}.json")
+    pooled = [
+        BenchmarkResult(
+            several[0].benchmark,
+            several[0].setting,
+            (EncoderScores.over_seeds(name, [r.encoders[0] for r in several]),),
+            several[0].note,
+        )
+        for (name, _), several in zip(groups, found, strict=True)
+    ]
+    result = _merge([*pooled, *controls])
+    Console().print(result.table())
+    if output or runs:
+        result.save(output or path / "results" / f"{result.benchmark}.json")
+    return result
+
+
+def _whitened(embed: Embedder, sentences: list[str]) -> Any:
+    plain = whitened(embed, sentences)
+    return lambda texts, batch_size: plain(texts)
+
+
+def _kind(found: list[list[BenchmarkResult]]) -> str:
+    return found[0][0].benchmark
+
+
+def _merge(results: Sequence[BenchmarkResult]) -> BenchmarkResult:
+    merged = results[0]
+    for result in results[1:]:
+        merged = merged + result
+    return merged
