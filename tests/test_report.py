@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from unlabel import report_figures as figures
-from unlabel import report_format as form
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.objectives import MLM, Cutoff, SimCSE, Sum
 from unlabel.pictures import save_pictures
 from unlabel.pretrain import DataOptions, TextOptions, train
-from unlabel.report import read_runs, report
-from unlabel.report_scores import over_seeds, score_table, verdict
+from unlabel.report import figures, report, samples, words
+from unlabel.report.runs import read_runs
+from unlabel.report.scores import score_table, verdict
 from unlabel.training.arguments import TrainingArguments
 
 VOID = {"meta", "circle", "path", "use", "br", "wbr", "rect", "line", "link", "img"}
@@ -56,16 +54,24 @@ class Page(HTMLParser):
         return sum(name in (a.get("class") or "").split() for _, a in self.tags)
 
 
-def bench(before: float, after: float, *, setting: str = "all", name: str = "sts12") -> dict:
-    """A result as the benchmarks save it, with intervals two points wide."""
+def encoders(before: float, after: float, name: str = "sts12") -> list[EncoderScores]:
+    """Scores with bootstrap intervals, two points wide before training, one after."""
     random = np.random.default_rng(0).uniform(-1, 1, 2000)
-    encoders = [
-        EncoderScores(
-            label, {name: Score.of(value, value + random * width, pairs=3108, subset_mean=40.0)}
-        )
-        for label, value, width in (("untrained", before, 1.0), ("trained", after, 0.5))
+    sides = (("untrained", before, 1.0), ("trained", after, 0.5))
+    return [
+        EncoderScores(side, {name: Score.of(x, x + random * width, pairs=3108)})
+        for side, x, width in sides
     ]
-    return BenchmarkResult("sts", setting, tuple(encoders), "A note <to> quote.").to_dict()
+
+
+def result(scores: list[EncoderScores], setting: str = "all") -> dict:
+    """A result as the benchmarks save it."""
+    return BenchmarkResult("sts", setting, tuple(scores), "A note <to> quote.").to_dict()
+
+
+def bench(before: float, after: float, *, setting: str = "all", name: str = "sts12") -> dict:
+    """The result of one run before and after training."""
+    return result(encoders(before, after, name), setting)
 
 
 def save(run: Path, name: str, content: dict) -> None:
@@ -86,15 +92,20 @@ def trained(tmp_path_factory, sentences) -> Path:
     method = Sum(
         {"simcse": SimCSE(), "mlm": MLM(rate=0.3), "cutoff": Cutoff(ratio=0.3)}, {"mlm": 0.5}
     )
-    arguments = {"max_steps": 6, "per_device_train_batch_size": 8, "logging_steps": 2}
+    arguments = TrainingArguments(
+        output_dir=str(folder / "run"),
+        max_steps=6,
+        per_device_train_batch_size=8,
+        logging_steps=2,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
     train(
         objective=method,
         data=str(data),
         encoder=TextOptions(config=config, vocabulary=200),
         reading=DataOptions(),
-        training=TrainingArguments(
-            output_dir=str(folder / "run"), use_cpu=True, disable_tqdm=True, **arguments
-        ),
+        training=arguments,
     )
     return folder / "run"
 
@@ -167,7 +178,7 @@ def test_every_term_has_a_panel_and_those_with_a_chance_level_a_dashed_line(run)
 
 def test_first_and_last_loss_are_those_of_the_log(run):
     log = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
-    ends = [form.significant(line["objective/mlm/token"]) for line in (log[0], log[-2])]
+    ends = [words.significant(line["objective/mlm/token"]) for line in (log[0], log[-2])]
     assert " → ".join(ends) in Page(report(str(run))).text
 
 
@@ -196,7 +207,7 @@ def test_pieces_of_a_word_stand_together_also_when_one_is_masked():
         {"token": "##land", "state": "seen"},
         {"token": "[SEP]", "state": "seen"},
     ]
-    (view,) = form.views(
+    (view,) = samples.views(
         {"index": [4], "views": [{"view": "v", "encoder": "online", "sentences": [tokens]}]}
     )
     ((index, words),) = view["rows"]
@@ -214,7 +225,7 @@ def test_words_of_byte_level_and_sentencepiece_tokenizers_are_grouped(start):
     tokens = ["<s>", f"{start}The", f"{start}ice", "berg", "</s>"]
     seen = [{"token": t, "state": "seen"} for t in tokens]
     first_batch = {"index": [0], "views": [{"view": "v", "encoder": "x", "sentences": [seen]}]}
-    words = form.views(first_batch)[0]["rows"][0][1]
+    words = samples.views(first_batch)[0]["rows"][0][1]
     assert [[t["text"] for t in w] for w in words] == [["<s>"], ["The"], ["ice", "berg"], ["</s>"]]
 
 
@@ -278,9 +289,12 @@ def test_headline_names_before_after_and_gain(run):
 
 
 def seeds(trained: Path, folder: Path, gains: list[float]) -> Path:
-    for i, gain in enumerate(gains):
-        copy = shutil.copytree(trained, folder / f"seed-{i}")
-        save(copy, "sts", bench(30.0, 30.0 + gain))
+    """Seed folders with a result each, and the result of all together beside them."""
+    each = [encoders(30.0, 30.0 + gain) for gain in gains]
+    for i, own in enumerate(each):
+        save(shutil.copytree(trained, folder / f"seed-{i}"), "sts", result(own))
+    sides = zip(("untrained", "trained"), zip(*each, strict=True), strict=True)
+    save(folder, "sts", result([EncoderScores.over_seeds(name, side) for name, side in sides]))
     return folder
 
 
@@ -300,35 +314,28 @@ def test_seeds_are_read_in_the_order_of_their_numbers(trained, tmp_path):
     assert [r.path.name for r in read_runs(folder)] == [f"seed-{i}" for i in range(11)]
 
 
-def test_interval_over_seeds_is_scipys():
-    values = [50.1, 52.7, 51.4, 50.9]
-    cell = over_seeds([{"score": v, "low": v - 9, "high": v + 9} for v in values])
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert (cell["score"], cell["low"], cell["high"]) == pytest.approx((51.275, low, high))
+def test_seeds_without_a_result_of_all_say_the_command_that_makes_it(trained, tmp_path):
+    folder = seeds(trained, tmp_path, [1.0, 2.0])
+    shutil.rmtree(folder / "results")
+    assert f"unlabel bench sts {folder}" in Page(report(str(folder))).text
 
 
-def test_what_is_equal_in_all_seeds_keeps_its_bootstrap_interval():
-    cell = {"score": 64.9, "low": 63.9, "high": 65.9, "reason": None}
-    assert over_seeds([cell, cell, cell]) == cell
-
-
-def test_score_undefined_in_one_seed_has_no_mean():
-    good, bad = bench(30, 50), bench(30, float("nan"))
-    table = score_table({"seed-0": good, "seed-1": bad})
+def test_undefined_score_says_why():
+    scores = encoders(30, 50)
+    scores[1] = EncoderScores("trained", {"sts12": Score(np.nan, reason="it has collapsed")})
+    table = score_table(result(scores))
     assert table.change[2]["score"] is None
-    assert "undefined" in verdict(*table.change)
+    assert verdict(*table.change) == "is undefined: it has collapsed."
 
 
-def test_seeds_measured_differently_are_refused():
+def test_seed_measured_differently_is_refused():
     with pytest.raises(ValueError, match="seed-1 was measured with 'mean'"):
-        score_table({"seed-0": bench(30, 50), "seed-1": bench(30, 50, setting="mean")})
+        score_table(bench(30, 50), {"seed-1": bench(30, 50, setting="mean")})
 
 
 def test_gain_stands_before_the_baselines():
-    result = bench(30, 50)
-    result["encoders"].append({**result["encoders"][0], "name": "TF-IDF"})
-    result["differences"].append({**result["differences"][0], "name": "TF-IDF - untrained"})
-    table = score_table({"run": result})
+    before, after = encoders(30, 50)
+    table = score_table(result([before, after, EncoderScores("TF-IDF", before.scores)]))
     assert table.columns == ("untrained", "trained", "gain", "TF-IDF", "TF-IDF − untrained")
 
 
@@ -412,7 +419,7 @@ def test_dots_leave_out_what_is_undefined():
      (2e-6, "2e−06"), (-0.289, "−0.289"), (float("inf"), "not finite"), (None, "–")],
 )  # fmt: skip
 def test_three_significant_digits(value, said):
-    assert form.significant(value) == said
+    assert words.significant(value) == said
 
 
 @pytest.mark.parametrize(
@@ -421,4 +428,4 @@ def test_three_significant_digits(value, said):
      (11100, "3 h 05 min")],
 )  # fmt: skip
 def test_durations_read_as_people_say_them(seconds, said):
-    assert form.duration(seconds) == said
+    assert words.duration(seconds) == said

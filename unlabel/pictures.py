@@ -102,7 +102,7 @@ def _unit(folder: Path, texts: list[str]) -> Float[np.ndarray, "sentences width"
             f"{folder}: the embedding of {texts[broken[0]][:60]!r} is not finite, as are "
             f"{len(broken) - 1} others; look at the encoder's weights."
         )
-    return normalize(vectors)
+    return np.asarray(normalize(vectors))
 
 
 def _nearest(
@@ -141,7 +141,7 @@ def clusters(z: Float[np.ndarray, "sentences width"], seed: int) -> Int[np.ndarr
     """The k-means cluster of each sentence, the largest first."""
     # Never more clusters than there are points apart from each other.
     k = min(CLUSTERS, len(np.unique(z.round(5), axis=0)))
-    label = KMeans(k, n_init=4, random_state=seed).fit_predict(z)
+    label = KMeans(k, n_init="auto", random_state=seed).fit_predict(z)
     rank = np.argsort(np.argsort(-np.bincount(label, minlength=k), kind="stable"))
     return rank[label]
 

@@ -19,7 +19,7 @@ _VARIABLES = {
     INK: "--ink", MUTED: "--muted", RULE: "--rule", PAGE: "--page", BEFORE: "--before",
     AFTER: "--after",
 }  # fmt: skip
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "unlabel",  # the same run gives the same file
     "font.size": 8.5,

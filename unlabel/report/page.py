@@ -1,53 +1,25 @@
 """`unlabel report`: one HTML file to look at, made from what a run saved; no model is loaded."""
 
-import json
 import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from unlabel import report_figures as figures
-from unlabel import report_format as form
-from unlabel.report_scores import ScoreTable, score_table, verdict
+from unlabel.report import figures, samples, words
+from unlabel.report.runs import Run, read_results, read_runs
+from unlabel.report.scores import ScoreTable, score_table, verdict
 from unlabel.training.monitors import alarms
 
 logger = logging.getLogger(__name__)
-WORDS = {
+MEANING = {
     "sts": "Spearman correlation with human judgements of similarity, ×100",
     "retrieval": "Share of queries that find their own document",
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run folder holds.
-
-    Attributes:
-        path: of the folder.
-        about: `run.json`.
-        log: log lines of training steps, in their order.
-        first_batch: `first_batch.json`, or None.
-        results: `results/*.json` by file name without its ending.
-        width: of the embeddings, None where no saved model tells.
-    """
-
-    path: Path
-    about: dict[str, Any]
-    log: list[dict[str, Any]]
-    first_batch: dict[str, Any] | None
-    results: dict[str, dict[str, Any]]
-    width: int | None
-
-    def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a logged figure, where it was logged."""
-        lines = [line for line in self.log if line.get(key) is not None]
-        return [line["step"] for line in lines], [float(line[key]) for line in lines]
 
 
 def report(run: str) -> Path:
@@ -73,62 +45,9 @@ def report(run: str) -> Path:
     return path
 
 
-def read_runs(folder: Path) -> list[Run]:
-    """The run in a folder, or its seeds in their order.
-
-    Raises:
-        ValueError: there is none, or a file is broken.
-    """
-    if (folder / "run.json").is_file():
-        return [_read(folder)]
-    found = [p.parent for p in folder.glob("seed-*/run.json")]
-    if not found:
-        raise ValueError(
-            f"{folder} holds no run.json and no seed-0/run.json. Give the folder that "
-            "`unlabel train` wrote (training.output_dir)."
-        )
-    return [_read(p) for p in sorted(found, key=lambda p: (len(p.name), p.name))]
-
-
-def _read(folder: Path) -> Run:
-    log = folder / "log.jsonl"
-    text = log.read_text(encoding="utf-8") if log.is_file() else ""
-    first_batch = folder / "first_batch.json"
-    configs = [folder / name / "config.json" for name in ("model", "untrained")]
-    widths = [_json(c).get("hidden_size") for c in configs if c.is_file()]
-    return Run(
-        path=folder,
-        about=_json(folder / "run.json"),
-        log=[line for line in _lines(log, text) if "loss" in line],
-        first_batch=_json(first_batch) if first_batch.is_file() else None,
-        results={p.stem: _json(p) for p in sorted((folder / "results").glob("*.json"))},
-        width=next(iter(widths), None),
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); make it again or remove it.") from None
-
-
-def _lines(path: Path, text: str) -> list[dict[str, Any]]:
-    lines = text.splitlines()
-    if text and not text.endswith("\n"):
-        lines.pop()  # the run is writing this line, or was killed in it
-    out = []
-    for number, line in enumerate(lines, 1):
-        try:
-            out.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{path}:{number} is no JSON: {line[:60]!r}.") from None
-    return out
-
-
 def _render(folder: Path, runs: list[Run]) -> str:
     lead = runs[0]
-    tables = score_tables(runs)
+    tables = score_tables(folder, runs)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -136,35 +55,39 @@ def _render(folder: Path, runs: list[Run]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(form.FILTERS)
+    environment.filters.update(words.FILTERS)
     dotted = {t.benchmark: t for t in tables if t.has_gain and len(t.rows) > 1}
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         title=folder.resolve().name,
         folder=str(folder),
         lead=str(lead.path),
-        runs=[{"name": r.path.name, "about": r.about, "skipped": _skipped(r)} for r in runs],
-        facts=form.facts([r.about for r in runs]),
-        summary=form.summary(lead.about, len(runs)),
-        state=[s for r in runs if (s := form.unfinished(r.path, r.about))],
+        seeds=len(runs),
+        facts=words.facts([r.about for r in runs]),
+        summary=words.summary(lead.about, len(runs)),
+        state=[s for r in runs if (s := words.unfinished(r.path, r.about))],
         tables=tables,
-        words=WORDS,
+        meaning=MEANING,
         verdict=verdict,
         dots={name: _dots(table) for name, table in dotted.items()},
         losses=_losses(runs),
         monitors=_monitors(runs),
         warnings=_warnings(runs),
-        views=form.views(lead.first_batch),
+        views=samples.views(lead.first_batch),
         neighbours=lead.results.get("neighbours"),
-        maps=form.maps(lead.results.get("map")),
+        maps=samples.maps(lead.results.get("map")),
         made_by=_version(),
     )
 
 
-def score_tables(runs: Sequence[Run]) -> list[ScoreTable]:
-    """One table for each benchmark that any seed was measured on; STS first."""
-    names = {n for r in runs for n, result in r.results.items() if "encoders" in result}
-    order = sorted(names, key=lambda n: (n != "sts", n))
-    return [score_table({r.path.name: r.results[n] for r in runs if n in r.results}) for n in order]
+def score_tables(folder: Path, runs: Sequence[Run]) -> list[ScoreTable]:
+    """One table for each benchmark that the run, or its seeds together, was measured on."""
+    together = runs[0].results if runs[0].path == folder else read_results(folder)
+    names = [n for n, result in together.items() if "encoders" in result]
+    seeds = [r for r in runs if r.path != folder]
+    return [
+        score_table(together[n], {r.path.name: r.results[n] for r in seeds if n in r.results})
+        for n in sorted(names, key=lambda n: (n != "sts", n))
+    ]
 
 
 def _dots(table: ScoreTable) -> Any:
@@ -177,8 +100,8 @@ def _panel(runs: Sequence[Run], key: str, name: str, level: float | None = None)
     return {
         "name": name,
         "level": level,
-        "first": form.mean(values[0] for _, values in curves),
-        "last": form.mean(values[-1] for _, values in curves),
+        "first": words.mean(values[0] for _, values in curves),
+        "last": words.mean(values[-1] for _, values in curves),
         "svg": figures.lines(curves, level=level, label=f"{name} against the training step"),
     }
 
@@ -261,10 +184,6 @@ def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:
     return alarms({**monitored, "rows": ceiling}, terms, run.width or int(ceiling))
 
 
-def _skipped(run: Run) -> int:
-    return max((int(line.get("skipped", 0)) for line in run.log), default=0)
-
-
 def _version() -> str:
     try:
         return version("unlabel")
@@ -272,4 +191,4 @@ def _version() -> str:
         return ""
 
 
-__all__ = ["Run", "read_runs", "report"]
+__all__ = ["report"]

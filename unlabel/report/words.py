@@ -10,9 +10,6 @@ from typing import Any
 from markupsafe import Markup, escape
 
 About = Mapping[str, Any]
-SPECIAL = re.compile(r"\[[A-Z]+\]|<[^<>]+>")
-# How tokenizers mark a piece that starts a word (byte-level BPE, SentencePiece).
-WORD_STARTS = ("Ġ", "▁")
 MINUS = "−"
 
 
@@ -165,8 +162,8 @@ def _methods(objective: About, name: str = "", weight: float = 1.0) -> list[tupl
     if "class" not in objective:
         return []
     settings = {k: v for k, v in objective.get("settings", {}).items() if v is not False}
-    said = [_words(k) + ("" if v is True else f" {v}") for k, v in settings.items()]
-    shown = Counter(_words(re.sub(r" \S+=False", "", v)) for v in objective.get("views", []))
+    said = [spaced(k) + ("" if v is True else f" {v}") for k, v in settings.items()]
+    shown = Counter(spaced(re.sub(r" \S+=False", "", v)) for v in objective.get("views", []))
     if shown:
         views = [f"{v} × {n}" if n > 1 else v for v, n in shown.items()]
         said.append(f"views: {', '.join(views)}")
@@ -174,7 +171,8 @@ def _methods(objective: About, name: str = "", weight: float = 1.0) -> list[tupl
     return [(objective["class"], f"{objective['class']}{weighed}: {'; '.join(said) or 'defaults'}")]
 
 
-def _words(text: str) -> str:
+def spaced(text: str) -> str:
+    """A name or `key=value` of the code with blanks, as words."""
     return text.replace("_", " ").replace("=", " ")
 
 
@@ -207,7 +205,7 @@ def _training(about: About) -> list[str]:
     precision = next((p for p in ("bf16", "fp16") if training.get(p)), "float32")
     batches = f"batches of {batch}" + (f" × {micro} with shared negatives" if micro > 1 else "")
     steps = about.get("result", {}).get("steps")
-    rate = f"learning rate {training.get('learning_rate', '?'):g}"
+    rate = f"learning rate {training.get('learning_rate', '?')}"
     schedule = str(training.get("lr_scheduler_type", "")).split(".")[-1].lower()
     return [
         ", ".join([f"{steps:,} steps"] * bool(steps) + [batches, precision]),
@@ -217,61 +215,3 @@ def _training(about: About) -> list[str]:
 
 def _padding(share: Mapping[str, float]) -> str:
     return f"{percent(share['by_length'])}; {percent(share['shuffled'])} without sorting by length"
-
-
-# -- first batch and map ------------------------------------------------------------------------
-
-
-def views(first_batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The views of the first batch, equal ones together, tokens grouped into words."""
-    found: dict[str, dict[str, Any]] = {}
-    for view in (first_batch or {}).get("views", []):
-        key = repr((view["view"], view["sentences"]))
-        entry = found.setdefault(key, {"name": _words(view["view"]), "encoders": []})
-        entry["encoders"].append(view["encoder"])
-        sentences = [_grouped(s) for s in view["sentences"]]
-        entry["rows"] = list(zip((first_batch or {})["index"], sentences, strict=False))
-    return list(found.values())
-
-
-def _grouped(tokens: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
-    marked = any(t["token"].startswith(WORD_STARTS) for t in tokens)
-    words: list[list[dict[str, Any]]] = []
-    for token in tokens:
-        text = token["token"]
-        special = SPECIAL.fullmatch(text) is not None and token["state"] != "masked"
-        # A masked piece stands where its target does, whatever is shown in its place.
-        piece = token.get("target", text)
-        glued = not piece.startswith(WORD_STARTS) if marked else piece.startswith("##")
-        entry = {**token, "text": _bare(text), "special": special}
-        entry["target"] = _bare(token.get("target", ""))
-        if glued and not special and words and not words[-1][-1]["special"]:
-            words[-1].append(entry)
-        else:
-            words.append([entry])
-    return words
-
-
-def _bare(token: str) -> str:
-    return token.removeprefix("##").lstrip("".join(WORD_STARTS)) or token
-
-
-def maps(saved: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Points of both maps in a square of 100, with the cluster and text of each."""
-    if saved is None:
-        return None
-    sides = {
-        name: list(zip(_fitted(saved[name]), saved["cluster"], saved["text"], strict=True))
-        for name in ("before", "after")
-    }
-    return {"sides": sides, "sentences": len(saved["text"])}
-
-
-def _fitted(points: Sequence[Sequence[float]]) -> list[tuple[str, str]]:
-    columns = list(zip(*points, strict=True))
-    middle = [(max(c) + min(c)) / 2 for c in columns]
-    span = max(max(c) - min(c) for c in columns) or 1.0
-    return [
-        tuple(f"{50 + 96 * (v - m) / span:.1f}" for v, m in zip(p, middle, strict=True))
-        for p in points
-    ]

@@ -1,0 +1,66 @@
+"""Samples as the page shows them: tokens of the first batch, points of the map."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unlabel.report.words import spaced
+
+SPECIAL = re.compile(r"\[[A-Z]+\]|<[^<>]+>")
+# How tokenizers mark a piece that starts a word (byte-level BPE, SentencePiece).
+WORD_STARTS = ("Ġ", "▁")
+
+
+def views(first_batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The views of the first batch, equal ones together, tokens grouped into words."""
+    found: dict[str, dict[str, Any]] = {}
+    for view in (first_batch or {}).get("views", []):
+        key = repr((view["view"], view["sentences"]))
+        entry = found.setdefault(key, {"name": spaced(view["view"]), "encoders": []})
+        entry["encoders"].append(view["encoder"])
+        sentences = [_grouped(s) for s in view["sentences"]]
+        entry["rows"] = list(zip((first_batch or {})["index"], sentences, strict=False))
+    return list(found.values())
+
+
+def _grouped(tokens: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
+    marked = any(t["token"].startswith(WORD_STARTS) for t in tokens)
+    words: list[list[dict[str, Any]]] = []
+    for token in tokens:
+        text = token["token"]
+        special = SPECIAL.fullmatch(text) is not None and token["state"] != "masked"
+        # A masked piece stands where its target does, whatever is shown in its place.
+        piece = token.get("target", text)
+        glued = not piece.startswith(WORD_STARTS) if marked else piece.startswith("##")
+        entry = {**token, "text": _bare(text), "special": special}
+        entry["target"] = _bare(token.get("target", ""))
+        if glued and not special and words and not words[-1][-1]["special"]:
+            words[-1].append(entry)
+        else:
+            words.append([entry])
+    return words
+
+
+def _bare(token: str) -> str:
+    return token.removeprefix("##").lstrip("".join(WORD_STARTS)) or token
+
+
+def maps(saved: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Points of both maps in a square of 100, with the cluster and text of each."""
+    if saved is None:
+        return None
+    sides = {
+        name: list(zip(_fitted(saved[name]), saved["cluster"], saved["text"], strict=True))
+        for name in ("before", "after")
+    }
+    return {"sides": sides, "sentences": len(saved["text"])}
+
+
+def _fitted(points: Sequence[Sequence[float]]) -> list[tuple[str, str]]:
+    columns = list(zip(*points, strict=True))
+    middle = [(max(c) + min(c)) / 2 for c in columns]
+    span = max(max(c) - min(c) for c in columns) or 1.0
+    x, y = (
+        [f"{50 + 96 * (v - m) / span:.1f}" for v in c] for c, m in zip(columns, middle, strict=True)
+    )
+    return list(zip(x, y, strict=True))
