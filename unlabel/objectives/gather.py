@@ -1,9 +1,11 @@
-"""What the ranks of a run tell each other: one autograd-correct gather and one mean."""
+"""What the ranks of a run tell each other: rows, means, gradients, and whether all is well."""
+
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def world() -> tuple[int, int]:
@@ -45,7 +47,57 @@ def global_mean(values: Float[Tensor, "values"]) -> Float[Tensor, ""]:
     numbers of values. Without any value it is 0.
     """
     _, size = world()
-    count = torch.tensor(float(values.numel()), device=values.device, dtype=torch.float64)
-    if size > 1:
-        dist.all_reduce(count)
-    return values.sum() * (size / count.clamp(min=1).to(values.dtype))
+    if size == 1:
+        return values.sum() / max(values.numel(), 1)
+    # Filled on the device: a number copied there would make the host wait.
+    wide = torch.promote_types(values.dtype, torch.float32)
+    count = torch.full((), float(values.numel()), dtype=wide, device=values.device)
+    dist.all_reduce(count)
+    return values.sum() * (size / count.clamp(min=1)).to(values.dtype)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], *, bucket: int = 25_000_000) -> None:
+    """Replace the gradients by their mean over ranks, in messages of about `bucket` numbers."""
+    _, size = world()
+    if size == 1:
+        return
+    held: list[Tensor] = []
+    for p in parameters:
+        if not p.requires_grad:
+            continue
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)  # every rank must bring the same tensors
+        if held and (held[0].dtype != p.dtype or sum(g.numel() for g in held) >= bucket):
+            _average(held)
+            held = []
+        held.append(p.grad)
+    if held:
+        _average(held)
+
+
+def _average(grads: list[Tensor]) -> None:
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    parts = (flat / world()[1]).split([g.numel() for g in grads])
+    torch._foreach_copy_(grads, [x.view_as(g) for x, g in zip(parts, grads, strict=True)])
+
+
+def together(part: Callable[[], None], device: torch.device) -> None:
+    """Run `part` on every rank; where it failed on one, it raises on all, and none waits for ever.
+
+    Raises:
+        RuntimeError: it went well here but not on another rank.
+        Exception: what `part` raised here.
+    """
+    error = None
+    try:
+        part()
+    except Exception as caught:
+        error = caught
+    if world()[1] > 1:
+        failed = torch.full((), float(error is not None), device=device)
+        dist.all_reduce(failed, op=dist.ReduceOp.MAX)
+        if error is None and failed:
+            raise RuntimeError("Another rank failed here; its message says why.")
+    if error is not None:
+        raise error

@@ -21,6 +21,9 @@ class TrainingArguments(transformers.TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Off: every head and encoder here is used in every step."}
+    )
     length_window: int = field(
         default=50,
         metadata={"help": "Batches sorted by length together; 1 shuffles without regard to it."},

@@ -5,7 +5,6 @@ disk, and only then is the folder renamed into place. On resume the newest one w
 match their manifest is taken.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -13,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -55,15 +53,16 @@ def commit(staged: Path, final: Path) -> None:
 
     Args:
         staged: a finished folder on the same file system as `final`.
-        final: where it goes; what stood there is replaced.
+        final: where it goes; what stood there is set aside first and then removed.
     """
     files = sorted(p for p in staged.rglob("*") if p.is_file() and p.name != MANIFEST)
     manifest = {str(p.relative_to(staged)): _digest(p) for p in files}
     (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*files, staged / MANIFEST, staged]:
+    folders = sorted(p for p in staged.rglob("*") if p.is_dir())
+    for path in [*files, staged / MANIFEST, *folders, staged]:
         _flush(path)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(staged.with_name(f"replaced-{final.name}"))
     staged.rename(final)
     _flush(final.parent)
 
@@ -74,6 +73,8 @@ def fault(folder: Path) -> str | None:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return f"its manifest cannot be read ({error.__class__.__name__})"
+    if not isinstance(manifest, dict) or not manifest:
+        return "its manifest names no files"
     for name, digest in manifest.items():
         path = folder / name
         if not path.is_file():
@@ -99,13 +100,39 @@ def newest_valid(run: Path) -> Path | None:
     return None
 
 
-def rotate(run: Path, keep: int | None, protect: str | None = None) -> None:
-    """Delete all but the newest `keep` checkpoints (None keeps all) and the protected one."""
+def choose(run: Path, asked: str | bool) -> str | ValueError | None:
+    """The checkpoint asked for, or for True the newest whole one of the run, None if there is none.
+
+    A named one that is damaged comes back as the error to raise.
+    """
+    if isinstance(asked, str):
+        why = fault(Path(asked))
+        wrong = f"Cannot resume from {asked}: {why}. Resume from the newest whole one with True."
+        return asked if why is None else ValueError(wrong)
+    newest = newest_valid(run)
+    if newest is None:
+        logger.warning("No whole checkpoint in %s: starting from the beginning.", run)
+    return None if newest is None else str(newest)
+
+
+def rotate(run: Path, keep: int | None, newest: Path) -> None:
+    """Delete all but `keep` checkpoints (None keeps all); the one just written always stays.
+
+    Those of later steps go first: they are damaged, or of a course that this run has left by
+    going back to an earlier checkpoint, and would be resumed from by mistake.
+    """
     if not keep:
         return
-    for folder in checkpoints(run)[keep:]:
-        if protect is None or Path(protect).resolve() != folder.resolve():
-            shutil.rmtree(folder, ignore_errors=True)
+    step = int(newest.name.rpartition("-")[2])
+    later = [p for p in checkpoints(run) if int(p.name.rpartition("-")[2]) > step]
+    kept = [p for p in checkpoints(run) if p not in later][:keep]
+    for folder in checkpoints(run):
+        if folder not in kept:
+            # Renamed first: a folder that is half deleted is never seen among the whole ones.
+            doomed = staging(run) / f"deleted-{folder.name}"
+            doomed.parent.mkdir(exist_ok=True)
+            folder.rename(doomed)
+    clear_staging(run)
 
 
 def _is_full(error: BaseException) -> bool:
@@ -117,23 +144,14 @@ def _is_full(error: BaseException) -> bool:
     return any(s in words for s in signs) or "enforce fail at inline_container" in words
 
 
-@contextlib.contextmanager
-def saving(run: Path, step: int) -> Iterator[Path]:
-    """Stage a checkpoint; a full disk becomes one clear sentence and leaves no half folder.
-
-    Raises:
-        DiskFull: the file system refused the bytes.
-    """
-    try:
-        yield staging(run) / f"checkpoint-{step}"
-    except Exception as error:
-        clear_staging(run)
-        if not _is_full(error):
-            raise
-        last = newest_valid(run)
-        free = shutil.disk_usage(run).free / 2**20
-        raise DiskFull(
-            f"The disk is full: checkpoint-{step} could not be written to {run} ({free:.0f} MB "
-            f"free). The last good checkpoint is {last.name if last else 'none yet'}; free some "
-            "space and run again with --resume."
-        ) from error
+def explain(error: Exception, run: Path, step: int) -> Exception:
+    """The error of a failed save as a `DiskFull` of one sentence, where that is what it was."""
+    if not _is_full(error):
+        return error
+    last = newest_valid(run)
+    free = shutil.disk_usage(run).free / 2**20
+    return DiskFull(
+        f"The disk is full: checkpoint-{step} could not be written to {run} ({free:.0f} MB "
+        f"free). The last good checkpoint is {last.name if last else 'none yet'}; free some "
+        "space and run again with --resume."
+    )

@@ -34,18 +34,23 @@ def embedding_std(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
 def look(pooled: Sequence[Float[Tensor, "batch width"]], rows: int) -> dict[str, float]:
     """Figures of a batch: std, effective rank, uniformity and, with two views, alignment.
 
+    Samples whose embedding is not finite are left out; without two others there are no figures.
+
     Args:
         pooled: embeddings of the batch's views, same samples in the same order.
         rows: samples looked at.
     """
-    views = [z[:rows].float() for z in pooled]
+    finite = torch.stack([z.isfinite().all(1) for z in pooled]).all(0)
+    views = [z[finite][:rows].float() for z in pooled]
+    if len(views[0]) < 2:
+        return {}
     z, n = F.normalize(views[0], dim=1), len(views[0])
     figures = {
         "std": embedding_std(z),
         "effective_rank": effective_rank(views[0]),
         "uniformity": uniformity(z),
     }
-    if len(views) > 1 and views[1].shape == views[0].shape:
+    if len(views) > 1:
         figures["alignment"] = alignment(z, F.normalize(views[1], dim=1))
     return {k: float(v) for k, v in figures.items()} | {"rows": float(n)}
 

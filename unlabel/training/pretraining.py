@@ -1,7 +1,8 @@
 """Encoder and objective as one module: views, one encoder call, terms."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,16 +42,19 @@ class Pretraining(nn.Module):
         ValueError: the objective needs what this encoder cannot give.
     """
 
+    encoder: Any
+    teacher: Teacher | None
+
     def __init__(self, encoder: nn.Module, objective: Objective):
         super().__init__()
-        if missing := sorted(objective.needs - encoder.gives):
-            gives = ", ".join(sorted(encoder.gives))
+        self.encoder, self.objective = encoder, objective
+        if missing := sorted(objective.needs - self.encoder.gives):
+            gives = ", ".join(sorted(self.encoder.gives))
             raise ValueError(
                 f"{type(objective).__name__} needs {', '.join(missing)} of the encoder, which "
                 f"{type(encoder).__name__} cannot give; it gives {gives}."
             )
-        self.encoder, self.objective = encoder, objective
-        objective.build(encoder)
+        objective.build(self.encoder)
         momentum = objective.teacher_momentum
         self.teacher = None if momentum is None else Teacher(encoder, momentum=momentum)
         self._want = objective.needs - _FREE
@@ -66,14 +70,19 @@ class Pretraining(nn.Module):
 
     def encode(self, views: Sequence[View]) -> list[Encoding]:
         """All views that the same encoder sees, in one call of it."""
-        encodings: dict[int, Encoding] = {}
-        for who in dict.fromkeys(spec.encoder for spec in self.objective.views):
-            rows = [i for i, spec in enumerate(self.objective.views) if spec.encoder == who]
-            encoder = self.encoder if who == "online" else self.teacher
-            together = encoder(cat_views([views[i] for i in rows]), want=self._want)
-            sizes = [len(views[i].mask) for i in rows]
-            encodings.update(zip(rows, split_encoding(together, sizes), strict=True))
-        return [encodings[i] for i in range(len(views))]
+        # The online encoder comes first, so that its dropout is the same with and without teacher.
+        found = self.encode_by("online", views) | self.encode_by("teacher", views)
+        return [found[i] for i in range(len(views))]
+
+    def encode_by(self, who: str, views: Sequence[View]) -> dict[int, Encoding]:
+        """Encodings of the views that `online` or `teacher` sees, by their place."""
+        rows = [i for i, spec in enumerate(self.objective.views) if spec.encoder == who]
+        if not rows:
+            return {}
+        encoder: Any = self.encoder if who == "online" else self.teacher
+        together = encoder(cat_views([views[i] for i in rows]), want=self._want)
+        parts = split_encoding(together, [len(views[i].mask) for i in rows])
+        return dict(zip(rows, parts, strict=True))
 
     def score(self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch) -> Step:
         """The objective's terms and their weighted sum."""
@@ -87,25 +96,13 @@ class Pretraining(nn.Module):
             self.teacher.step()
 
 
-class _Leaf(NamedTuple):
-    """Encodings cut off from the encoder's graph, and where their gradients gather."""
-
-    encoding: Encoding
-    tensors: tuple[Tensor, ...]
-
-
-def _detach(encoding: Encoding, want_tokens: bool) -> _Leaf:
-    leaf = lambda x: x.detach().requires_grad_()  # noqa: E731
-    pooled = leaf(encoding.pooled)
-    tokens = leaf(encoding.tokens) if want_tokens else encoding.tokens.detach()
-    layers = tuple(leaf(x) for x in encoding.layers or ()) or None
-    # The table is a parameter: the loss's own backward reaches it.
-    cut = Encoding(pooled, tokens, encoding.mask, layers, encoding.table)
-    return _Leaf(cut, (pooled, *((tokens,) if want_tokens else ()), *(layers or ())))
-
-
 def cached_step(
-    module: Pretraining, batches: Sequence[Batch], *, seed_micro, backward, autocast
+    module: Pretraining,
+    batches: Sequence[Batch],
+    *,
+    seed_micro: Callable[[int], None],
+    backward: Callable[[Tensor], None],
+    autocast: Callable[[], AbstractContextManager],
 ) -> Step:
     """One step over micro-batches that share their negatives, at the memory of one micro-batch.
 
@@ -117,44 +114,62 @@ def cached_step(
     Args:
         module: what is trained (not its DDP wrapper: gradients stay local here).
         batches: the micro-batches.
-        seed_micro: sets the random state for a micro-batch.
+        seed_micro: sets the random state for a micro-batch; with their number, for the heads.
         backward: runs backward for a scalar (the accelerator's, so that scalers work).
         autocast: makes the context to compute in.
 
     Reference: Gao et al. 2021, arXiv 2101.06983, section 3.
     """
-    want_tokens = "tokens" in module.objective.needs
-    specs = module.objective.views
     views = [module.view(b) for b in batches]
     found = []
     for i, seen in enumerate(views):
         seed_micro(i)
         with torch.no_grad(), autocast():
-            found.append(module.encode(seen))
-    online = [spec.encoder == "online" for spec in specs]
-    leaves = [
-        [_detach(e, want_tokens) if on else _Leaf(e, ()) for e, on in zip(es, online, strict=True)]
-        for es in found
-    ]
-    del found
-    seed_micro(len(batches))  # heads with dropout draw from a stream of their own
+            found.append([_cut(module, v, e) for v, e in enumerate(module.encode(seen))])
+    seed_micro(len(batches))
     with autocast():
         step = module.score(
-            [cat_encodings([row[v].encoding for row in leaves]) for v in range(len(specs))],
-            [cat_views([row[v] for row in views]) for v in range(len(specs))],
+            [cat_encodings(parts) for parts in zip(*found, strict=True)],
+            [cat_views(parts) for parts in zip(*views, strict=True)],
             cat_batches(batches),
         )
     backward(step.loss)
     for i, seen in enumerate(views):
         seed_micro(i)
         with autocast():
-            again = module.encode(seen)
-        outs, grads = [], []
-        for encoding, leaf in zip(again, leaves[i], strict=True):
-            parts = (encoding.pooled, encoding.tokens) if want_tokens else (encoding.pooled,)
-            for out, cut in zip((*parts, *(encoding.layers or ())), leaf.tensors, strict=False):
-                if cut.grad is not None:
-                    outs.append(out)
-                    grads.append(cut.grad.to(out.dtype))
-        torch.autograd.backward(outs, grads)
+            again = module.encode_by("online", seen)
+        _push(module, again, found[i])
+        found[i] = []  # its gradients are not needed any more
     return step
+
+
+def _parts(module: Pretraining, encoding: Encoding) -> tuple[Tensor, ...]:
+    """What the objective reads of an encoding."""
+    tokens = (encoding.tokens,) if "tokens" in module.objective.needs else ()
+    return (encoding.pooled, *tokens, *(encoding.layers or ()))
+
+
+def _cut(module: Pretraining, place: int, encoding: Encoding) -> Encoding:
+    """The encoding off its graph: leaves where gradients gather, if the online encoder made it.
+
+    The table is a parameter: the loss's own backward reaches it. Tokens that no objective reads
+    keep their length but no width, so that they take no memory.
+    """
+    online = module.objective.views[place].encoder == "online"
+    off = lambda x: x.detach().requires_grad_(online)  # noqa: E731
+    reads_tokens = "tokens" in module.objective.needs
+    tokens = off(encoding.tokens) if reads_tokens else encoding.tokens[..., :0].clone()
+    layers = tuple(off(x) for x in encoding.layers or ()) or None
+    return Encoding(off(encoding.pooled), tokens, encoding.mask, layers, encoding.table)
+
+
+def _push(module: Pretraining, again: dict[int, Encoding], leaves: Sequence[Encoding]) -> None:
+    """Push the gradients that gathered at the leaves through the encodings' graph."""
+    outs, grads = [], []
+    for place, encoding in again.items():
+        ends = _parts(module, leaves[place])
+        for out, end in zip(_parts(module, encoding), ends, strict=True):
+            if end.grad is not None:
+                outs.append(out)
+                grads.append(end.grad)
+    torch.autograd.backward(outs, grads)

@@ -1,8 +1,10 @@
 """The trainer: transformers' own, with the few overrides that self-supervision needs."""
 
+import json
 import logging
-import signal
-import threading
+import math
+import pickle
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from transformers import TrainerCallback
 
 from unlabel.core import Batch, stream_of
 from unlabel.data_pipes.sampling import LengthBatches
-from unlabel.objectives.gather import world
+from unlabel.objectives.gather import average_gradients, together, world
 from unlabel.training import checkpoint, monitors
 from unlabel.training.arguments import TrainingArguments
+from unlabel.training.meter import Meter
 from unlabel.training.pretraining import Pretraining, Step, cached_step
+from unlabel.training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
@@ -58,6 +62,7 @@ class Trainer(transformers.Trainer):
 
     args: TrainingArguments
     model: Pretraining
+    train_dataset: Any
 
     def __init__(
         self,
@@ -78,17 +83,20 @@ class Trainer(transformers.Trainer):
             model=model,
             args=args,
             train_dataset=train_dataset,
-            data_collator=data_collator,
-            callbacks=[*(callbacks or []), _StopTogether(), _StepState(self)],
+            data_collator=data_collator,  # type: ignore[arg-type]
+            callbacks=[*(callbacks or []), _EveryStep(self)],
         )
-        self.run = Path(args.output_dir)
-        self.skipped = 0
+        self.run = Path(str(args.output_dir))
+        self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
         self._micro: list[Batch] = []
-        self._last: tuple[Step, Batch | list[Batch]] | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts = 0
+        self._last: tuple[Step, list[Batch]] | None = None
+        self._meter = Meter()
+        self._suspected: set[str] = set()
         self._said: set[str] = set()
+        self._stop = StopSignal()
+        self._stopping: Tensor | bool = False
+        self._saving = False
 
     # -- data ---------------------------------------------------------------------------------
 
@@ -100,6 +108,7 @@ class Trainer(transformers.Trainer):
             "pin_memory": args.dataloader_pin_memory and args.device.type == "cuda",
             "collate_fn": self.data_collator,
             "prefetch_factor": args.dataloader_prefetch_factor,
+            "persistent_workers": args.dataloader_persistent_workers,
         }
         if isinstance(self.train_dataset, IterableDataset):
             return DataLoader(self.train_dataset, batch_size=None, **workers)
@@ -120,10 +129,17 @@ class Trainer(transformers.Trainer):
             )
         return DataLoader(self.train_dataset, batch_sampler=self.batches, **workers)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        self._micro = []
         if hasattr(self, "batches"):
-            self.batches.epoch = kwargs["epoch"]
-        super()._run_epoch(*args, **kwargs)
+            self.batches.epoch = epoch
+        elif kwargs["resume_from_checkpoint"] and hasattr(self.train_dataset, "start"):
+            # The stream skips by itself, which costs no tokenising; the log still counts on.
+            done = kwargs["steps_trained_in_current_epoch"]
+            self.train_dataset.start = done
+            kwargs["steps_trained_in_current_epoch"] = 0
+            epoch = kwargs["epochs_trained"] = epoch + done / kwargs["steps_in_epoch"]
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return inputs.to(self.args.device)
@@ -153,8 +169,7 @@ class Trainer(transformers.Trainer):
             self.accelerator.backward(step.loss)
         else:
             step = self._shared_negatives(model, batches)
-        self._note(step, batches)
-        return step.loss.detach()
+        return self._note(step, batches)
 
     def _shared_negatives(self, model: nn.Module, batches: list[Batch]) -> Step:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -171,7 +186,7 @@ class Trainer(transformers.Trainer):
                 backward=lambda loss: self._scaled(loss).backward(),
                 autocast=self.compute_loss_context_manager,
             )
-        _average_gradients(model.parameters())
+        average_gradients(model.parameters())
         return step
 
     def _scaled(self, loss: Tensor) -> Tensor:
@@ -186,8 +201,10 @@ class Trainer(transformers.Trainer):
     # -- gradients that are not finite --------------------------------------------------------
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if torch.isfinite(torch.as_tensor(norm)).all():
+        norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._stopping = self._stop.agree(self.args.device)
+        # The one place of a step that waits for the device: whether to skip must be known now.
+        if math.isfinite(float(norm)):
             self._in_a_row = 0
         else:
             # Without gradients the optimizer passes every parameter over, moments included.
@@ -198,14 +215,12 @@ class Trainer(transformers.Trainer):
     def _report_skip(self) -> None:
         self.skipped += 1
         self._in_a_row += 1
-        step, batches = self._last or (None, [])
-        bad = [k for k, t in (step.terms if step else {}).items() if not t.loss.isfinite()]
-        index = torch.cat([b.index for b in batches]).tolist() if batches else []
+        terms, index = _culprits(*self._last) if self._last else ([], [])
         logger.warning(
             "Step %d skipped: its gradient is not finite (terms: %s; samples: %s). "
             "The weights are untouched; %d skipped so far.",
             self.state.global_step + 1,
-            ", ".join(bad) or "all finite, the gradient overflowed",
+            ", ".join(terms) or "all finite, the gradient overflowed",
             f"{index[:32]}{'...' if len(index) > 32 else ''}",
             self.skipped,
         )
@@ -218,44 +233,37 @@ class Trainer(transformers.Trainer):
 
     # -- logging ------------------------------------------------------------------------------
 
-    def _note(self, step: Step, batches: list[Batch]) -> None:
-        self._last = (step, batches)
-        self._counts += 1
-        for name, term in step.terms.items():
-            loss = term.loss.detach()
-            self._sums[name] = self._sums.get(name, 0.0) + loss
+    def _note(self, step: Step, batches: list[Batch]) -> Tensor:
+        """Remember the step for the log; its loss for transformers' own sum, 0 if not finite."""
+        terms = {name: t._replace(loss=t.loss.detach()) for name, t in step.terms.items()}
+        loss = step.loss.detach()
+        self._last = (Step(loss, terms, step.pooled), batches)
+        self._meter.add({"loss": loss} | {f"objective/{n}": t.loss for n, t in terms.items()})
+        return loss.where(loss.isfinite(), 0.0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each term, its chance level and the monitors to a training log line."""
         if "loss" in logs and self._last is not None:
-            step = self._last[0]
-            terms = self._mean_terms(step)
-            for name, (loss, chance) in terms.items():
-                logs[f"objective/{name}"] = loss
-                if chance is not None:
-                    logs[f"chance/{name}"] = chance
+            step, means = self._last[0], self._meter.means()
+            logs.update(means)
+            for name, term in step.terms.items():
+                if term.chance is not None:
+                    logs[f"chance/{name}"] = term.chance
             logs["skipped"] = self.skipped
-            if self.args.monitor_rows:
-                figures = monitors.look(step.pooled, self.args.monitor_rows)
-                logs.update({f"monitor/{k}": v for k, v in figures.items() if k != "rows"})
-                self._warn(monitors.alarms(figures, terms, step.pooled[0].shape[1]))
+            if self.args.monitor_rows and self.is_world_process_zero():
+                self._monitor(step, logs)
         super().log(logs, start_time)
 
-    def _mean_terms(self, step: Step) -> dict[str, tuple[float, float | None]]:
-        names = list(self._sums)
-        values = torch.stack([self._sums[n] for n in names]).float() / max(self._counts, 1)
-        if world()[1] > 1:
-            dist.all_reduce(values)
-            values /= world()[1]
-        self._sums, self._counts = {}, 0
-        return {n: (v, step.terms[n].chance) for n, v in zip(names, values.tolist(), strict=True)}
-
-    def _warn(self, sentences: list[str]) -> None:
-        if not self.is_world_process_zero():
-            return
-        for sentence in sentences:
-            kind = sentence.split(":")[0].split("(")[0]
-            if kind not in self._said:
+    def _monitor(self, step: Step, logs: dict[str, float]) -> None:
+        figures = monitors.look(step.pooled, self.args.monitor_rows)
+        logs.update({f"monitor/{k}": v for k, v in figures.items() if k != "rows"})
+        terms = {n: (logs[f"objective/{n}"], t.chance) for n, t in step.terms.items()}
+        before, self._suspected = self._suspected, set()
+        for sentence in monitors.alarms(figures, terms, step.pooled[0].shape[1]):
+            kind = re.sub(r"[\d.]+(e[+-]\d+)?", "", sentence)  # the same but for its figures
+            self._suspected.add(kind)
+            # One line may be a start (MoCo's queue is random then); two in a row are a finding.
+            if kind in before and kind not in self._said:
                 logger.warning("Step %d. %s", self.state.global_step, sentence)
                 self._said.add(kind)
 
@@ -265,28 +273,32 @@ class Trainer(transformers.Trainer):
         # transformers asks here where a checkpoint goes: into the staging folder.
         return str(checkpoint.staging(self.run)) if self._saving else super()._get_output_dir(trial)
 
-    _saving = False
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        step, lead = self.state.global_step, self.args.should_save
-        if lead:
-            checkpoint.clear_staging(self.run)
-        self.accelerator.wait_for_everyone()
-        with checkpoint.saving(self.run, step) as staged:
-            self._saving = True
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._saving = False
-            self.accelerator.wait_for_everyone()
-            if lead:
-                checkpoint.commit(staged, self.run / staged.name)
+        lead = self.args.should_save
+        self._together(lambda: checkpoint.clear_staging(self.run) if lead else None)
+        self._saving = True
+        try:
+            self._together(lambda: super(Trainer, self)._save_checkpoint(model, trial))
+        finally:
+            self._saving = False
+        self._together(lambda: self._put_in_place() if lead else None)
+
+    def _together(self, part: Callable[[], None]) -> None:
+        """A part of a save, on every rank; whatever goes wrong leaves no half checkpoint."""
+        try:
+            together(part, self.args.device)
+        except Exception as error:
+            if self.args.should_save:
                 checkpoint.clear_staging(self.run)
-                checkpoint.rotate(self.run, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
+            raise checkpoint.explain(error, self.run, self.state.global_step) from error
+
+    def _put_in_place(self) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        checkpoint.commit(checkpoint.staging(self.run) / name, self.run / name)
+        checkpoint.rotate(self.run, self.args.save_total_limit, self.run / name)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             state = state_dict or self.accelerator.unwrap_model(self.model).state_dict()
@@ -294,40 +306,83 @@ class Trainer(transformers.Trainer):
             state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
             safetensors.torch.save_file(state, str(folder / WEIGHTS), metadata={"format": "pt"})
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        state = safetensors.torch.load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        (model or self.model).load_state_dict(state, strict=True)
-
     def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing to save: all randomness is derived from the step and the samples."""
+        """Each rank's counters; no random state, for all of it is derived from step and sample."""
+        counters = {"skipped": self.skipped, "in_a_row": self._in_a_row}
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _counters(world()[0])).write_text(
+            json.dumps({**counters, "meter": self._meter.state_dict()})
+        )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load, see `_save_rng_state`."""
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        try:
+            state = safetensors.torch.load_file(folder / WEIGHTS)
+            (model or self.model).load_state_dict(state, strict=True)
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            raise ValueError(
+                f"{folder / WEIGHTS} does not fit this encoder and objective; resume with those "
+                f"that the run began with, or begin a new run. {str(error)[:300]}"
+            ) from error
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"The optimizer or scheduler in {checkpoint} holds more than numbers and was not "
+                "opened; use a checkpoint that you trust."
+            ) from error
+        if checkpoint is None:
+            return
+        own, first = (Path(checkpoint) / _counters(r) for r in (world()[0], 0))
+        # A rank that was not there before begins with rank 0's counts and no sums.
+        kept = json.loads((own if own.is_file() else first).read_text())
+        self.skipped, self._in_a_row = kept["skipped"], kept["in_a_row"]
+        self._meter.load_state_dict(kept["meter"] if own.is_file() else {})
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train; with `resume_from_checkpoint=True` from the newest whole checkpoint, if any."""
-        if resume_from_checkpoint is True:
-            found = checkpoint.newest_valid(self.run)
-            resume_from_checkpoint = None if found is None else str(found)
-            if found is None:
-                logger.warning("No whole checkpoint in %s: starting from the beginning.", self.run)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        """Train; with `resume_from_checkpoint=True` from the newest whole checkpoint, if any.
+
+        Raises:
+            ValueError: the checkpoint named is damaged, or belongs to something else.
+            Diverged: `max_skipped` steps in a row were skipped.
+            DiskFull: there is no room for a checkpoint; the last good one is intact.
+        """
+        chosen = self._resume_point(resume_from_checkpoint or None)
+        with self._stop:
+            return super().train(resume_from_checkpoint=chosen, **kwargs)
+
+    def _resume_point(self, asked: str | bool | None) -> str | None:
+        """The checkpoint to resume from, found by rank 0 and told to the others."""
+        found: list[Any] = [None]
+        if world()[0] == 0 and asked:
+            found = [checkpoint.choose(self.run, asked)]
+        if world()[1] > 1:
+            dist.broadcast_object_list(found, device=self.args.device)
+        if isinstance(found[0], ValueError):
+            raise found[0]
+        return found[0]
 
 
-def _average_gradients(parameters: Any) -> None:
-    """Mean of the gradients over ranks, in the parameters' order."""
-    _, size = world()
-    if size == 1:
-        return
-    for p in parameters:
-        if p.requires_grad:
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            dist.all_reduce(p.grad)
-            p.grad /= size
+def _counters(rank: int) -> str:
+    return f"counters-{rank}.json"
 
 
-class _StepState(TrainerCallback):
-    """Moves memories and teachers after each optimizer step that was made."""
+def _culprits(step: Step, batches: Sequence[Batch]) -> tuple[list[str], list[int]]:
+    """Terms that are not finite, and samples whose embedding is not (all, if every one is)."""
+    terms = [name for name, t in step.terms.items() if not t.loss.isfinite()]
+    index = torch.cat([b.index for b in batches])
+    bad = ~torch.stack([z.isfinite().all(1) for z in step.pooled]).all(0)
+    return terms, (index[bad] if bad.any() else index).tolist()
+
+
+class _EveryStep(TrainerCallback):
+    """Moves memories and teachers after each optimizer step that was made; stops when asked."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -337,40 +392,11 @@ class _StepState(TrainerCallback):
         if self.trainer._in_a_row == 0 and not self.trainer.accelerator.optimizer_step_was_skipped:
             self.trainer.accelerator.unwrap_model(self.trainer.model).step()
 
-
-class _StopTogether(TrainerCallback):
-    """A stop signal to any rank saves and ends the run on all ranks at the same step."""
-
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self):
-        self.asked = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Listen, where Python lets us (the main thread)."""
-        if threading.current_thread() is threading.main_thread():
-            for s in self.signals:
-                self._before[s] = signal.signal(s, self._ask)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C means now
-        self.asked = True
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Agree on whether to stop."""
-        asked = torch.tensor(float(self.asked), device=args.device)
-        if world()[1] > 1:
-            dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        if asked.item():
+        """All ranks have agreed on whether to stop, see `_get_grad_norm`."""
+        if self.trainer._stopping:
             logger.warning("Asked to stop at step %d: saving, then ending.", state.global_step)
             control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give the signals back."""
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
 
 
 __all__ = ["WEIGHTS", "Diverged", "Trainer"]

@@ -1,0 +1,206 @@
+"""A run small enough to be killed often, and processes to run it in.
+
+Children come from a fork server that has imported everything once, so one starts in well under a
+second and shares nothing with the tests' own process.
+"""
+
+import os
+import random
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PrinterCallback, TrainerCallback
+
+from unlabel.data_pipes.sampling import StreamBatches
+from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
+from unlabel.modalities.text import TextEncoder
+from unlabel.objectives import MLM, Cutoff, MoCo, Objective, Pairs, SimCSE, Sum
+from unlabel.training.arguments import TrainingArguments
+from unlabel.training.pretraining import Pretraining
+from unlabel.training.trainer import Trainer
+
+METHODS: dict[str, Callable[[], Objective]] = {
+    "simcse": lambda: SimCSE(),
+    "simcse_learned": lambda: SimCSE(learn_temperature=True),
+    "cutoff": lambda: Cutoff(cut="token", ratio=0.3),
+    "mlm": lambda: MLM(rate=0.3),
+    "moco": lambda: MoCo(queue=24, width=16),
+    "pairs": lambda: Pairs(negative=True),
+    "sum": lambda: Sum(
+        {"simcse": SimCSE(learn_temperature=True), "mlm": MLM(rate=0.3), "cut": Cutoff(ratio=0.3)},
+        {"mlm": 0.1},
+    ),
+    # Everything that has state: queue, teacher, learned temperature, random views, heads.
+    "all_state": lambda: Sum(
+        {
+            "moco": MoCo(queue=20, width=8, momentum=0.9),
+            "simcse": SimCSE(learn_temperature=True),
+            "cut": Cutoff(cut="span", ratio=0.3),
+        }
+    ),
+}
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Sentences of 3 to 14 words."""
+    draw = random.Random(seed)
+    words = "the cat sat on a mat while rain fell over old towns and rivers ran to sea".split()
+    return [" ".join(draw.choices(words, k=draw.randint(3, 14))) for _ in range(count)]
+
+
+def make_encoder(dropout: float = 0.1, **config: Any) -> TextEncoder:
+    """A BERT of 16 numbers a token."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(sentences(50), vocab_size=80, model_max_length=32)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 40,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+    }
+    return TextEncoder.from_config({**sizes, **config}, tokenizer, max_length=32)
+
+
+def make_trainer(
+    folder: Path | str,
+    method: str | Objective = "simcse",
+    *,
+    dropout: float = 0.1,
+    rows: int = 40,
+    callbacks: list[TrainerCallback] | None = None,
+    stream: bool = False,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Trainer:
+    """A trainer of 12 steps of 4 samples unless `options` say otherwise."""
+    defaults = {"per_device_train_batch_size": 4, "max_steps": 12, "save_steps": 4}
+    defaults |= {"logging_steps": 1, "learning_rate": 1e-3, "length_window": 4}
+    defaults |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    if os.environ.get("WORLD_SIZE"):
+        defaults["ddp_backend"] = "gloo"
+    args = TrainingArguments(output_dir=str(folder), **(defaults | options))
+    encoder, texts = make_encoder(dropout), sentences(rows)
+    objective = METHODS[method]() if isinstance(method, str) else method
+    module = Pretraining(encoder, objective).to(dtype)
+    partners = {"positive": texts[1:] + texts[:1], "negative": texts[2:] + texts[:2]}
+    if stream:
+        size = args.per_device_train_batch_size
+        store: Any = StreamBatches(
+            texts, encoder.tokenize, size, seed=args.seed, window=3, passes=None,
+            rank=args.process_index, world_size=args.world_size,
+        )  # fmt: skip
+    else:
+        store = TokenStore(
+            texts, encoder.tokenizer, max_length=32, partners=partners, progress=False
+        )
+    trainer = Trainer(module, args, store, encoder.collator(seed=args.seed), callbacks)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def outcome(trainer: Trainer) -> dict[str, Any]:
+    """All that a run leaves behind, but for its timings."""
+    return {
+        "weights": {k: v.clone() for k, v in trainer.model.state_dict().items()},
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.lr_scheduler.state_dict(),
+        "log": [line for line in trainer.state.log_history if "loss" in line],
+        "step": trainer.state.global_step,
+        "skipped": trainer.skipped,
+    }
+
+
+def differences(one: Any, other: Any, at: str = "") -> list[str]:
+    """The places where two nests of dicts, lists, tensors and numbers are not bitwise equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        if one.keys() != other.keys():
+            return [f"{at}: {sorted(map(str, one.keys() ^ other.keys()))}"]
+        return [d for k in one for d in differences(one[k], other[k], f"{at}/{k}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [f"{at}: {len(one)} against {len(other)} entries"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, f"{at}/{i}")]
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [f"{at}: tensors differ"]
+    return [] if one == other else [f"{at}: {one} against {other}"]
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _child(work: Callable, rank: int, ranks: int, port: int, out: str, options: dict) -> None:
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    if ranks > 1:
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+        os.environ |= {k: str(v) for k, v in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    try:
+        torch.save(work(**options), out)
+    except BaseException as error:
+        Path(f"{out}.error").write_text(f"{error!r}\n{traceback.format_exc()}")
+        raise SystemExit(3) from error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+class Ended:
+    """How the ranks of a launch ended: exit codes, what they gave back, what they raised."""
+
+    def __init__(self, codes: list[int | None], outs: list[Path]):
+        self.codes = codes
+        self.results = [torch.load(o, weights_only=False) if o.exists() else None for o in outs]
+        errors = [Path(f"{o}.error") for o in outs]
+        self.errors = [e.read_text() if e.exists() else "" for e in errors]
+
+    @property
+    def result(self) -> Any:
+        """What rank 0 gave back, when all ended well."""
+        assert set(self.codes) == {0}, f"exit codes {self.codes}\n" + "\n".join(self.errors)
+        return self.results[0]
+
+
+def launch(
+    place: Path, work: Callable, ranks: int = 1, /, *, timeout: float = 120, **options: Any
+) -> Ended:
+    """Run `work(**options)` in processes of its own: the ranks of a gloo group, if there are many.
+
+    Args:
+        place: folder for the results.
+        work: a function of a module, returning something that torch can save.
+        ranks: processes.
+        timeout: seconds until the processes are killed, which shows as exit code -9.
+        options: of `work`.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["unlabel.training.trainer", "sklearn", "accelerate"])
+    place.mkdir(parents=True, exist_ok=True)
+    port, outs = _free_port(), [place / f"result-{r}.pt" for r in range(ranks)]
+    for out in outs:
+        out.unlink(missing_ok=True)
+        Path(f"{out}.error").unlink(missing_ok=True)
+    processes = [
+        context.Process(target=_child, args=(work, r, ranks, port, str(outs[r]), options))
+        for r in range(ranks)
+    ]
+    for p in processes:
+        p.start()
+    for p in processes:
+        p.join(timeout)
+        if p.is_alive():
+            p.kill()
+            p.join()
+    return Ended([p.exitcode for p in processes], outs)
