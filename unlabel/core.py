@@ -170,12 +170,11 @@ def cat_views(views: Sequence[View]) -> View:
     def join(fields: list[Tensor | None], fill: int, by_length: bool = True) -> Tensor | None:
         if all(f is None for f in fields):
             return None
-        fields = [f if f is None or not by_length else lengthen(f, length) for f in fields]
-        like = next(f for f in fields if f is not None)
-        rows = [v.mask.shape[0] for v in views]
-        whole: list[Tensor] = [
-            like.new_full((n, *like.shape[1:]), fill) if f is None else f
-            for n, f in zip(rows, fields, strict=True)
+        even = [f if f is None or not by_length else lengthen(f, length) for f in fields]
+        like = next(f for f in even if f is not None)
+        whole = [
+            like.new_full((len(v.mask), *like.shape[1:]), fill) if f is None else f
+            for v, f in zip(views, even, strict=True)
         ]
         return torch.cat(whole)
 

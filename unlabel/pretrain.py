@@ -118,19 +118,20 @@ def train(
         ValueError: what came cannot be trained on; the message says why and what would work.
     """
     args = training or TrainingArguments(output_dir="runs/text")
+    out = Path(str(args.output_dir))
     encoder_options, reading = encoder or TextOptions(), reading or DataOptions()
     method = named_objective(objective) if isinstance(objective, str) else objective
     if seeds == 1:
         _train_one(method, data, modality, encoder_options, reading, args, resume)
-        return Path(args.output_dir)
+        return out
     for seed in range(args.seed, args.seed + seeds):
-        folder = str(Path(args.output_dir) / f"seed-{seed}")
+        folder = str(out / f"seed-{seed}")
         if resume and _is_finished(Path(folder)):
             continue
         own = copy.deepcopy(args)
         own.seed, own.output_dir = seed, folder
         _train_one(copy.deepcopy(method), data, modality, encoder_options, reading, own, resume)
-    return Path(args.output_dir)
+    return out
 
 
 def _train_one(
@@ -142,7 +143,7 @@ def _train_one(
     args: TrainingArguments,
     resume: bool,
 ) -> None:
-    run = Path(args.output_dir)
+    run = Path(str(args.output_dir))
     _refuse_overwrite(run, resume)
     _refuse_no_steps(reading, args)
     resume = resume and (run / "run.json").is_file()  # else it stopped before it began
@@ -374,7 +375,7 @@ class FirstBatch(TrainerCallback):
             elif view.is_target is not None and view.is_target[row, i]:
                 state = "masked"
             entry = {"token": tokenizer.convert_ids_to_tokens(int(ids[i])), "state": state}
-            if state == "masked":
+            if state == "masked" and view.target is not None:
                 entry["target"] = tokenizer.convert_ids_to_tokens(int(view.target[row, i]))
             out.append(entry)
         return out

@@ -48,18 +48,18 @@ def rows_of(
     report.ignored.extend(source.ignored)
     for path in source.paths:
         started = report.lines
+        report.files.append(str(path))  # before the rows: a limit may end the reading among them
         try:
             yield from ((str(path), row) for row in read_rows(path, columns, encoding))
             if report.lines == started:
                 raise BrokenFile("it holds no rows")
-            report.files.append(str(path))
         except BrokenFile as e:
             if len(source.paths) == 1:
                 raise ValueError(f"{path}: {e}.") from e
             if read := report.lines - started:
-                report.files.append(str(path))
                 report.broken[str(path)] = f"given up after line {read}: {e}"
             else:
+                report.files.remove(str(path))
                 report.broken[str(path)] = str(e)
 
 

@@ -105,12 +105,13 @@ class TextEncoder(nn.Module):
         limit = getattr(model.config, "max_position_embeddings", max_length)
         self.max_length = min(max_length, limit)
         self.width: int = model.config.hidden_size
-        self.table_size: tuple[int, int] = tuple(model.get_input_embeddings().weight.shape)
+        table = _table(model)
+        self.table_size: tuple[int, int] = (table.shape[0], table.shape[1])
         self.vocabulary = Vocabulary.of(tokenizer)
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        if len(tokenizer) > len(table):
             raise ValueError(
-                f"The tokenizer knows {len(tokenizer)} tokens but the model only "
-                f"{model.get_input_embeddings().num_embeddings}; use the tokenizer saved with it."
+                f"The tokenizer knows {len(tokenizer)} tokens but the model only {len(table)}; "
+                "use the tokenizer saved with it."
             )
         self._cut: View | None = None
         embeddings = getattr(model, "embeddings", None)
@@ -208,7 +209,8 @@ class TextEncoder(nn.Module):
 
     def collator(self, *, seed: int = 0, multiple_of: int = 1) -> TextCollator:
         """The collator that fits this encoder's tokenizer."""
-        return TextCollator(self.tokenizer.pad_token_id or 0, seed=seed, multiple_of=multiple_of)
+        pad_id: Any = self.tokenizer.pad_token_id
+        return TextCollator(pad_id or 0, seed=seed, multiple_of=multiple_of)
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
         """Make a view of the batch (or of one of its partners) on its device.
@@ -260,7 +262,7 @@ class TextEncoder(nn.Module):
             tokens=tokens,
             mask=view.mask,
             layers=out.hidden_states if "layers" in want else None,
-            table=self.model.get_input_embeddings().weight if "table" in want else None,
+            table=_table(self.model) if "table" in want else None,
         )
 
     def _cut_embeddings(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
@@ -346,6 +348,13 @@ def set_dropout(config: Any, probability: float | None) -> None:
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, probability)
+
+
+def _table(model: PreTrainedModel) -> Tensor:
+    """The token vectors, `(vocabulary, width)`."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def _bare(make: Any) -> PreTrainedModel:

@@ -36,11 +36,12 @@ class Vocabulary:
         """Read it off a tokenizer (WordPiece, byte-level BPE or SentencePiece)."""
         tokens = [str(t) for t in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
         wordpiece = any(t.startswith("##") for t in tokens)
+        mask_id: Any = tokenizer.mask_token_id
         starts = [not t.startswith("##") if wordpiece else t[:1] in "Ġ▁" for t in tokens]
         return cls(
             len(tokenizer),
             tuple(sorted(set(tokenizer.all_special_ids))),
-            tokenizer.mask_token_id,
+            mask_id,
             torch.tensor(starts),
         )
 

@@ -39,6 +39,7 @@ class MLM(Objective):
     ) -> dict[str, Term]:
         """One term, `token`."""
         (encoding,), (seen,) = encodings, views
+        assert seen.target is not None  # the view makes both
         logits = self.predictor(encoding.tokens[seen.is_target], encoding.table)
         losses = classify(logits, seen.target[seen.is_target], reduction="none")
         return {"token": Term(global_mean(losses), chance=math.log(logits.shape[-1]))}

@@ -87,7 +87,7 @@ class Sum(Objective):
         if any(w < 0 for w in weights.values()) or not objectives:
             raise ValueError("A sum needs at least one objective, and weights of at least 0.")
         active = {n: o for n, o in objectives.items() if weights.get(n, 1.0) != 0}
-        self.parts = nn.ModuleDict(active)
+        self.parts: Mapping[str, Objective] = nn.ModuleDict(active)  # type: ignore[assignment]
         self.weights = {n: float(weights.get(n, 1.0)) for n in active}
         self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
         self.needs = frozenset().union(*(o.needs for o in active.values()))
