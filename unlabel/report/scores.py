@@ -113,15 +113,15 @@ def verdict(before: Cell, after: Cell, gain: Cell) -> str:
 
 
 def _columns(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Untrained, trained and gain first, where they are; then baselines and their lead on it."""
+    """Untrained, trained and gain first, where they are; then what stands beside them."""
     encoders = {e["name"]: e for e in result["encoders"]}
     gains = {e["name"].replace(" - ", " − "): e for e in result["differences"]}
     own = [name for name in ("untrained", "trained") if name in encoders]
     yield from ((name, encoders.pop(name)) for name in own)
-    if GAIN in gains:
-        yield "gain", gains.pop(GAIN)
-    yield from encoders.items()
-    yield from gains.items()
+    if GAIN in gains:  # the lead of the baselines on the untrained encoder says little then
+        yield "gain", gains[GAIN]
+        gains = {}
+    yield from (encoders | gains).items()
 
 
 def _rows(result: Result, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
