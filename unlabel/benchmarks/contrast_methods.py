@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,11 +41,19 @@ class _BarePackages(importlib.abc.MetaPathFinder):
         return bare
 
 
+class _Unused(ModuleType):
+    """Stands in for a module that is imported but never called: every name is an empty class."""
+
+    def __getattr__(self, name: str) -> type:
+        return type(name, (), {})
+
+
 def bare_import(name: str) -> Any:
     """Imports one module of a package without running the packages' own `__init__`.
 
-    lightly and open_clip import torchvision there, which their loss files do not need and which
-    has no build beside every torch. The file itself runs as its authors wrote it.
+    lightly and open_clip import torchvision there and in helpers, which their losses never call
+    and which has no build beside every torch: where it does not import, an empty module stands in
+    for it. The loss's own file runs as its authors wrote it.
 
     Raises:
         Missing: the package is not installed.
@@ -52,6 +61,11 @@ def bare_import(name: str) -> Any:
     root = name.split(".")[0]
     if importlib.util.find_spec(root) is None:
         raise Missing(f"{root} is not installed")
+    try:
+        importlib.import_module("torchvision.ops")
+    except (ImportError, RuntimeError):
+        for unused in ("torchvision", "torchvision.ops"):
+            sys.modules[unused] = _Unused(unused)
     sys.meta_path.insert(0, _BarePackages(root))
     return importlib.import_module(name)
 

@@ -159,16 +159,21 @@ class _ExpSums(Function):
         d_rows = torch.zeros_like(rows)
         # A triangle has one gradient: both roles of a vector add into it.
         d_cols = d_rows if plan.triangle else torch.zeros_like(cols)
+        # With rows' sums alone, g scales whole rows of W: scale the vectors, not the block.
+        alone = not (plan.triangle or ctx.both)
+        left = rows * g[:, None] if alone else rows
         room, other_room = (rows.new_empty(math.prod(plan.tile)) for _ in range(2))
         for place, (r, c, mirrored) in enumerate(plan.tiles(len(rows), len(cols))):
             e = kept[place] if place < len(kept) else plan.exp(rows, cols, r, c, room)
-            weight = other_room[: e.numel()].view_as(e)
+            weight = e if alone else other_room[: e.numel()].view_as(e)
             if mirrored or ctx.both:
                 torch.add(g[r, None], (g if mirrored else h)[None, c], out=weight).mul_(e)
-            else:
+            elif not alone:
                 torch.mul(e, g[r, None], out=weight)
             d_rows[r].addmm_(weight, cols[c])
-            d_cols[c].addmm_(weight.T, rows[r])
+            d_cols[c].addmm_(weight.T, left[r])
+        if alone:
+            d_rows.mul_(g[:, None])
         return d_rows, None if plan.triangle else d_cols, None, None
 
 
