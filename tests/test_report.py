@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
+from unlabel.cli import main
 from unlabel.objectives import MLM, Cutoff, SimCSE, Sum
 from unlabel.pictures import save_pictures
 from unlabel.pretrain import DataOptions, TextOptions, train
@@ -234,7 +235,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     page = Page(report(str(tmp_path)))
     for said in (
         f"unlabel bench sts {tmp_path}",
-        f'pictures("{tmp_path}", "sentences.txt")',
+        f"unlabel pictures {tmp_path} --data sentences.txt",
         f"No training step was logged in {tmp_path}/log.jsonl",
         f"{tmp_path}/first_batch.json",
         "--training.monitor_rows 0",
@@ -246,11 +247,9 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
 
 def test_command_of_a_missing_picture_makes_it(run, sentences):
     (run / "sentences.txt").write_text("\n".join(sentences))
-    command = next(c for c in re.findall(r"<code>(.*?)</code>", report(str(run)).read_text())
-                   if c.startswith("python"))  # fmt: skip
-    code = re.search(r"'(.*)'", command.replace("&#39;", "'").replace("&#34;", '"'))
-    assert code is not None
-    exec(code.group(1).replace("sentences.txt", str(run / "sentences.txt")))
+    commands = re.findall(r"<code>(unlabel pictures .*?)</code>", report(str(run)).read_text())
+    words = commands[0].replace("sentences.txt", str(run / "sentences.txt")).split()
+    main(words[1:])
     assert "16 sentences by t-SNE" in Page(report(str(run))).text
 
 

@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.embedding import embed
     from unlabel.export import export
+    from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
 
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         "embed": embed,
         "export": export,
+        "pictures": pictures,
         "report": report,
         "list": list_methods,
     }

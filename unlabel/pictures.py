@@ -16,6 +16,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import normalize
 
+from unlabel.benchmarks.runs import seed_runs
+from unlabel.data_pipes.docstrings import docstring_pairs
 from unlabel.data_pipes.text import read_text
 from unlabel.embedding import load_embedder
 
@@ -68,18 +70,25 @@ def save_pictures(run: Path, sentences: list[str], seed: int = 0) -> None:
     _write(run / "results" / "map.json", {**about, **drawn})
 
 
-def pictures(run: str, data: str, *, column: str | None = None, seed: int = 0) -> Path:
+def pictures(
+    run: str, data: str = "docstrings", *, column: str | None = None, seed: int = 0
+) -> Path:
     """Save nearest neighbours and a map of a run's embeddings, before and after training.
 
     Args:
-        run: a run's output folder.
-        data: sentences to embed: a file, folder, glob or `hf:name`; best some not trained on.
+        run: a run's output folder; of several seeds the first is pictured.
+        data: sentences to embed: a file, folder, glob or `hf:name`, best some not trained on; or
+            `docstrings`, the summaries held out of the embedded corpus.
         column: the column of a table that holds the text.
         seed: of the sample, the queries, the map and the clusters.
     """
-    save_pictures(Path(run), list(read_text(data, column=column).texts), seed)
-    logger.info("Saved neighbours and map in %s.", Path(run) / "results")
-    return Path(run) / "results"
+    runs = seed_runs(Path(run))
+    if not runs:
+        raise ValueError(f"{run} holds no trained run (no model/ folder); train one first.")
+    texts = docstring_pairs()[0] if data == "docstrings" else read_text(data, column=column).texts
+    save_pictures(runs[0], texts, seed)
+    logger.info("Saved neighbours and map in %s.", runs[0] / "results")
+    return runs[0] / "results"
 
 
 def _sample(sentences: Sequence[str], seed: int) -> list[str]:

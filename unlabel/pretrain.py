@@ -358,7 +358,14 @@ class FirstBatch(TrainerCallback):
         shown = []
         for spec, view in zip(specs, self.module.view(batch), strict=True):
             rows = [self._tokens(view, i) for i in range(min(self.rows, len(batch)))]
-            shown.append({"view": spec.name, "encoder": spec.encoder, "sentences": rows})
+            shown.append(
+                {
+                    "view": spec.name,
+                    "args": dict(spec.args),
+                    "encoder": spec.encoder,
+                    "sentences": rows,
+                }
+            )
         _write(self.path, {"index": batch.index[: self.rows].tolist(), "views": shown})
 
     def _tokens(self, view: View, row: int) -> list[dict[str, str]]:
@@ -408,7 +415,9 @@ def _refuse_no_steps(reading: DataOptions, args: TrainingArguments) -> None:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if isinstance(v, int | float | str | bool | None)}
+    # Tokens for hubs and trackers are nobody's business but the user's.
+    kept = {k: v for k, v in values.items() if not (k.endswith("_token") or k.startswith("_"))}
+    return {k: v for k, v in kept.items() if isinstance(v, int | float | str | bool | None)}
 
 
 def _write(path: Path, content: Any) -> None:
