@@ -46,6 +46,7 @@ def text_step(
     batch: int = 64,
     max_length: int = 128,
     pooling: Literal["cls", "mean"] = "mean",
+    length_window: int = 50,
     lr: float = 3e-5,
     rounds: int = 3,
     threads: int = 1,
@@ -63,6 +64,8 @@ def text_step(
         batch: sentences a step.
         max_length: longest sentence in tokens.
         pooling: how tokens become a sentence, for both.
+        length_window: of `unlabel train`, its default: batches that are sorted by length together;
+            1 shuffles as the peer does, and leaves what is gained otherwise.
         lr: learning rate at the start.
         rounds: trainings of each side.
         threads: of torch.
@@ -80,7 +83,8 @@ def text_step(
         corpus = Path(name) / "sentences.txt"
         texts = _corpus(data, sentences, corpus)
         costs = _tokenise(model, texts, max_length)
-        work = Work(model, batch, max_length, pooling, lr, threads, sentences, *costs)
+        given = (model, batch, max_length, pooling, length_window, lr, threads)
+        work = Work(*given, sentences, *costs)
         before = _untrained_stsb_dev(work, sts) if quality else None
         done = []
         for number in range(seed, seed + rounds):

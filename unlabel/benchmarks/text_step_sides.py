@@ -24,6 +24,7 @@ class Work:
         batch: sentences a step.
         max_length: longest sentence in tokens, special ones included.
         pooling: `cls` or `mean`.
+        length_window: batches that ours sorts by length together.
         lr: learning rate of the first step; it falls to 0 in a straight line.
         threads: of torch, in each process.
         sentences: how many; each is seen once, as two views.
@@ -36,6 +37,7 @@ class Work:
     batch: int
     max_length: int
     pooling: str
+    length_window: int
     lr: float
     threads: int
     sentences: int
@@ -116,13 +118,13 @@ def train_ours(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
             "pooling": work.pooling,
             "max_length": work.max_length,
         },
-        "training": _arguments(work, folder, seed),
+        "training": {**_arguments(work, folder, seed), "length_window": work.length_window},
     }
     file = folder.with_suffix(".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(recipe))  # JSON is YAML
     command = [sys.executable, "-m", "unlabel.cli", "train", str(file)]
-    line, cpu = _timed(command, folder, work)
+    line, cpu = timed(command, folder, work)
     padding = json.loads((folder / "run.json").read_text())["result"]["padding"]["by_length"]
     return _run(work, line, cpu, padding, tokenised=False)
 
@@ -146,7 +148,7 @@ def train_peer(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
     file = folder / "job.json"
     file.write_text(json.dumps(job))
     command = [sys.executable, "-m", "unlabel.benchmarks.text_step_peer", str(file)]
-    line, cpu = _timed(command, folder, work)
+    line, cpu = timed(command, folder, work)
     seen = json.loads((folder / "tokens.json").read_text())
     if seen["real"] != 2 * work.tokens:
         raise RuntimeError(
@@ -177,8 +179,21 @@ def _run(work: Work, line: dict[str, Any], cpu: float, padding: float, *, tokeni
 # -- a training process, watched ----------------------------------------------------------------
 
 
-def _timed(command: list[str], folder: Path, work: Work) -> tuple[dict[str, Any], float]:
-    """Run a training; the last line of its log, and the CPU seconds from the first to the last."""
+def timed(command: list[str], folder: Path, work: Work) -> tuple[dict[str, Any], float]:
+    """Run a training and take its time.
+
+    Args:
+        command: makes `log.jsonl` when its loop begins, and ends it with a line that has a
+            `train_runtime` and the number of the `step`.
+        folder: where it does; what it prints goes beside it.
+        work: gives the threads, and the steps that are expected.
+
+    Returns:
+        The last line of the log, and the process's CPU seconds between the two moments.
+
+    Raises:
+        RuntimeError: it failed (with what it printed), was too short, or made other steps.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(work.threads))
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     said = folder.with_suffix(".out")
