@@ -332,6 +332,15 @@ def test_two_runs_are_equal_bit_by_bit() -> None:
     assert torch.equal(*runs)
 
 
+def test_compiled_loss_and_gradient_are_the_same() -> None:
+    z0, z1 = some(N, D).requires_grad_(), some(N, D, seed=1)
+    compiled = torch.compile(nt_xent, backend="aot_eager")
+    a, b = (f(z0, z1) for f in (compiled, nt_xent))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    slopes = [torch.autograd.grad(x, z0)[0] for x in (a, b)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_input_and_autocast_give_the_float32_loss(dtype: torch.dtype) -> None:
     z0, z1 = some(N, D).to(dtype).requires_grad_(), some(N, D, seed=1).to(dtype)
@@ -439,6 +448,7 @@ pairs = torch.arange(4).roll(2)
         ((some(2, D), some(2, D)), {"temperature": 0.0}, "temperature is 0.0"),
         ((some(2, D), some(2, D)), {"temperature": math.nan}, "temperature is nan"),
         ((some(2, D), some(2, D)), {"temperature": torch.ones(2)}, "a tensor of one"),
+        ((some(2, D), some(2, D)), {"temperature": torch.tensor(-1.0)}, "temperature is -1.0"),
         ((some(2, D), some(2, D)), {"tau_plus": 1.0}, "below 1"),
         ((some(2, D), some(2, D)), {"tau_plus": 0.1, "normalize": False}, "normalize=True"),
         ((some(2, D), some(2, D)), {"beta": -1.0}, "beta is -1.0"),

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives
 from unlabel.objectives.pairing import check_options, check_vectors, ids, is_swap, places
-from unlabel.objectives.unit import row_dot, unit, wide
+from unlabel.objectives.unit import opaque, row_dot, unit, wide
 
 
+@opaque  # products of matrices and checks of data: torch.compile has nothing to gain here
 def contrast(
     query: Float[Tensor, "queries width"],
     keys: Float[Tensor, "keys width"] | None = None,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from unlabel.objectives.unit import wide
+from unlabel.objectives.unit import opaque, wide
 
 # exp(LARGEST) times any number of columns stays far inside float32, and so does the gradient:
 # the loss's slope with respect to a row's sum is never below exp(-LARGEST) / rows.
@@ -210,7 +210,7 @@ def _largest_logit(rows: Tensor, cols: Tensor) -> float:
     return bound
 
 
-@torch.compiler.disable
+@opaque
 def log_sum_exp_of_negatives(
     rows: Float[Tensor, "rows width"],
     cols: Float[Tensor, "cols width"] | None,

@@ -24,11 +24,14 @@ def check_options(
     reduction: str,
 ) -> None:
     """Refuses numbers outside their range and options that exclude each other."""
-    if not isinstance(temperature, Tensor) and not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}: give a positive number (0.05 to 0.5).")
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise ValueError(
             f"temperature has shape {_shape(temperature)}: give a number or a tensor of one."
+        )
+    value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"temperature is {value}: give a positive number (0.05 to 0.5), or learn its logarithm."
         )
     if not 0 <= tau_plus < 1:
         raise ValueError(f"tau_plus is {tau_plus}: it is a share, at least 0 and below 1.")

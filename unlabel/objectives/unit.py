@@ -1,7 +1,7 @@
 """Unit vectors times a scale, and inner products of rows: with one rounding, in little memory."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+F = TypeVar("F", bound=Callable[..., Any])
 NUMBERS = 2**16  # at a time: float64 copies of this many stay in a processor's cache
+
+
+def opaque(function: F) -> F:
+    """One call that torch.compile does not look into; the function keeps its type."""
+    return cast(F, torch.compiler.disable(function))
 
 
 def wide(like: Tensor) -> torch.dtype:
