@@ -6,8 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test test-fast lint clean
 
+OUT ?= runs/docstrings
+
 run: $(VENV)/.runs
-	$(BIN)/unlabel demo
+	$(BIN)/unlabel train recipes/docstrings.yaml --training.output_dir $(OUT) --seeds 3 --resume
+	$(BIN)/unlabel bench retrieval $(OUT)
+	$(BIN)/unlabel pictures $(OUT)
+	$(BIN)/unlabel export $(OUT) --overwrite true
+	$(BIN)/unlabel report $(OUT)
 
 test: $(VENV)/.tests lint
 	$(BIN)/python -m pytest

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from unlabel.cli import main
+from unlabel.objectives import CATALOGUE
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+TINY = [
+    "--encoder.config",
+    '{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,'
+    ' "max_position_embeddings": 40}',
+    "--encoder.vocabulary=200",
+    "--training.per_device_train_batch_size=4",
+    "--training.max_steps=3",
+    "--training.logging_steps=1",
+    "--training.save_steps=2",
+]
+
+
+@pytest.fixture
+def notes(tmp_path, sentences):
+    path = tmp_path / "notes.txt"
+    path.write_text("\n".join(sentences) + "\n")
+    return path
+
+
+def refused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_list_names_every_method_with_its_paper(capsys):
+    main(["list"])
+    out = capsys.readouterr().out
+    for name, method in CATALOGUE.items():
+        assert name in out and method.paper.split()[0] in out
+
+
+def test_list_of_an_unknown_modality_says_which_there_are(capsys):
+    assert "No modality 'smell'; there are text" in refused(capsys, "list", "--modality=smell")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_is_accepted_and_short_and_says_how_to_run_it(recipe, capsys):
+    text = recipe.read_text()
+    assert len(text.splitlines()) <= 40
+    assert text.startswith("#") and f"unlabel train recipes/{recipe.parent.name}/" in text.replace(
+        "recipes/docstrings", "recipes/recipes/docstrings"
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(recipe), "--print_config"])
+    assert stop.value.code == 0
+    assert "class_path: unlabel.objectives" in capsys.readouterr().out
+
+
+def test_a_misspelt_option_is_refused_by_name(capsys, notes):
+    said = refused(
+        capsys, "train", "--objective=simcse", f"--data={notes}", "--training.max_stepps=3"
+    )
+    assert "'max_stepps' is not accepted" in said
+
+
+def test_an_unknown_objective_is_refused_with_the_list(capsys, notes):
+    said = refused(capsys, "train", "--objective", "simcsee", f"--data={notes}")
+    assert "No objective 'simcsee'; `unlabel list` knows simcse, cutoff, mlm" in said
+
+
+def test_missing_data_is_one_sentence(capsys, tmp_path):
+    out = f"--training.output_dir={tmp_path / 'out'}"
+    said = refused(capsys, "train", "--objective", "simcse", "--data", "no/such.txt", out)
+    assert "no/such.txt" in said and "Traceback" not in said
+
+
+def test_an_objective_that_the_data_cannot_feed_is_refused_before_training(capsys, notes, tmp_path):
+    run = tmp_path / "run"
+    out = f"--training.output_dir={run}"
+    said = refused(capsys, "train", "--objective", "pairs", "--data", str(notes), out, *TINY)
+    assert "wants a 'positive' sentence beside each sample" in said
+    # Nothing was trained, so the folder is free for another try.
+    main(["train", "--objective", "simcse", "--data", str(notes), out, *TINY])
+    assert (run / "model" / "config.json").is_file()
+
+
+def test_train_then_embed_export_and_report(notes, tmp_path, capsys):
+    run = tmp_path / "run"
+    out = f"--training.output_dir={run}"
+    main(["train", "--objective", "simcse", "--data", str(notes), out, *TINY])
+    about = json.loads((run / "run.json").read_text())
+    assert about["result"]["finished"] and about["samples"] == 16
+    assert about["result"]["padding"]["by_length"] <= about["result"]["padding"]["shuffled"]
+    lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
+    first = lines[0]
+    assert first["objective/contrast"] == pytest.approx(first["loss"], rel=1e-4)
+    assert first["chance/contrast"] == pytest.approx(1.386, abs=1e-3)
+    assert {"monitor/std", "monitor/effective_rank", "monitor/alignment"} <= first.keys()
+    main(["embed", str(run), str(notes), "--output", str(tmp_path / "vectors.parquet")])
+    main(["export", str(run)])
+    main(["report", str(run)])
+    assert (tmp_path / "vectors.parquet").is_file()
+    assert (run / "sentence-transformers" / "modules.json").is_file()
+    assert (run / "report.html").is_file()
+    again = refused(capsys, "train", "--objective", "simcse", "--data", str(notes), out, *TINY)
+    assert "holds a run already" in again
+
+
+def test_resume_of_another_recipe_is_refused(notes, tmp_path, capsys):
+    out = f"--training.output_dir={tmp_path / 'run'}"
+    main(["train", "--objective", "simcse", "--data", str(notes), out, *TINY])
+    said = refused(
+        capsys, "train", "--objective", "cutoff", "--data", str(notes), out, "--resume", *TINY
+    )
+    assert "was begun with another objective" in said
+
+
+def test_several_seeds_train_into_folders_of_their_own(notes, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["train", "--objective", "simcse", "--data", str(notes), "--seeds", "2"]
+    arguments += [f"--training.output_dir={run}", "--training.seed=5", *TINY]
+    main(arguments)
+    weights = [(run / f"seed-{s}" / "model" / "model.safetensors").read_bytes() for s in (5, 6)]
+    assert weights[0] != weights[1]
+    stamp = (run / "seed-5" / "run.json").stat().st_mtime_ns
+    main([*arguments, "--resume"])  # both are finished: nothing is trained again
+    assert (run / "seed-5" / "run.json").stat().st_mtime_ns == stamp
