@@ -68,7 +68,7 @@ def contrast(
         reduction: `"mean"`, or `"none"` for one loss a query.
 
     Raises:
-        ValueError: shapes, places or options do not fit together, or an embedding is NaN.
+        ValueError: shapes, places or options do not fit together.
 
     Reference: van den Oord et al. 2018, arXiv 1807.03748, equation 4; CLIP: Radford et al. 2021,
     2103.00020, figure 3; Debiased: Chuang et al. 2020, 2007.00224, and its authors' code; hard

@@ -201,13 +201,7 @@ def _largest_logit(rows: Tensor, cols: Tensor) -> float:
         norms = torch.linalg.vector_norm(rows, dim=1).max() * (
             torch.linalg.vector_norm(cols, dim=1).max()
         )
-    bound = 1.001 * float(norms)
-    if not math.isfinite(bound):
-        raise ValueError(
-            "the embeddings hold NaN or infinity: look at the encoder's output (learning rate, "
-            "half-precision overflow, an empty mask in a mean) before the loss."
-        )
-    return bound
+    return 1.001 * float(norms)
 
 
 @opaque
@@ -236,11 +230,14 @@ def log_sum_exp_of_negatives(
     Returns:
         By row and, when `both`, by column; -inf where there is no negative.
 
-    Raises:
-        ValueError: a vector holds NaN or infinity.
+    A vector with NaN or infinity makes every sum NaN, gradient included: never a finite number
+    that hides it, and for the trainer to see and skip.
     """
     others = rows if cols is None else cols
     bound = _largest_logit(rows, others)
+    if not math.isfinite(bound):
+        poison = (rows.sum() + others.sum()).to(wide(rows)) * math.nan
+        return poison.expand(len(rows)), poison.expand(len(others)) if both else None
     shift = max(0.0, bound - LARGEST)
     plan = _Plan(exclude, shift, triangle=cols is None, tile=tile or _tile(rows))
     by_row, by_col = _ExpSums.apply(rows, others, plan, both)
