@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -46,20 +47,22 @@ def _trim() -> None:
 
 
 class _Peak:
-    """Bytes above what was held at the start, at their highest."""
+    """Bytes above what was held at the start, at their highest; on a CPU only Linux tells."""
 
     def __init__(self, device: str):
-        self.cuda = device == "cuda"
+        self.cuda, self.linux = device == "cuda", Path("/proc/self/clear_refs").exists()
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
-        else:
+        elif self.linux:
             _trim()
             Path("/proc/self/clear_refs").write_text("5")
             self.before = _status("VmRSS")
 
-    def bytes(self) -> int:
-        return (torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")) - self.before
+    def bytes(self) -> float:
+        if self.cuda:
+            return torch.cuda.max_memory_allocated() - self.before
+        return _status("VmHWM") - self.before if self.linux else math.nan
 
 
 def _seconds(run: Callable[[], Any], device: str, repeats: int) -> tuple[float, float]:
@@ -137,7 +140,7 @@ def _child(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _row_of_child(args: argparse.Namespace) -> None:
-    if args.device == "cpu":
+    if args.device == "cpu" and Path("/proc/meminfo").exists():
         # The system must not choose a victim among other people's processes.
         import resource
 
