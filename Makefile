@@ -1,5 +1,5 @@
 # A door, nothing more: each target makes its environment on first use and then calls one command.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -8,11 +8,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 OUT ?= runs/docstrings
 
-run: $(VENV)/.runs
+run: $(OUT)/report.html
+	@echo "Look at $(OUT)/report.html; remove $(OUT) to train again."
+
+# An interrupted run goes on where it stopped.
+$(OUT)/report.html: $(VENV)/.runs
 	$(BIN)/unlabel train recipes/docstrings.yaml --training.output_dir $(OUT) --seeds 3 --resume
 	$(BIN)/unlabel bench retrieval $(OUT)
 	$(BIN)/unlabel pictures $(OUT)
-	$(BIN)/unlabel export $(OUT) --overwrite true
+	$(BIN)/unlabel export $(OUT)/seed-42 --overwrite true
 	$(BIN)/unlabel report $(OUT)
 
 test: $(VENV)/.tests lint

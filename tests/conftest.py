@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# Tiny models are slower on two threads than on one; this must come before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
