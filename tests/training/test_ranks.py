@@ -1,6 +1,7 @@
 """Many processes are one: the same gradients, the same losses, for every method."""
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -58,8 +59,6 @@ def _gradients(folder: str, accumulation: int, names: list[str]) -> dict[str, An
 
 
 def world_size() -> int:
-    import os
-
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

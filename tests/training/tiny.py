@@ -82,7 +82,7 @@ def make_trainer(
     **options: Any,
 ) -> Trainer:
     """A trainer of 12 steps of 4 samples unless `options` say otherwise."""
-    defaults = {"per_device_train_batch_size": 4, "max_steps": 12, "save_steps": 4}
+    defaults: dict[str, Any] = {"per_device_train_batch_size": 4, "max_steps": 12, "save_steps": 4}
     defaults |= {"logging_steps": 1, "learning_rate": 1e-3, "length_window": 4}
     defaults |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
     if os.environ.get("WORLD_SIZE"):
@@ -162,7 +162,8 @@ class Ended:
 
     def __init__(self, codes: list[int | None], outs: list[Path]):
         self.codes = codes
-        self.results = [torch.load(o, weights_only=False) if o.exists() else None for o in outs]
+        load = lambda path: torch.load(path, weights_only=False)  # noqa: E731
+        self.results: list[Any] = [load(o) if o.exists() else None for o in outs]
         errors = [Path(f"{o}.error") for o in outs]
         self.errors = [e.read_text() if e.exists() else "" for e in errors]
 

@@ -1,7 +1,9 @@
 """Encoder and objective as one module: views, one encoder call, terms."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -85,9 +87,22 @@ class Pretraining(nn.Module):
         return dict(zip(rows, parts, strict=True))
 
     def score(self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch) -> Step:
-        """The objective's terms and their weighted sum."""
-        terms = self.objective(encodings, views, batch)
-        return Step(total(terms), terms, tuple(e.pooled.detach() for e in encodings))
+        """The objective's terms and their weighted sum.
+
+        An embedding that is not finite makes every term NaN, and with it every gradient, so that
+        the step is skipped on all ranks. Kernels may refuse such embeddings, and on one rank
+        alone an error would leave the others waiting: they get to see finite ones.
+        """
+        pooled = tuple(e.pooled.detach() for e in encodings)
+        is_bad = [~z.isfinite().all(1, keepdim=True) for z in pooled]
+        shown = [
+            replace(e, pooled=e.pooled.masked_fill(bad, 1.0))
+            for e, bad in zip(encodings, is_bad, strict=True)
+        ]
+        factor = torch.where(torch.stack([bad.any() for bad in is_bad]).any(), math.nan, 1.0)
+        terms = self.objective(shown, views, batch)
+        terms = {name: t._replace(loss=t.loss * factor) for name, t in terms.items()}
+        return Step(total(terms), terms, pooled)
 
     def step(self) -> None:
         """Move teachers and memories; call once after each optimizer step."""
@@ -100,8 +115,8 @@ def cached_step(
     module: Pretraining,
     batches: Sequence[Batch],
     *,
-    seed_micro: Callable[[int], None],
-    backward: Callable[[Tensor], None],
+    seed_micro: Callable[[int], object],
+    backward: Callable[[Tensor], object],
     autocast: Callable[[], AbstractContextManager],
 ) -> Step:
     """One step over micro-batches that share their negatives, at the memory of one micro-batch.

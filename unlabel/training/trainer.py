@@ -131,6 +131,10 @@ class Trainer(transformers.Trainer):
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
         self._micro = []
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint of all: transformers would make one step too many.
+            self.control.should_training_stop = True
+            return
         if hasattr(self, "batches"):
             self.batches.epoch = epoch
         elif kwargs["resume_from_checkpoint"] and hasattr(self.train_dataset, "start"):
@@ -360,8 +364,9 @@ class Trainer(transformers.Trainer):
     def _resume_point(self, asked: str | bool | None) -> str | None:
         """The checkpoint to resume from, found by rank 0 and told to the others."""
         found: list[Any] = [None]
-        if world()[0] == 0 and asked:
-            found = [checkpoint.choose(self.run, asked)]
+        if world()[0] == 0:
+            checkpoint.clear_staging(self.run)
+            found = [checkpoint.choose(self.run, asked) if asked else None]
         if world()[1] > 1:
             dist.broadcast_object_list(found, device=self.args.device)
         if isinstance(found[0], ValueError):
