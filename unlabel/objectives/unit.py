@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -15,7 +16,9 @@ NUMBERS = 2**16  # at a time: float64 copies of this many stay in a processor's 
 
 def opaque(function: F) -> F:
     """One call that torch.compile does not look into; the function keeps its type."""
-    return cast(F, torch.compiler.disable(function))
+    # torch's optimisers use this one too: torch.compiler.disable, the public name of the same,
+    # loads the compiler at import and doubles the time that `import unlabel.objectives` takes.
+    return cast(F, _disable_dynamo(function))
 
 
 def wide(like: Tensor) -> torch.dtype:
