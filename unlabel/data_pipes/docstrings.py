@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from . import docstring_sources, prose
-from .docstring_sources import docstrings_of, find_roots, source_files
-from .report import ReadReport
-from .text import TextData
+from unlabel.data_pipes import docstring_sources, prose
+from unlabel.data_pipes.docstring_sources import docstrings_of, find_roots, source_files
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.text import TextData
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .formats import (
+from unlabel.data_pipes.formats import (
     PACKED,
     SUFFIXES,
     BrokenFile,
@@ -17,7 +17,7 @@ from .formats import (
     pick_values,
     read_rows,
 )
-from .report import ReadReport
+from unlabel.data_pipes.report import ReadReport
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from .formats import Columns, Row
-from .report import ReadReport
-from .sources import resolve, rows_of
+from unlabel.data_pipes.formats import Columns, Row
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.sources import resolve, rows_of
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 _STREAM_MEMORY = 1 << 17  # records among which a stream finds repeats; a list has no such bound

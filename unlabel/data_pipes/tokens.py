@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 from tqdm.auto import tqdm
 
-from .tokenizer import train_tokenizer
+from unlabel.data_pipes.tokenizer import train_tokenizer
 
 __all__ = ["TokenStore", "train_tokenizer"]
 
