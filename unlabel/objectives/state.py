@@ -14,45 +14,61 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class Queue(nn.Module):
+class _Memory(nn.Module):
+    """Rows that change only in `step()`, from random unit rows on that are alike on every rank."""
+
+    rows: Tensor
+
+    def __init__(self, size: int, width: int, seed: int):
+        super().__init__()
+        start = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("rows", F.normalize(start, dim=1))
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def put(self, rows: Float[Tensor, "rows width"], index: Int[Tensor, "rows"]) -> None:
+        """Hold rows, and the samples they belong to, back until `step()`."""
+        self._pending = (rows.detach(), index)
+
+    def step(self) -> None:
+        """Take the held rows in; once, however often it is called."""
+        if self._pending is not None:
+            (rows, index), self._pending = self._pending, None
+            self._take(rows.to(self.rows.dtype), index)
+
+    def _take(self, rows: Tensor, index: Tensor) -> None:
+        raise NotImplementedError
+
+
+class Queue(_Memory):
     """First-in-first-out memory of the latest keys (MoCo, He et al. 2020, section 3.1).
+
+    A batch that wraps around the end loses nothing.
 
     Args:
         size: rows kept.
         width: of a row.
-        seed: of the random unit rows it starts from, so that every rank starts alike.
+        seed: of the random unit rows it starts from.
     """
 
-    rows: Tensor
     index: Tensor
     position: Tensor
 
     def __init__(self, size: int, width: int, *, seed: int = 0):
-        super().__init__()
-        start = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
-        self.register_buffer("rows", F.normalize(start, dim=1))
+        super().__init__(size, width, seed)
         self.register_buffer("index", torch.full((size,), -1, dtype=torch.int64))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
-        self._pending: tuple[Tensor, Tensor] | None = None
 
-    def put(self, rows: Float[Tensor, "rows width"], index: Int[Tensor, "rows"]) -> None:
-        """Hold rows back until `step()`; a batch that wraps around the end loses nothing."""
-        self._pending = (rows.detach(), index)
-
-    def step(self) -> None:
-        """Let the held rows replace the oldest ones."""
-        if self._pending is None:
-            return
-        (rows, index), self._pending = self._pending, None
+    def _take(self, rows: Tensor, index: Tensor) -> None:
+        # The held rows replace the oldest ones.
         size = self.rows.shape[0]
         rows, index = rows[-size:], index[-size:]
         place = (self.position + torch.arange(len(rows), device=rows.device)) % size
-        self.rows[place] = rows.to(self.rows.dtype)
+        self.rows[place] = rows
         self.index[place] = index
         self.position.copy_((self.position + len(rows)) % size)
 
 
-class Bank(nn.Module):
+class Bank(_Memory):
     """Memory with one row for every sample of the data set (Wu et al. 2018, section 3.2).
 
     Args:
@@ -62,25 +78,13 @@ class Bank(nn.Module):
         seed: of the random unit rows it starts from.
     """
 
-    rows: Tensor
-
     def __init__(self, size: int, width: int, *, momentum: float = 0.5, seed: int = 0):
-        super().__init__()
-        start = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
-        self.register_buffer("rows", F.normalize(start, dim=1))
+        super().__init__(size, width, seed)
         self.momentum = momentum
-        self._pending: tuple[Tensor, Tensor] | None = None
 
-    def put(self, rows: Float[Tensor, "rows width"], index: Int[Tensor, "rows"]) -> None:
-        """Hold rows back until `step()`."""
-        self._pending = (rows.detach(), index)
-
-    def step(self) -> None:
-        """Blend the held rows into their samples' places and scale them to length 1."""
-        if self._pending is None:
-            return
-        (rows, index), self._pending = self._pending, None
-        mixed = torch.lerp(rows.to(self.rows.dtype), self.rows[index], self.momentum)
+    def _take(self, rows: Tensor, index: Tensor) -> None:
+        # Blend the held rows into their samples' places, and scale them to length 1 again.
+        mixed = torch.lerp(rows, self.rows[index], self.momentum)
         self.rows[index] = F.normalize(mixed, dim=1)
 
 
