@@ -37,6 +37,7 @@ def test_cat_views_of_different_lengths_keeps_what_a_view_did_not_cut():
         keep_features=torch.zeros(1, 4).bool(),
     )
     both = cat_views([long, short])
+    assert both.keep_positions is not None and both.keep_features is not None
     assert both.mask.sum(1).tolist() == [5, 5, 3]
     assert both.keep_positions[:2].all() and both.keep_features[:2].all()
     assert both.keep_positions[2].tolist() == [True, False, True, False, False]

@@ -197,7 +197,7 @@ def cat_batches(batches: Sequence[Batch]) -> Batch:
         return batches[0]
     first = batches[0]
     length = max(b.mask.shape[1] for b in batches)
-    label = None if first.label is None else torch.cat([b.label for b in batches if b.label is not None])
+    labels = [b.label for b in batches if b.label is not None]
     return Batch(
         inputs={
             k: torch.cat([lengthen(b.inputs[k], length) for b in batches]) for k in first.inputs
@@ -206,7 +206,7 @@ def cat_batches(batches: Sequence[Batch]) -> Batch:
         index=torch.cat([b.index for b in batches]),
         ordinal=torch.cat([b.ordinal for b in batches]),
         seed=first.seed,
-        label=label,
+        label=torch.cat(labels) if labels else None,
     )
 
 

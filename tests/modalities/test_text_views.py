@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import pytest
 import torch
 
@@ -75,13 +77,11 @@ def test_two_draws_differ_and_the_same_draw_repeats_in_another_batch(make_encode
     encoder = make_encoder()
     eight, four = make_batch(encoder, rows=8), make_batch(encoder, rows=4)
     for name in ("token_cutoff", "mask_tokens"):
-        key = {"token_cutoff": "ratio", "mask_tokens": "rate"}[name]
+        args: dict[str, Any] = {"token_cutoff": {"ratio": 0.4}, "mask_tokens": {"rate": 0.4}}[name]
         field = {"token_cutoff": "keep_positions", "mask_tokens": "is_target"}[name]
-        one, other = (
-            getattr(encoder.view(eight, view(name, d, **{key: 0.4})), field) for d in (0, 1)
-        )
+        one, other = (getattr(encoder.view(eight, view(name, d, **args)), field) for d in (0, 1))
         assert not torch.equal(one, other)
-        again = getattr(encoder.view(four, view(name, 0, **{key: 0.4})), field)
+        again = getattr(encoder.view(four, view(name, 0, **args)), field)
         length = again.shape[1]
         assert torch.equal(again, one[:4, :length])
 
@@ -133,7 +133,7 @@ def test_word_starts_are_read_off_byte_level_vocabularies():
         def convert_ids_to_tokens(self, ids):
             return ["<s>", "Ġthe", "se", "▁so"]
 
-    assert Vocabulary.of(Fake()).starts_word.tolist() == [False, True, False, True]
+    assert Vocabulary.of(cast(Any, Fake())).starts_word.tolist() == [False, True, False, True]
 
 
 def test_bad_requests_are_refused_by_name(make_encoder, make_batch):

@@ -78,7 +78,10 @@ def test_teacher_is_a_copy_without_gradient_whose_buffers_follow():
     assert not any(p.requires_grad for p in teacher.parameters())
     assert {id(p) for p in teacher.parameters()}.isdisjoint(id(p) for p in online.parameters())
     teacher.step()
-    assert torch.equal(teacher.module[1].running_mean, online[1].running_mean)
+    assert torch.equal(
+        dict(teacher.module.named_buffers())["1.running_mean"],
+        dict(online.named_buffers())["1.running_mean"],
+    )
     assert not teacher(torch.randn(4, 3)).requires_grad
 
 

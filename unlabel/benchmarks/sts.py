@@ -24,6 +24,7 @@ from unlabel.benchmarks.intervals import (
     unit_rows,
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
+from unlabel.benchmarks.runs import bench
 from unlabel.benchmarks.sts_data import SETS, SEVEN, STSPairs, load_sts
 from unlabel.data_pipes.text import read_text
 
