@@ -208,6 +208,7 @@ def _join() -> tuple[int, int]:
     return world()
 
 
+@pytest.mark.slow
 def test_gather_and_mean_give_the_one_process_gradient(tmp_path):
     one = _parts()
     for ranks in (2, 3):
@@ -234,6 +235,7 @@ def _one_fails() -> str:
     return "went on"
 
 
+@pytest.mark.slow
 def test_what_fails_on_one_rank_raises_on_all(tmp_path):
     ended = launch(tmp_path, _one_fails, 2, timeout=30)
     assert ended.result == "RuntimeError: Another rank failed here; its message says why."

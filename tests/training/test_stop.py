@@ -56,8 +56,8 @@ def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, step
     assert again.result
     assert differences(whole.results[0], again.results[0]) == []
     # Rank 0 keeps the log; the state is the same on both.
-    states = [{**r, "log": None} for r in (whole.results[1], again.results[1])]
-    assert differences(*states) == []
+    one, other = ({**r, "log": None} for r in (whole.results[1], again.results[1]))
+    assert differences(one, other) == []
 
 
 def test_a_second_ctrl_c_means_now():

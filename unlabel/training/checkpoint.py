@@ -140,7 +140,14 @@ def _is_full(error: BaseException) -> bool:
         return True
     # torch and safetensors wrap the system's error in their own words.
     words = str(error).lower()
-    signs = ("no space left", "file too large", "disk quota", "os error 28", "os error 27")
+    signs = (
+        "no space left",
+        "file too large",
+        "disk quota",
+        "os error 28",
+        "os error 27",
+        "iostream error",
+    )
     return any(s in words for s in signs) or "enforce fail at inline_container" in words
 
 
