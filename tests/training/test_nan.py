@@ -22,6 +22,7 @@ def poison(trainer: Trainer, steps: set[int], value: float = math.nan, row: int 
             spoiled = torch.zeros(len(encoding.pooled), 1)
             spoiled[row] = value
             encoding.pooled = encoding.pooled + spoiled
+            encoding.tokens = encoding.tokens + spoiled[:, :, None]
         return encoding
 
     trainer.model.encoder.register_forward_hook(spoil)

@@ -1,9 +1,7 @@
 """Encoder and objective as one module: views, one encoder call, terms."""
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -87,22 +85,9 @@ class Pretraining(nn.Module):
         return dict(zip(rows, parts, strict=True))
 
     def score(self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch) -> Step:
-        """The objective's terms and their weighted sum.
-
-        An embedding that is not finite makes every term NaN, and with it every gradient, so that
-        the step is skipped on all ranks. Kernels may refuse such embeddings, and on one rank
-        alone an error would leave the others waiting: they get to see finite ones.
-        """
-        pooled = tuple(e.pooled.detach() for e in encodings)
-        is_bad = [~z.isfinite().all(1, keepdim=True) for z in pooled]
-        shown = [
-            replace(e, pooled=e.pooled.masked_fill(bad, 1.0))
-            for e, bad in zip(encodings, is_bad, strict=True)
-        ]
-        factor = torch.where(torch.stack([bad.any() for bad in is_bad]).any(), math.nan, 1.0)
-        terms = self.objective(shown, views, batch)
-        terms = {name: t._replace(loss=t.loss * factor) for name, t in terms.items()}
-        return Step(total(terms), terms, pooled)
+        """The objective's terms and their weighted sum."""
+        terms = self.objective(encodings, views, batch)
+        return Step(total(terms), terms, tuple(e.pooled.detach() for e in encodings))
 
     def step(self) -> None:
         """Move teachers and memories; call once after each optimizer step."""
