@@ -139,8 +139,9 @@ def test_a_batch_that_no_samples_fill_is_refused(tmp_path):
 
 def test_arguments_below_one_are_refused_by_name(tmp_path):
     for name in ("length_window", "max_skipped"):
+        options: dict[str, Any] = {name: 0}
         with pytest.raises(ValueError, match=f"{name} is at least 1, but 0 came"):
-            make_trainer(tmp_path, "simcse", **{name: 0})
+            make_trainer(tmp_path, "simcse", **options)
 
 
 def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplog):
