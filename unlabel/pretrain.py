@@ -249,7 +249,7 @@ def describe(objective: Objective) -> dict[str, Any]:
 
 def _read(data: str | Sequence[str], reading: DataOptions) -> TextData | TextStream:
     if data == "docstrings":
-        return docstring_corpus(limit=reading.limit)
+        return docstring_corpus(limit=reading.limit, progress=True)
     source = read_text(
         data,
         column=reading.column,
