@@ -28,7 +28,7 @@ test-fast: $(VENV)/.tests
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Torch comes first and alone: a wide range, or a package that asks for torch, may otherwise pull
 # its CUDA build with gigabytes of libraries.
