@@ -235,7 +235,8 @@ def test_bench_puts_a_run_before_and_after_in_one_saved_table(
         tmp_path / "run",
         folder=folder,
         compare=[str(tmp_path / "run" / "untrained")],
-        tfidf_from=str(tmp_path / "words.txt"),
+        controls_from=str(tmp_path / "words.txt"),
+        controls=["TF-IDF"],
         bootstrap=50,
     )
     saved = json.loads((tmp_path / "run" / "results" / "sts.json").read_text())
