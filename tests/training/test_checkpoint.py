@@ -173,9 +173,7 @@ def test_a_full_disk_is_one_sentence_and_costs_no_checkpoint(tmp_path, limit, ra
     whole = launch(
         tmp_path / "1", _full, ranks, folder=str(tmp_path / "whole"), limit=0, ranks=[0]
     ).result
-    ended = launch(
-        tmp_path / "2", _full, ranks, folder=str(folder), limit=limit, ranks=[0], timeout=60
-    )
+    ended = launch(tmp_path / "2", _full, ranks, folder=str(folder), limit=limit, ranks=[0])
     said = ended.result["error"]
     assert said.startswith("DiskFull: The disk is full: checkpoint-4 could not be written")
     assert "The last good checkpoint is checkpoint-2" in said and "\n" not in said

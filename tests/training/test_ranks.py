@@ -237,7 +237,7 @@ def _one_fails() -> str:
 
 @pytest.mark.slow
 def test_what_fails_on_one_rank_raises_on_all(tmp_path):
-    ended = launch(tmp_path, _one_fails, 2, timeout=30)
+    ended = launch(tmp_path, _one_fails, 2)
     assert ended.result == "RuntimeError: Another rank failed here; its message says why."
     assert ended.results[1] == "OSError: no room"
 

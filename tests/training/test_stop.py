@@ -50,7 +50,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, step
     options = {"gradient_accumulation_steps": accumulation}
     whole = launch(tmp_path / "1", _run, 2, folder=str(tmp_path / "whole"), **options)
     folder, stop = str(tmp_path / "run"), {"rank": 1, "step": step}
-    stopped = launch(tmp_path / "2", _run, 2, folder=folder, stop=stop, timeout=60, **options)
+    stopped = launch(tmp_path / "2", _run, 2, folder=folder, stop=stop, **options)
     assert stopped.result["step"] == stopped.results[1]["step"] == step + 1
     again = launch(tmp_path / "3", _run, 2, folder=folder, resume=True, **options)
     assert again.result

@@ -208,7 +208,7 @@ def test_the_command_line_under_torchrun_trains_two_ranks_and_saves_one_run(tmp_
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [sys.executable, "-m", *torchrun, *_cli(tmp_path)],
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

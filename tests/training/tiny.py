@@ -4,6 +4,7 @@ Children come from a fork server that has imported everything once, so one start
 second and shares nothing with the tests' own process.
 """
 
+import faulthandler
 import os
 import random
 import socket
@@ -141,7 +142,12 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-def _child(work: Callable, rank: int, ranks: int, port: int, out: str, options: dict) -> None:
+def _child(
+    work: Callable, rank: int, ranks: int, port: int, out: str, timeout: float, options: dict
+) -> None:
+    # A process that is about to be killed for being late first says where it stands.
+    stacks = Path(f"{out}.error").open("w")
+    faulthandler.dump_traceback_later(0.9 * timeout, file=stacks)
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     if ranks > 1:
@@ -153,6 +159,7 @@ def _child(work: Callable, rank: int, ranks: int, port: int, out: str, options: 
         Path(f"{out}.error").write_text(f"{error!r}\n{traceback.format_exc()}")
         raise SystemExit(3) from error
     finally:
+        faulthandler.cancel_dump_traceback_later()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
@@ -175,7 +182,7 @@ class Ended:
 
 
 def launch(
-    place: Path, work: Callable, ranks: int = 1, /, *, timeout: float = 120, **options: Any
+    place: Path, work: Callable, ranks: int = 1, /, *, timeout: float = 600, **options: Any
 ) -> Ended:
     """Run `work(**options)` in processes of its own: the ranks of a gloo group, if there are many.
 
@@ -194,7 +201,7 @@ def launch(
         out.unlink(missing_ok=True)
         Path(f"{out}.error").unlink(missing_ok=True)
     processes = [
-        context.Process(target=_child, args=(work, r, ranks, port, str(outs[r]), options))
+        context.Process(target=_child, args=(work, r, ranks, port, str(outs[r]), timeout, options))
         for r in range(ranks)
     ]
     for p in processes:
