@@ -20,7 +20,7 @@ from unlabel.data_pipes.docstrings import docstring_corpus
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.text import TextData, TextStream, read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
-from unlabel.modalities.text import TextEncoder, set_dropout
+from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.objectives.gather import world
 from unlabel.objectives.heads import Temperature
@@ -297,9 +297,13 @@ def _encoder(
         if options.config.get("model_type", "bert") == "bert"
         else dict(options.config)
     )
-    model = TextEncoder.from_config(config, tokenizer, pooling=options.pooling or "mean", **chosen)
-    set_dropout(model.model.config, options.dropout)
-    return model
+    return TextEncoder.from_config(
+        config,
+        tokenizer,
+        dropout=options.dropout,
+        pooling=options.pooling or "mean",
+        **chosen,
+    )
 
 
 def _store(

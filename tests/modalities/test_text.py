@@ -64,6 +64,12 @@ def test_dropout_is_set_everywhere_or_nowhere(make_encoder, tmp_path):
         TextEncoder.from_pretrained(tmp_path, dropout=1.5)
 
 
+def test_dropout_reaches_the_layers_of_a_new_encoder(tokenizer):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    new = TextEncoder.from_config(sizes, tokenizer, dropout=0.25)
+    assert {m.p for m in new.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
+
+
 def test_errors_name_what_came_and_what_would_do(make_encoder, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="'median' is not one of cls, mean, first_last"):
         make_encoder(pooling="median")

@@ -52,10 +52,11 @@ def bench(
         groups = [("trained", [r / "model" for r in runs])]
         if all((r / "untrained" / "config.json").is_file() for r in runs):
             groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
+    own = len(groups)
+    name, folders = groups[-1]
     groups += [(Path(c).name, seed_runs(Path(c)) or [Path(c)]) for c in compare]
-
     if whiten_on:
-        groups.append((f"{groups[min(1, len(runs))][0]}, whitened", groups[min(1, len(runs))][1]))
+        groups.append((f"{name}, whitened", folders))
 
     def measure(name: str, folder: Path) -> BenchmarkResult:
         embed = load_embedder(folder, name=name, **loading)
@@ -64,7 +65,6 @@ def bench(
         return evaluate(embed)
 
     found = [[measure(name, folder) for folder in folders] for name, folders in groups]
-    own = sum(name in ("untrained", "trained") for name, _ in groups) if runs else 0
     if len(runs) > 1:
         for i, run in enumerate(runs):
             _merge([r[i] for r in found[:own]]).save(run / "results" / f"{_kind(found)}.json")

@@ -122,13 +122,19 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def from_config(
-        cls, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, **settings: Any
+        cls,
+        config: dict[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dropout: float | None = None,
+        **settings: Any,
     ) -> "TextEncoder":
         """An untrained encoder from a transformers configuration and a tokenizer.
 
         Args:
             config: keys of the configuration, `model_type` among them (default `bert`).
             tokenizer: gives the vocabulary size and the padding id.
+            dropout: sets every dropout probability of the model; None leaves them alone.
             settings: `pooling` and `max_length`, as for the class.
         """
         keys = dict(config)
@@ -142,6 +148,7 @@ class TextEncoder(nn.Module):
                 f"{', '.join(unknown)}: no such key in the configuration of {kind!r} models. "
                 f"Look at transformers' {type(made).__name__} for the keys there are."
             )
+        set_dropout(made, dropout)  # before the layers read it
         return cls(_bare(lambda **kw: AutoModel.from_config(made, **kw)), tokenizer, **settings)
 
     @classmethod
