@@ -3,7 +3,6 @@
 Both need the models, so they are computed here once and saved; the report only draws them.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from unlabel.benchmarks.runs import seed_runs
 from unlabel.data_pipes.docstrings import docstring_pairs
 from unlabel.data_pipes.text import read_text
 from unlabel.embedding import load_embedder
+from unlabel.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,16 @@ def save_pictures(run: Path, sentences: list[str], seed: int = 0) -> None:
     about = {"seed": seed, "sentences": len(texts)}
     # Without it a cosine says little: untrained encoders put all sentences close together.
     chance = {"before": mean_cosine(before), "after": mean_cosine(after)}
-    _write(run / "results" / "neighbours.json", {**about, "mean_cosine": chance, "queries": found})
+    write_json(
+        run / "results" / "neighbours.json", {**about, "mean_cosine": chance, "queries": found}
+    )
     drawn = {
         "before": flat(before, seed).round(2).tolist(),
         "after": flat(after, seed).round(2).tolist(),
         "cluster": clusters(after, seed).tolist(),
         "text": texts,
     }
-    _write(run / "results" / "map.json", {**about, **drawn})
+    write_json(run / "results" / "map.json", {**about, **drawn})
 
 
 def pictures(
@@ -153,13 +155,6 @@ def clusters(z: Float[np.ndarray, "sentences width"], seed: int) -> Int[np.ndarr
     label = KMeans(k, n_init="auto", random_state=seed).fit_predict(z)
     rank = np.argsort(np.argsort(-np.bincount(label, minlength=k), kind="stable"))
     return rank[label]
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 __all__ = ["pictures", "save_pictures"]

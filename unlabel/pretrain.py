@@ -20,6 +20,7 @@ from unlabel.data_pipes.docstrings import docstring_corpus
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.text import TextData, TextStream, read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
+from unlabel.files import write_json
 from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.objectives.gather import world
@@ -175,7 +176,7 @@ def _train_one(
     if resume:
         _refuse_other_run(json.loads((run / "run.json").read_text()), about, run)
     elif lead:
-        _write(run / "run.json", about)
+        write_json(run / "run.json", about)
     trainer = Trainer(
         pretraining,
         args,
@@ -197,7 +198,7 @@ def _train_one(
         }
         if isinstance(store, TokenStore) and hasattr(trainer, "batches"):
             about["result"]["padding"] = trainer.batches.padding_share()
-        _write(run / "run.json", about)
+        write_json(run / "run.json", about)
     if not finished:
         logger.warning(
             "Stopped at step %d of %d; continue with --resume.",
@@ -370,7 +371,7 @@ class FirstBatch(TrainerCallback):
                     "sentences": rows,
                 }
             )
-        _write(self.path, {"index": batch.index[: self.rows].tolist(), "views": shown})
+        write_json(self.path, {"index": batch.index[: self.rows].tolist(), "views": shown})
 
     def _tokens(self, view: View, row: int) -> list[dict[str, str]]:
         tokenizer = self.module.encoder.tokenizer
@@ -422,9 +423,3 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     # Tokens for hubs and trackers are nobody's business but the user's.
     kept = {k: v for k, v in values.items() if not (k.endswith("_token") or k.startswith("_"))}
     return {k: v for k, v in kept.items() if isinstance(v, int | float | str | bool | None)}
-
-
-def _write(path: Path, content: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
