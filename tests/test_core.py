@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from unlabel.core import View, cat_views, stream_of, uniform
+from unlabel.core import View, cat_views, stream_of, uniform, view
 
 
 def test_a_sample_draws_the_same_numbers_in_any_batch():
@@ -41,3 +42,25 @@ def test_cat_views_of_different_lengths_keeps_what_a_view_did_not_cut():
     assert both.mask.sum(1).tolist() == [5, 5, 3]
     assert both.keep_positions[:2].all() and both.keep_features[:2].all()
     assert both.keep_positions[2].tolist() == [True, False, True, False, False]
+
+
+def test_a_chain_of_views_gives_each_part_its_own_arguments_and_stream():
+    parts = view("jitter+crop", 1, **{"jitter.sigma": 0.1, "crop.ratio": 0.5}).parts()
+    assert [(p.name, dict(p.args)) for p in parts] == [
+        ("jitter", {"sigma": 0.1}),
+        ("crop", {"ratio": 0.5}),
+    ]
+    assert parts[0].stream != parts[1].stream
+    assert view("plain", 0).parts() == [view("plain", 0)]
+    with pytest.raises(ValueError, match=r"write jitter\.sigma"):
+        view("jitter+crop", sigma=0.1).parts()
+
+
+def test_targets_of_another_length_than_the_view_join_by_their_own():
+    views = [
+        View({"x": torch.zeros(2, n)}, torch.ones(2, n, dtype=torch.bool), target=torch.ones(2, m))
+        for n, m in ((3, 5), (4, 2))
+    ]
+    joined = cat_views(views)
+    assert joined.mask.shape == (4, 4)
+    assert joined.target is not None and joined.target.shape == (4, 5)

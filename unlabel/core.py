@@ -75,9 +75,11 @@ class ViewSpec:
     Two equal specs are one view: it is made once and encoded once, whoever asked for it.
 
     Args:
-        name: a name in the modality's `views`, such as `"plain"` or `"token_cutoff"`.
+        name: a name in the modality's `views`, such as `"plain"` or `"token_cutoff"`; several
+            joined by `+` are applied in that order (`"jitter+crop"`).
         draw: tells apart two random draws of the same view (SimCSE's two dropout views).
-        args: keyword arguments of the view, as sorted pairs so that a spec can be compared.
+        args: keyword arguments of the view, as sorted pairs so that a spec can be compared; in a
+            chain `"jitter.sigma"` names the argument of one part.
         encoder: `"online"`, or `"teacher"` for the moving average.
         partner: encode this partner of the sample instead of the sample itself.
     """
@@ -92,6 +94,30 @@ class ViewSpec:
 
     def __post_init__(self):
         object.__setattr__(self, "stream", stream_of(self.name, self.draw, self.partner))
+
+    def parts(self) -> "list[ViewSpec]":
+        """The links of the chain, each with its own arguments and its own stream.
+
+        Raises:
+            ValueError: an argument for a part that is not in the chain.
+        """
+        names = self.name.split("+")
+        if len(names) == 1:
+            return [self]
+        own: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for key, value in self.args:
+            name, _, arg = key.partition(".")
+            if name not in own or not arg:
+                raise ValueError(
+                    f"{key!r} is no argument of a part of the view {self.name!r}; write "
+                    f"{names[0]}.{arg or key}."
+                )
+            own[name][arg] = value
+        # The place in the chain keeps apart two parts of one name.
+        return [
+            view(name, self.draw * 64 + i, encoder=self.encoder, partner=self.partner, **own[name])
+            for i, name in enumerate(names)
+        ]
 
 
 def view(
@@ -108,15 +134,16 @@ class View:
     Attributes:
         inputs: tensors by the name the model's forward gives them, each `(batch, ...)`.
         mask: True where the encoder may attend, `(batch, length)`.
-        is_target: True where the objective compares, `(batch, length)`; None where it does not.
-        target: what it compares with at those positions, `(batch, length, ...)`.
+        is_target: True where the objective compares, `(batch, places, ...)`; None where it does
+            not. The places are the encoder's tokens, or the steps of a future it does not see.
+        target: what it compares with there, `(batch, places, ...)`.
         keep_positions: False where the embedding layer's output is zeroed, `(batch, length)`.
         keep_features: False for the embedding columns zeroed, `(batch, width)`.
     """
 
     inputs: dict[str, Tensor]
     mask: Bool[Tensor, "batch length"]
-    is_target: Bool[Tensor, "batch length"] | None = None
+    is_target: Bool[Tensor, "batch places *rest"] | None = None
     target: Tensor | None = None
     keep_positions: Bool[Tensor, "batch length"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
@@ -142,11 +169,23 @@ class Encoding:
 
 
 class Encoder(Protocol):
-    """What the layers above ask of a modality's adapter (an `nn.Module`)."""
+    """What the layers above ask of a modality's adapter (an `nn.Module`).
+
+    Attributes:
+        width: of pooled and token vectors.
+        gives: what an objective may need, such as `tokens`, `table`, `values`, `causal`.
+        table_size: rows and columns of the token table, where it gives `table`.
+        token_values: numbers that one token stands for, where it gives `values`.
+        channels: numbers of one step, likewise.
+        length: tokens of a whole view, where every view has as many (`length`).
+    """
 
     width: int
     gives: frozenset[str]
     table_size: tuple[int, int]
+    token_values: int
+    channels: int
+    length: int
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
         """Make the view of `batch` that `spec` names."""
@@ -167,10 +206,12 @@ def cat_views(views: Sequence[View]) -> View:
     """Views of any lengths as one view, so that the encoder is called once for all of them."""
     length = max(v.mask.shape[1] for v in views)
 
-    def join(fields: list[Tensor | None], fill: int, by_length: bool = True) -> Tensor | None:
-        if all(f is None for f in fields):
+    def join(fields: list[Tensor | None], fill: int, least: int = 0) -> Tensor | None:
+        given = [f for f in fields if f is not None]
+        if not given:
             return None
-        even = [f if f is None or not by_length else lengthen(f, length) for f in fields]
+        longest = max(least, *(f.shape[1] for f in given))
+        even = [f if f is None else lengthen(f, longest) for f in fields]
         like = next(f for f in even if f is not None)
         whole = [
             like.new_full((len(v.mask), *like.shape[1:]), fill) if f is None else f
@@ -186,8 +227,8 @@ def cat_views(views: Sequence[View]) -> View:
         mask=torch.cat([lengthen(v.mask, length) for v in views]),
         is_target=join([v.is_target for v in views], 0),
         target=join([v.target for v in views], 0),
-        keep_positions=join([v.keep_positions for v in views], 1),
-        keep_features=join([v.keep_features for v in views], 1, by_length=False),
+        keep_positions=join([v.keep_positions for v in views], 1, length),
+        keep_features=join([v.keep_features for v in views], 1),
     )
 
 

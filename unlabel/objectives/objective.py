@@ -33,12 +33,14 @@ class Objective(nn.Module):
         views: the views it wants encoded, in the order `forward` gets them.
         needs: what it asks of an encoding (`pooled`, `tokens`, `layers`, `table`).
         teacher_momentum: set where a view wants the `teacher` encoder.
+        horizon: steps after the encoder's view that it wants of each sample, to predict them.
         paper: reference.
     """
 
     views: tuple[ViewSpec, ...] = ()
     needs: frozenset[str] = frozenset({"pooled"})
     teacher_momentum: float | None = None
+    horizon: int = 0
     paper: str = ""
 
     def build(self, encoder: Encoder) -> None:
@@ -96,6 +98,7 @@ class Sum(Objective):
         if len(momenta) > 1:
             raise ValueError(f"The objectives want different teachers (momenta {sorted(momenta)}).")
         self.teacher_momentum = next(iter(momenta), None)
+        self.horizon = max(o.horizon for o in active.values())
 
     def build(self, encoder: Encoder) -> None:
         """Make every part's heads."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -80,7 +81,9 @@ class Pretraining(nn.Module):
         if not rows:
             return {}
         encoder: Any = self.encoder if who == "online" else self.teacher
-        together = encoder(cat_views([views[i] for i in rows]), want=self._want)
+        # Targets differ in shape from objective to objective, and no encoder reads them.
+        seen = [replace(views[i], is_target=None, target=None) for i in rows]
+        together = encoder(cat_views(seen), want=self._want)
         parts = split_encoding(together, [len(views[i].mask) for i in rows])
         return dict(zip(rows, parts, strict=True))
 
