@@ -9,10 +9,10 @@ from unlabel.objectives import CATALOGUE
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(RECIPES_FOLDER.rglob("*.yaml"))
 TINY = [
-    "--encoder.config",
+    "--text.config",
     '{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,'
     ' "max_position_embeddings": 40}',
-    "--encoder.vocabulary=200",
+    "--text.vocabulary=200",
     "--training.per_device_train_batch_size=4",
     "--training.max_steps=3",
     "--training.logging_steps=1",

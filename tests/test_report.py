@@ -11,9 +11,10 @@ import pytest
 
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.cli import main
+from unlabel.kinds.text import TextOptions
 from unlabel.objectives import MLM, Cutoff, SimCSE, Sum
 from unlabel.pictures import save_pictures
-from unlabel.pretrain import DataOptions, TextOptions, train
+from unlabel.pretrain import train
 from unlabel.report import figures, report, samples, words
 from unlabel.report.runs import read_runs
 from unlabel.report.scores import score_table, verdict
@@ -104,8 +105,7 @@ def trained(tmp_path_factory, sentences) -> Path:
     train(
         objective=method,
         data=str(data),
-        encoder=TextOptions(config=config, vocabulary=200),
-        reading=DataOptions(),
+        text=TextOptions(config=config, vocabulary=200),
         training=arguments,
     )
     return folder / "run"

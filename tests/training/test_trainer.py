@@ -16,7 +16,7 @@ import torch
 from tiny import launch, make_trainer, sentences
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unlabel.pretrain import FirstBatch
+from unlabel.record import FirstBatch
 from unlabel.training.meter import Meter
 from unlabel.training.trainer import Trainer
 
@@ -192,8 +192,8 @@ def test_torch_compile_gives_the_losses_of_the_plain_run(tmp_path):
 def _cli(folder: Path, *extra: str) -> list[str]:
     config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     options = {
-        "data": str(folder / "notes.txt"), "objective": "simcse", "encoder.vocabulary": 100,
-        "encoder.config": json.dumps({**config, "intermediate_size": 32}),
+        "data": str(folder / "notes.txt"), "objective": "simcse", "text.vocabulary": 100,
+        "text.config": json.dumps({**config, "intermediate_size": 32}),
         "training.output_dir": str(folder / "run"), "training.max_steps": 6,
         "training.save_steps": 3, "training.logging_steps": 1, "training.use_cpu": "true",
         "training.per_device_train_batch_size": 8,

@@ -113,7 +113,7 @@ def train_ours(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
     recipe = {
         "data": str(corpus),
         "objective": {"class_path": "unlabel.objectives.SimCSE", "init_args": simcse},
-        "encoder": {
+        "text": {
             "pretrained": str(Path(work.model).resolve()),
             "pooling": work.pooling,
             "max_length": work.max_length,

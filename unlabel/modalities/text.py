@@ -314,6 +314,26 @@ class TextEncoder(nn.Module):
             out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
         return out
 
+    def show(self, view: View, rows: int) -> dict[str, Any]:
+        """The first rows of a view as tokens, each `seen`, `cut` or `masked`, for the report."""
+        return {"sentences": [self._tokens(view, row) for row in range(rows)]}
+
+    def _tokens(self, view: View, row: int) -> list[dict[str, str]]:
+        name = lambda i: str(self.tokenizer.convert_ids_to_tokens(int(i)))  # noqa: E731
+        ids = view.inputs["input_ids"][row]
+        kept = torch.ones_like(ids).bool()
+        if view.keep_positions is not None:
+            kept = view.keep_positions[row]
+        is_shown = view.mask[row] | (~kept & (ids != self.tokenizer.pad_token_id))
+        out = []
+        for i in torch.nonzero(is_shown)[:, 0].tolist():
+            masked = view.is_target is not None and bool(view.is_target[row, i])
+            state = "masked" if kept[i] and masked else "seen" if kept[i] else "cut"
+            out.append({"token": name(ids[i]), "state": state})
+            if state == "masked" and view.target is not None:
+                out[-1]["target"] = name(view.target[row, i])
+        return out
+
     def tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         """Token ids of each sentence, special tokens included, cut at `max_length`."""
         if isinstance(sentences, str):

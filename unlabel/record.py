@@ -1,0 +1,82 @@
+"""The record of a run: what was trained, its log, and its first batch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from unlabel.files import write_json
+from unlabel.objectives import Objective
+from unlabel.objectives.heads import Temperature
+from unlabel.training.pretraining import Pretraining
+
+
+def describe(objective: Objective) -> dict[str, Any]:
+    """An objective's class and settings, for the record of the run."""
+    parts = getattr(objective, "parts", None)
+    if parts is not None:
+        return {
+            "class": type(objective).__name__,
+            "parts": {n: describe(p) for n, p in parts.items()},
+            "weights": objective.weights,
+        }
+    kept = (int, float, str, bool)
+    settings = {
+        k: v
+        for k, v in vars(objective).items()
+        if isinstance(v, kept) and not k.startswith("_") and k != "training"
+    }
+    for name, module in objective.named_children():
+        if isinstance(module, Temperature):
+            settings |= {name: module.value, f"learn_{name}": module.log_scale is not None}
+    views = [
+        " ".join([v.name, *(f"{k}={x}" for k, x in v.args), *([v.partner] if v.partner else [])])
+        for v in objective.views
+    ]
+    return {"class": type(objective).__name__, "settings": settings, "views": views}
+
+
+class LogFile(TrainerCallback):
+    """Appends every log line to `log.jsonl`; a resumed run drops the lines it will repeat."""
+
+    def __init__(self, run: Path):
+        self.path = run / "log.jsonl"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the file from what the checkpoint remembers."""
+        if state.is_world_process_zero:
+            lines = [json.dumps(line) + "\n" for line in state.log_history]
+            self.path.write_text("".join(lines))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
+        """Append one line."""
+        if state.is_world_process_zero:
+            with self.path.open("a") as f:
+                f.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+
+
+class FirstBatch(TrainerCallback):
+    """Saves what the encoder sees of the first samples, for the report."""
+
+    def __init__(self, run: Path, module: Pretraining, rows: int = 6):
+        self.path, self.module, self.rows = run / "first_batch.json", module, rows
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kw: Any
+    ) -> None:
+        """Take the loader's first batch apart, once."""
+        if not state.is_world_process_zero or self.path.exists():
+            return
+        batch = next(iter(train_dataloader)).to(args.device)
+        module = self.module
+        shown = [
+            {
+                "view": spec.name,
+                "args": dict(spec.args),
+                "encoder": spec.encoder,
+                **module.encoder.show(view, min(self.rows, len(batch))),
+            }
+            for spec, view in zip(module.objective.views, module.view(batch), strict=True)
+        ]
+        write_json(self.path, {"index": batch.index[: self.rows].tolist(), "views": shown})
