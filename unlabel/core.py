@@ -191,6 +191,10 @@ class Encoder(Protocol):
         """Make the view of `batch` that `spec` names."""
         ...
 
+    def token_head(self) -> Any:
+        """A pretrained head over the token table, or None; asked of who gives `table`."""
+        ...
+
     def __call__(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view, with the extras named in `want`."""
         ...

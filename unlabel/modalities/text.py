@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.modalities.text_head import TokenHead, saved_token_head
 from unlabel.modalities.text_views import VIEWS, Vocabulary
 
 POOLINGS = ("cls", "mean", "first_last")
@@ -114,6 +115,7 @@ class TextEncoder(nn.Module):
                 "use the tokenizer saved with it."
             )
         self._cut: View | None = None
+        self._origin: tuple[str, bool] | None = None
         embeddings = getattr(model, "embeddings", None)
         if embeddings is not None:
             embeddings.register_forward_hook(self._cut_embeddings)
@@ -193,12 +195,14 @@ class TextEncoder(nn.Module):
             )
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local_files_only)
-        return cls(
+        encoder = cls(
             model,
             tokenizer,
             pooling=pooling or said.get("pooling", "mean"),
             max_length=max_length or said.get("max_length", 64),
         )
+        encoder._origin = (str(path), local_files_only)
+        return encoder
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our pooling beside it in `unlabel.json`."""
@@ -211,6 +215,12 @@ class TextEncoder(nn.Module):
     def settings(self) -> dict[str, Any]:
         """What a transformers folder cannot say of this encoder."""
         return {"modality": "text", "pooling": self.pooling, "max_length": self.max_length}
+
+    def token_head(self) -> TokenHead | None:
+        """The head over tokens that the pretrained model was saved with, None where it has none."""
+        if self._origin is None:
+            return None
+        return saved_token_head(self._origin[0], local_files_only=self._origin[1])
 
     # -- views and encoding -----------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,16 @@ class TokenPredictor(nn.Module):
         self.bias = nn.Parameter(self.transform.weight.new_zeros(vocabulary))
         nn.init.normal_(self.transform.weight, std=0.02)
         nn.init.zeros_(self.transform.bias)
+
+    @torch.no_grad()
+    def start_from(self, head: Any) -> None:
+        """Take over the weights of a pretrained head, see `TextEncoder.token_head`."""
+        self.transform.weight.copy_(head.weight)
+        self.transform.bias.copy_(head.bias)
+        self.norm.weight.copy_(head.norm_weight)
+        self.norm.bias.copy_(head.norm_bias)
+        self.norm.eps = head.eps
+        self.bias[: len(head.vocabulary_bias)] = head.vocabulary_bias
 
     def forward(
         self, tokens: Float[Tensor, "tokens width"], table: Float[Tensor, "vocabulary columns"]

@@ -30,9 +30,11 @@ class MLM(Objective):
         self.views = (view("mask_tokens", rate=rate, whole_word=whole_word),)
 
     def build(self, encoder: Encoder) -> None:
-        """Make the head over the vocabulary."""
+        """Make the head over the vocabulary, or go on with the one the encoder came with."""
         vocabulary, width = encoder.table_size
         self.predictor = TokenPredictor(encoder.width, vocabulary, width)
+        if (head := encoder.token_head()) is not None:
+            self.predictor.start_from(head)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
