@@ -12,6 +12,18 @@ from pandas.tseries.frequencies import to_offset
 _DAY = 86_400_000_000  # microseconds
 
 
+class BadStamp(ValueError):
+    """A time stamp that cannot be read.
+
+    Attributes:
+        row: its place in the column, from 0.
+    """
+
+    def __init__(self, row: int, text: str):
+        super().__init__(f"{text!r} is no date")
+        self.row = row
+
+
 class Step(NamedTuple):
     """The regular step of a series.
 
@@ -32,10 +44,10 @@ def parse_stamps(column: pd.Series) -> pd.Series:
     Numbers with a fraction are counted in millionths.
 
     Raises:
-        ValueError: with the place (from 0) and text of the first stamp that cannot be read.
+        BadStamp: naming the first stamp that cannot be read.
     """
     if pd.api.types.is_bool_dtype(column):
-        raise ValueError("the time column holds True and False")
+        raise BadStamp(0, str(column.iloc[0]))
     if pd.api.types.is_numeric_dtype(column):
         numbers = column.astype("float64").replace([np.inf, -np.inf], np.nan)
         if pd.api.types.is_integer_dtype(column):
@@ -59,7 +71,7 @@ def _parse_dates(column: pd.Series) -> pd.Series:
         dates = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
     wrong = np.flatnonzero((dates.isna() & column.notna()).to_numpy())
     place = int(wrong[0]) if len(wrong) else 0
-    raise ValueError(f"{place}:{str(column.iloc[place])[:40]!r} is no date")
+    raise BadStamp(place, str(column.iloc[place])[:40])
 
 
 def _without_zone(dates: pd.Series) -> pd.Series:
