@@ -151,17 +151,28 @@ def count_steps(
 def name_of(step: Step, first: pd.Timestamp) -> str | None:
     """Pandas' name of a step, such as `"h"`, `"W-FRI"` or `"QS-OCT"`; None where it has none."""
     if step.unit == "business":
-        return f"{step.size}B" if step.size > 1 else "B"
-    if step.unit == "ticks":
-        each = pd.Timedelta(step.size, "us")
-    elif first.is_month_end:
-        each = offsets.MonthEnd(step.size)
-    else:
-        each = pd.DateOffset(months=step.size)
-    try:
-        return pd.infer_freq(pd.DatetimeIndex([first + i * each for i in range(4)]))
-    except (ValueError, OverflowError):
+        return offsets.BDay(step.size).freqstr
+    if step.unit == "months":
+        return _name_of_months(step.size, first)
+    days, rest = divmod(step.size, _DAY)
+    if rest:
+        return to_offset(pd.Timedelta(step.size, "us")).freqstr
+    if days % 7:
+        return offsets.Day(days).freqstr
+    return offsets.Week(days // 7, weekday=first.weekday()).freqstr
+
+
+def _name_of_months(months: int, first: pd.Timestamp) -> str | None:
+    if not (first.is_month_start or first.is_month_end):
         return None
+    start, month = first.is_month_start, first.month
+    if months % 12 == 0:
+        year = offsets.YearBegin if start else offsets.YearEnd
+        return year(months // 12, month=month).freqstr
+    if months % 3 == 0:
+        quarter = offsets.QuarterBegin if start else offsets.QuarterEnd
+        return quarter(months // 3, startingMonth=month).freqstr
+    return (offsets.MonthBegin if start else offsets.MonthEnd)(months).freqstr
 
 
 def _months(stamps: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
