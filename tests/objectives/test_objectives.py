@@ -4,20 +4,15 @@ import math
 
 import pytest
 import torch
-from tiny_series import TinySeries, make_series
+from tiny_series import SERIES, TinySeries, make_series
 
 from unlabel.core import Encoding, cat_batches
 from unlabel.objectives import (
     CATALOGUE,
     MLM,
-    Backcast,
     Cutoff,
-    Forecast,
-    MaskedHistory,
-    MaskedValues,
     MoCo,
     Pairs,
-    ShuffledHistory,
     SimCSE,
     Sum,
     total,
@@ -34,20 +29,6 @@ TEXT = {
     "moco": lambda: MoCo(queue=24, width=16),
     "pairs": lambda: Pairs(negative=True, projector=True),
     "sum": lambda: Sum({"simcse": SimCSE(), "mlm": MLM(rate=0.3)}, {"mlm": 0.1}),
-}
-SERIES = {
-    "masked_values": lambda: MaskedValues(),
-    "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
-    "forecast": lambda: Forecast(horizon=8),
-    "forecast_quantiles": lambda: Forecast(
-        horizon=5, quantiles=(0.1, 0.5, 0.9), after="token_cutoff"
-    ),
-    "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
-    "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
-    "backcast": lambda: Backcast(horizon=8, loss="huber"),
-    "forecast_sum": lambda: Sum(
-        {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
-    ),
 }
 METHODS = TEXT | SERIES
 

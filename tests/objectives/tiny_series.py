@@ -12,6 +12,22 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
+from unlabel.objectives import Backcast, Forecast, MaskedHistory, MaskedValues, ShuffledHistory, Sum
+
+SERIES = {
+    "masked_values": lambda: MaskedValues(),
+    "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
+    "forecast": lambda: Forecast(horizon=8),
+    "forecast_quantiles": lambda: Forecast(
+        horizon=5, quantiles=(0.1, 0.5, 0.9), after="token_cutoff"
+    ),
+    "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
+    "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
+    "backcast": lambda: Backcast(horizon=8, loss="huber"),
+    "forecast_sum": lambda: Sum(
+        {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
+    ),
+}
 
 
 @dataclass
