@@ -100,7 +100,7 @@ def test_mutual_information_of_a_perfect_critic_is_minus_2_ln_2_under_jsd() -> N
     near(K.mutual_information(torch.full((3,), 50.0), torch.full((3,), -50.0)), -2 * math.log(2))
 
 
-@pytest.mark.parametrize("metric", ["mse", "l1", "cosine"])
+@pytest.mark.parametrize("metric", ["mse", "l1", "huber", "cosine"])
 def test_regress_of_a_perfect_prediction_is_0(metric: Any) -> None:
     near(K.regress(some(3, 4, 5), some(3, 4, 5), metric=metric), 0.0)
 
@@ -125,6 +125,32 @@ def test_regress_does_not_depend_on_targets_outside_the_mask() -> None:
     before, after = (K.regress(pred, t, mask, metric="l1") for t in (target, other))
     torch.testing.assert_close(before, after, rtol=0, atol=0)
     torch.testing.assert_close(before, (pred - target)[mask].abs().mean())
+
+
+def test_huber_is_half_the_square_near_0_and_a_half_less_than_the_distance_beyond_1() -> None:
+    near(K.regress(torch.tensor([[0.5]]), torch.zeros(1, 1), metric="huber"), 0.125)
+    near(K.regress(torch.tensor([[-3.0]]), torch.zeros(1, 1), metric="huber"), 2.5)
+    pred = some(3, 2).requires_grad_()  # float64 against float32: both sides reach backward
+    K.regress(pred, torch.zeros(3, 2), metric="huber").backward()
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
+def test_pinball_is_least_at_the_quantile(level: float) -> None:
+    sample = some(1001)
+    guesses = torch.cat([sample, sample.quantile(level)[None]])  # the minimiser is a sample point
+    losses = [float(K.pinball(g.expand(1001, 1), sample, [level])) for g in guesses]
+    near(guesses[losses.index(min(losses))], float(sample.quantile(level)))
+
+
+def test_pinball_of_the_median_is_half_the_absolute_error_and_levels_are_averaged() -> None:
+    target, pred = some(4, 3), some(4, 3, 2, seed=1)
+    half = (target - pred[..., 0]).abs() / 2
+    torch.testing.assert_close(K.pinball(pred[..., :1], target, [0.5]), half.mean())
+    low, high = (K.pinball(pred[..., i, None], target, [q]) for i, q in enumerate((0.2, 0.7)))
+    torch.testing.assert_close(K.pinball(pred, target, [0.2, 0.7]), (low + high) / 2)
+    mask = torch.rand(4, 3) < 0.5
+    kept = K.pinball(pred[..., :1], target, [0.5], mask, reduction="none")
+    torch.testing.assert_close(kept, half[mask])
 
 
 def test_rank_of_coincident_points_is_the_margin_or_ln_2() -> None:
@@ -267,6 +293,8 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "donsker_varadhan": lambda x: K.mutual_information(x[0], x[1:], bound="dv"),
     "mse": lambda x: K.regress(x, OTHER.to(x)),
     "l1": lambda x: K.regress(x, OTHER.to(x), metric="l1"),
+    "huber": lambda x: K.regress(x, OTHER.to(x), metric="huber"),
+    "pinball": lambda x: K.pinball(x, OTHER.to(x)[:, 0], (0.1, 0.4, 0.6, 0.9)),
     "cosine": lambda x: K.regress(x, OTHER.to(x), metric="cosine"),
     "rank": lambda x: K.rank(x[:, 0], x[:, 1], margin=None),
     "alignment": lambda x: K.alignment(x, x.roll(1, 1)),
@@ -312,6 +340,8 @@ two, three = some(2, 4), some(3, 4)
         (lambda: K.regress(two, three), "differ in shape"),
         (lambda: K.regress(two, two, metric="l2"), "metric is 'l2'"),  # type: ignore[arg-type]
         (lambda: K.mutual_information(two, two, bound="x"), "bound"),  # type: ignore[arg-type]
+        (lambda: K.pinball(two, two[0], [0.5]), "one value for each of 1 quantiles"),
+        (lambda: K.pinball(two, two[:, 0], [0.1, 0.2, 0.3, 1.0]), "levels between 0 and 1"),
         (lambda: K.rank(two[0], three[:, 0], margin=1.0), "differ in shape"),
         (lambda: K.alignment(two, three), "differ in shape"),
         (lambda: K.uniformity(two[:1]), "at least two"),

@@ -174,13 +174,14 @@ def regress(
     target: Float[Tensor, "*batch width"],
     mask: Bool[Tensor, "*batch"] | None = None,
     *,
-    metric: Literal["mse", "l1", "cosine"] = "mse",
+    metric: Literal["mse", "l1", "huber", "cosine"] = "mse",
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "..."]:
     """Distance of prediction and target, mean over the positions kept.
 
-    `"mse"` and `"l1"` are means over the width. `"cosine"` is BYOL's `||p/|p| - t/|t|||^2 = 2 -
-    2 cos`; SimSiam's `-cos` is half of it minus 1. No position kept gives 0.
+    `"mse"` and `"l1"` are means over the width, and so is `"huber"`, `d^2 / 2` up to a distance of
+    1 and `d - 1/2` beyond. `"cosine"` is BYOL's `||p/|p| - t/|t|||^2 = 2 - 2 cos`; SimSiam's
+    `-cos` is half of it minus 1. No position kept gives 0.
 
     Args:
         pred: prediction.
@@ -193,7 +194,8 @@ def regress(
         ValueError: shapes differ, or the metric is unknown.
 
     Reference: He et al. 2021 (MAE), arXiv 2111.06377; Xie et al. 2021 (SimMIM), 2111.09886;
-    Grill et al. 2020 (BYOL), 2006.07733, equation 2; Chen & He 2020 (SimSiam), 2011.10566.
+    Grill et al. 2020 (BYOL), 2006.07733, equation 2; Chen & He 2020 (SimSiam), 2011.10566;
+    Huber 1964.
     """
     same_shape(pred=pred, target=target)
     p, t = (exact(x) for x in _keep(mask, pred, target, lead=pred.dim() - 1))
@@ -201,11 +203,55 @@ def regress(
         return _reduce((p - t).square().mean(-1), reduction)
     if metric == "l1":
         return _reduce((p - t).abs().mean(-1), reduction)
+    if metric == "huber":
+        # On the difference, which has one type where the two have not.
+        apart = p - t
+        return _reduce(
+            F.huber_loss(apart, torch.zeros_like(apart), reduction="none").mean(-1), reduction
+        )
     if metric == "cosine":
         # As a difference, not 2 - 2 cos: exact where the two nearly agree.
         apart = F.normalize(p, dim=-1) - F.normalize(t, dim=-1)
         return _reduce(apart.square().sum(-1), reduction)
-    raise ValueError(f"metric is {metric!r}: give 'mse', 'l1' or 'cosine'.")
+    raise ValueError(f"metric is {metric!r}: give 'mse', 'l1', 'huber' or 'cosine'.")
+
+
+def pinball(
+    pred: Float[Tensor, "*batch quantiles"],
+    target: Float[Tensor, "*batch"],
+    quantiles: Sequence[float],
+    mask: Bool[Tensor, "*batch"] | None = None,
+    *,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "..."]:
+    """Quantile loss `mean_q max(q d, (q - 1) d)` with `d = target - pred_q`, mean over positions.
+
+    Least where each `pred_q` is the q-quantile of the target. Quantile 0.5 is half of the absolute
+    error. Some libraries double it. No position kept gives 0.
+
+    Args:
+        pred: prediction of each quantile.
+        target: the value that came.
+        quantiles: levels between 0 and 1, in the order of the prediction's last dimension.
+        mask: True where the loss is taken.
+        reduction: `"mean"`, or `"none"` for one value a position kept, flat.
+
+    Raises:
+        ValueError: shapes differ, or a level is not between 0 and 1.
+
+    Reference: Koenker & Bassett 1978, Econometrica 46, equation 3.1.
+    """
+    if not quantiles or not all(0 < q < 1 for q in quantiles):
+        raise ValueError(f"quantiles are {list(quantiles)}: give levels between 0 and 1.")
+    if pred.shape != (*target.shape, len(quantiles)):
+        raise ValueError(
+            f"pred {tuple(pred.shape)} does not hold one value for each of {len(quantiles)} "
+            f"quantiles at each of the positions of target {tuple(target.shape)}."
+        )
+    p, t = (exact(x) for x in _keep(mask, pred, target, lead=target.dim()))
+    short = rearrange(t, "kept -> kept 1") - p
+    level = torch.as_tensor(tuple(quantiles), dtype=short.dtype, device=short.device)
+    return _reduce(torch.maximum(level * short, (level - 1) * short).mean(-1), reduction)
 
 
 def rank(
@@ -325,6 +371,7 @@ __all__ = [
     "kl",
     "mutual_information",
     "nce",
+    "pinball",
     "rank",
     "regress",
     "uniformity",

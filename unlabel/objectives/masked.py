@@ -1,12 +1,17 @@
 """Masked modelling: predict what the encoder was not shown."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from einops import rearrange
+from torch import nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.heads import TokenPredictor
-from unlabel.objectives.kernels import classify
+from unlabel.objectives.kernels import classify, regress
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -45,3 +50,65 @@ class MLM(Objective):
         logits = self.predictor(encoding.tokens[seen.is_target], encoding.table)
         losses = classify(logits, seen.target[seen.is_target], reduction="none")
         return {"token": Term(global_mean(losses), chance=math.log(logits.shape[-1]))}
+
+
+class MaskedValues(Objective):
+    """Masked values: hide a part of the values and predict them, mean over those hidden.
+
+    A linear head maps each token to the values it stands for. Only values that were hidden to be
+    asked for, and were observed, count. A perfect prediction gives 0; predicting the mean of
+    normalised values gives about 1 (mse). The defaults are PatchTST's. TST is `unit="span"`,
+    `ratio=0.15`, `mean_length=3`; a single step of a window of T is `unit="step"`, `ratio=1/T`.
+
+    Args:
+        unit: what is hidden at a time: a step, a span of steps, a patch (one token), or a whole
+            channel.
+        ratio: share that is hidden.
+        mean_length: steps that a span has on average.
+        loss: distance, `"mse"`, `"l1"` or `"huber"`.
+        before: views applied before the masking, joined by `+`, such as `"random_conv"`; targets
+            are taken from their result.
+        args: their arguments, such as `{"random_conv.blend": 0.5}`.
+
+    Raises:
+        ValueError: no share between 0 and 1, or an argument of a view that is not there.
+
+    Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.2; Zerveas et al. 2021
+    (TST), arXiv 2010.02803, section 3.2.
+    """
+
+    paper = "PatchTST (Nie et al. 2023, arXiv 2211.14730); TST (Zerveas et al. 2021, 2010.02803)"
+    needs = frozenset({"tokens", "values"})
+
+    def __init__(
+        self,
+        *,
+        unit: Literal["step", "span", "patch", "channel"] = "patch",
+        ratio: float = 0.4,
+        mean_length: float = 3.0,
+        loss: Literal["mse", "l1", "huber"] = "mse",
+        before: str = "",
+        args: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if not 0 < ratio < 1:
+            raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
+        how = {"unit": unit, "ratio": ratio, "mean_length": mean_length}
+        named = {f"mask_values.{key}": value for key, value in how.items()}
+        self.views = (chain(before, "mask_values", args={**named, **(args or {})}),)
+        self.loss: Literal["mse", "l1", "huber"] = loss
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the linear head from tokens to values."""
+        self.predictor = nn.Linear(encoder.width, encoder.token_values)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """One term, `value`."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None  # the view makes both
+        one = "batch length values -> batch length values 1"
+        pred, target = rearrange(self.predictor(encoding.tokens), one), rearrange(seen.target, one)
+        losses = regress(pred, target, seen.is_target, metric=self.loss, reduction="none")
+        return {"value": Term(global_mean(losses))}

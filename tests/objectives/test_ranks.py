@@ -1,0 +1,55 @@
+"""Many processes are one, for the methods that text does not run through its own trainer."""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from tiny import METHODS as TEXT  # pyright: ignore[reportMissingImports]
+from tiny import launch  # pyright: ignore[reportMissingImports]
+from tiny_series import SERIES, TinySeries, make_series
+
+from unlabel.objectives import CATALOGUE
+from unlabel.objectives.gather import average_gradients, world
+from unlabel.training.pretraining import Pretraining
+
+ROWS = 12
+
+
+def test_every_method_of_the_catalogue_is_compared_here_or_in_training():
+    made = [make() for make in [*TEXT.values(), *SERIES.values()]]
+    assert set(CATALOGUE.values()) <= {type(m) for m in made}
+
+
+def _gradients(names: list[str]) -> dict[str, Any]:
+    """Each method's loss and gradient for this rank's share of the samples, averaged over ranks."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.distributed.init_process_group("gloo")
+    rank, size = world()
+    share, found = ROWS // size, {}
+    for name in names:
+        encoder = TinySeries()
+        module = Pretraining(encoder, SERIES[name]()).double()
+        step = module(make_series(encoder, rows=share, first=rank * share))
+        step.loss.backward()
+        average_gradients(module.parameters())
+        grads = [p.grad for p in module.parameters() if p.grad is not None]
+        found[name] = {
+            "grads": torch.cat([g.flatten() for g in grads]),
+            "loss": step.loss.detach(),
+        }
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_give_the_one_process_gradient(tmp_path, ranks):
+    names = list(SERIES)
+    one = _gradients(names)
+    ended = launch(tmp_path, _gradients, ranks, names=names)
+    assert ended.result
+    for name in names:
+        loss = sum(float(r[name]["loss"]) for r in ended.results) / ranks
+        assert loss == pytest.approx(float(one[name]["loss"]), rel=1e-9), name
+        got, wanted = ended.results[0][name]["grads"], one[name]["grads"]
+        assert (got - wanted).norm() < 1e-9 * wanted.norm(), name

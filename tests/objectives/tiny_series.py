@@ -1,0 +1,276 @@
+"""The smallest encoder of series that keeps the contract of views and encodings.
+
+What is under test here are objectives: the views are as plain as can be, a few lines each, and
+the encoder is one linear layer over patches with one mixing layer over tokens.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
+from unlabel.objectives import Backcast, Forecast, MaskedHistory, MaskedValues, ShuffledHistory, Sum
+
+SERIES = {
+    "masked_values": lambda: MaskedValues(),
+    "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
+    "forecast": lambda: Forecast(horizon=8),
+    "forecast_quantiles": lambda: Forecast(
+        horizon=5, quantiles=(0.1, 0.5, 0.9), after="token_cutoff"
+    ),
+    "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
+    "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
+    "backcast": lambda: Backcast(horizon=8, loss="huber"),
+    "forecast_sum": lambda: Sum(
+        {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
+    ),
+}
+
+
+@dataclass
+class Window:
+    values: Tensor
+    observed: Tensor
+    hidden: Tensor
+    asked: Tensor
+    future: Tensor | None = None
+    future_observed: Tensor | None = None
+    target: Tensor | None = None
+    keep: Tensor | None = None
+    drop: bool = False
+
+
+class TinySeries(nn.Module):
+    """Patches of P steps through a linear layer, then through one over the tokens so far, or all.
+
+    Args:
+        causal: a token sees itself and earlier ones only.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 2,
+        patch: int = 2,
+        context: int = 16,
+        width: int = 16,
+        causal: bool = True,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.channels, self.patch, self.context, self.width = channels, patch, context, width
+        self.token_values, self.length = patch * channels, context // patch
+        self.gives = frozenset(
+            "pooled tokens layers values future sensor length visible_only".split()
+        ) | ({"causal"} if causal else set())
+        self.causal = causal
+        self.embed = nn.Linear(self.token_values, width)
+        self.flags = nn.Linear(self.token_values, width, bias=False)
+        self.place = nn.Parameter(torch.randn(self.length, width) / 4)
+        self.mix, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def view(self, batch: Batch, spec: ViewSpec) -> View:
+        """Run the links of the chain, normalise by what is seen, and cut into patches."""
+        inputs = batch.inputs if spec.partner is None else batch.partners[spec.partner]
+        values, observed = inputs["values"], inputs["observed"]
+        none = torch.zeros_like(observed)
+        window = Window(values, observed, none, none)
+        for part in spec.parts():
+            window = LINKS[part.name](window, batch, part, self, **dict(part.args))
+        return self.finish(window)
+
+    def finish(self, w: Window) -> View:
+        """From steps to tokens."""
+        if w.future is None:
+            cut = {k: getattr(w, k)[:, : self.context] for k in ("values", "observed", "hidden")}
+            w = replace(w, **cut, asked=w.asked[:, : self.context])
+        seen = w.observed & ~w.hidden
+        count = seen.sum(1, keepdim=True).clamp(min=1)
+        loc = (w.values * seen).sum(1, keepdim=True) / count
+        scale = (((w.values - loc) * seen).square().sum(1, keepdim=True) / count + 1e-5).sqrt()
+        patched = lambda x: rearrange(x, "b (l p) c -> b l p c", p=self.patch)  # noqa: E731
+        flat = lambda x: rearrange(patched(x), "b l p c -> b l (p c)")  # noqa: E731
+        normal = (w.values - loc) / scale
+        length = normal.shape[1] // self.patch
+        positions = torch.arange(self.length - length, self.length).expand(len(normal), -1)
+        view = View(
+            {
+                "values": patched(normal * seen),
+                "observed": patched(seen),
+                "positions": positions,
+            },
+            patched(torch.ones_like(seen)).any(3).any(2),
+        )
+        if w.keep is not None:
+            view.keep_positions = rearrange(w.keep, "b (l p) -> b l p", p=self.patch).all(2)
+        if w.asked.any():
+            view.target, view.is_target = flat(normal * w.observed), flat(w.asked & w.observed)
+        if w.drop:
+            gone = flat(w.hidden).any(2)
+            kept = gone.int().argsort(1, stable=True)[:, : int((~gone).sum(1).min())]
+            rows = torch.arange(len(kept))[:, None]
+            view.inputs = {k: v[rows, kept] for k, v in view.inputs.items()}
+            view.mask = view.mask[rows, kept]
+        if w.future is not None:
+            view.target, view.is_target = (w.future - loc) / scale, w.future_observed
+        if w.target is not None:
+            view.target, view.is_target = w.target, torch.ones_like(w.target, dtype=torch.bool)
+        return view
+
+    def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
+        x, seen = view.inputs["values"], view.inputs["observed"]
+        patched = "b l p c -> b l (p c)"
+        weight = self.embed.weight
+        embedded = self.embed(rearrange(x, patched).to(weight.dtype))
+        embedded = embedded + self.flags(rearrange(~seen, patched).to(weight.dtype))
+        embedded = embedded + self.place[view.inputs["positions"]]
+        if view.keep_positions is not None:
+            embedded = embedded * view.keep_positions[:, :, None]
+        embedded = self.dropout(embedded)
+        real = view.mask[:, :, None].to(weight.dtype)
+        if self.causal:
+            seen_so_far = (embedded * real).cumsum(1) / real.cumsum(1).clamp(min=1)
+        else:
+            seen_so_far = (embedded * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+        tokens = self.out(torch.tanh(embedded + self.mix(seen_so_far)))
+        pooled = (tokens * real).sum(1) / real.sum(1).clamp(min=1)
+        layers = (embedded, tokens) if "layers" in want else None
+        return Encoding(pooled, tokens, view.mask, layers)
+
+
+def _draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Tensor:
+    return uniform(batch.seed, batch.ordinal, 8 * spec.stream + use, count)
+
+
+def _plain(w: Window, batch, spec, encoder, **_: Any) -> Window:
+    return w
+
+
+def _mask_values(w, batch, spec, encoder, unit="patch", ratio=0.4, mean_length=3.0, drop=False):
+    t = encoder.context
+    size = encoder.patch if unit in ("patch", "span") else 1
+    chosen = _draw(batch, spec, t // size)
+    count = max(1, round(ratio * (t // size)))
+    hidden = (chosen.argsort(1).argsort(1) < count).repeat_interleave(size, 1)[:, :, None]
+    hidden = hidden.expand(-1, -1, w.values.shape[2])
+    cut = {k: getattr(w, k)[:, :t] for k in ("values", "observed")}
+    return replace(w, **cut, hidden=hidden, asked=hidden, drop=drop)
+
+
+def _future(w, batch, spec, encoder, horizon):
+    t = encoder.context
+    return replace(
+        w,
+        values=w.values[:, :t],
+        observed=w.observed[:, :t],
+        hidden=w.hidden[:, :t],
+        asked=w.asked[:, :t],
+        future=w.values[:, t : t + horizon],
+        future_observed=w.observed[:, t : t + horizon],
+    )
+
+
+def _past(w, batch, spec, encoder, horizon):
+    turned = {k: getattr(w, k).flip(1) for k in ("values", "observed", "hidden", "asked")}
+    return _future(replace(w, **turned), batch, spec, encoder, horizon)
+
+
+def _hide(w, batch, spec, encoder, ratio, mean_length):
+    return replace(w, hidden=(_draw(batch, spec, w.values.shape[1]) < ratio)[:, :, None] | w.hidden)
+
+
+def _shuffle(w, batch, spec, encoder, unit="window", **_: Any):
+    order = _draw(batch, spec, w.values.shape[1]).argsort(1)[:, :, None].expand_as(w.values)
+    return replace(w, values=w.values.gather(1, order), observed=w.observed.gather(1, order))
+
+
+def _jitter(w, batch, spec, encoder, low=0.1, high=0.1):
+    noise = _draw(batch, spec, w.values[0].numel()).view_as(w.values) - 0.5
+    return replace(w, values=w.values + high * 3**0.5 * 2 * noise)
+
+
+def _scaling(w, batch, spec, encoder, sigma=0.1):
+    return replace(w, values=w.values * (1 + sigma * (_draw(batch, spec, 1)[:, :, None] - 0.5)))
+
+
+def _token_cutoff(w, batch, spec, encoder, ratio=0.1):
+    keep = _draw(batch, spec, w.values.shape[1] // encoder.patch) >= ratio
+    return replace(w, keep=keep.repeat_interleave(encoder.patch, 1))
+
+
+def _reorder(w, batch, spec, encoder, segments=3, ask=False):
+    from itertools import permutations
+
+    orders = torch.tensor(list(permutations(range(segments))))
+    which = (_draw(batch, spec, 1) * len(orders)).long()
+    size = encoder.context // segments
+    place = orders[which[:, 0]].repeat_interleave(size, 1) * size + torch.arange(size).repeat(
+        segments
+    )
+    rest = torch.arange(size * segments, encoder.context).expand(len(place), -1)
+    order = torch.cat([place, rest], 1)[:, :, None].expand(-1, -1, w.values.shape[2])
+    return replace(
+        w,
+        values=w.values.gather(1, order),
+        observed=w.observed.gather(1, order),
+        hidden=w.hidden[:, : encoder.context],
+        asked=w.asked[:, : encoder.context],
+        target=which if ask else None,
+    )
+
+
+def _overlap(w, batch, spec, encoder, side="left", ratio=0.5):
+    # Both crops have three quarters of the window; they share the half in its middle.
+    t, p = encoder.context, encoder.patch
+    size, away = t * 3 // 4, t // 4
+    start = 0 if side == "left" else away
+    cut = {
+        k: getattr(w, k)[:, start : start + size] for k in ("values", "observed", "hidden", "asked")
+    }
+    first = (away - start) // p
+    places = torch.arange(first, first + (size - away) // p).expand(len(w.values), -1)
+    return replace(w, **cut, target=places)
+
+
+LINKS = {
+    "plain": _plain,
+    "mask_values": _mask_values,
+    "future": _future,
+    "past": _past,
+    "hide": _hide,
+    "shuffle": _shuffle,
+    "jitter": _jitter,
+    "scaling": _scaling,
+    "random_conv": _scaling,  # like it, a linear map of window and future alike
+    "token_cutoff": _token_cutoff,
+    "reorder": _reorder,
+    "overlap": _overlap,
+}
+
+
+def make_series(encoder: TinySeries, rows: int = 8, first: int = 0, horizon: int = 8) -> Batch:
+    """Waves of many phases with noise, a second channel beside the first, some values missing."""
+    index = torch.arange(first, first + rows)
+    t = torch.arange(encoder.context + horizon)
+    phase = uniform(1, index, 1, encoder.channels)[:, None, :] * 6.3
+    noise = uniform(1, index, 2, t.numel() * encoder.channels).view(rows, -1, encoder.channels)
+    values = torch.sin(0.7 * t[None, :, None] + phase) + noise
+    missing = uniform(1, index, 3, values[0].numel()).view_as(values) < 0.1
+    one = {"values": values * ~missing, "observed": ~missing}
+    other = {"values": values.flip(2) + 0.3, "observed": torch.ones_like(missing)}
+    mask = torch.ones(rows, t.numel(), dtype=torch.bool)
+    return Batch(
+        inputs=one,
+        mask=mask,
+        index=index,
+        ordinal=index,
+        seed=3,
+        label=torch.full((rows,), -1),
+        partners={"sensor": {**other, "mask": mask}},
+    )

@@ -1,0 +1,35 @@
+"""Views of several links as an objective's arguments name them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unlabel.core import ViewSpec
+
+
+def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> ViewSpec:
+    """The view that applies its parts in order; empty parts are left out.
+
+    Args:
+        parts: names of views, each alone or several joined by `+`.
+        draw: see `ViewSpec`.
+        args: arguments by `"link.argument"`, such as `{"jitter.high": 0.5}`.
+
+    Raises:
+        ValueError: an argument for a link that is not in the chain.
+
+    Example:
+        >>> chain("random_conv", "future", "", args={"future.horizon": 24}).name
+        'random_conv+future'
+    """
+    links = [name for part in parts for name in part.split("+") if name not in ("", "plain")]
+    given = dict(args or {})
+    for key in given:
+        link, _, arg = key.partition(".")
+        if link not in links or not arg:
+            raise ValueError(
+                f"{key!r} is no argument of a view in {'+'.join(links) or 'plain'}: write "
+                f"{links[0] if links else 'view'}.{arg or key}, or add the view that it belongs to."
+            )
+    if len(links) < 2:  # a view alone takes its arguments by their bare names
+        given = {key.partition(".")[2]: value for key, value in given.items()}
+    return ViewSpec("+".join(links) or "plain", draw, tuple(sorted(given.items())))
