@@ -9,7 +9,7 @@ import numpy as np
 from einops import reduce
 from jaxtyping import Float
 
-from unlabel.benchmarks.forecast_ridge import Fit, Forecaster, Select, raw_features, ridge
+from unlabel.benchmarks.forecast_ridge import Fit, Forecaster, raw_features, ridge
 from unlabel.benchmarks.forecasting_data import ForecastData
 
 Steps = Callable[
@@ -57,11 +57,11 @@ def daily_profile(days: int = 7) -> Fit:
     return fit
 
 
-def controls(data: ForecastData, lookback: int, *, select: Select = "mse") -> dict[str, Fit]:
+def controls(data: ForecastData, lookback: int) -> dict[str, Fit]:
     """What is printed beside every encoder, by name: those that the set and lookback allow."""
     found: dict[str, Fit] = {"repeat last": repeat_last}
     if data.day and lookback >= data.day:
         found["yesterday"] = daily_profile(1)
         found["7-day profile"] = daily_profile(7)
-    found["ridge on values"] = ridge(raw_features("last"), select=select)
+    found["ridge on values"] = ridge(raw_features("last"))
     return found

@@ -53,9 +53,11 @@ class Featured:
 
 Features = Callable[[Float[np.ndarray, "windows channels lookback"]], Featured]
 Select = Literal["mse", "rmse+mae"]
-# Wide enough that no set chooses an end; TS2Vec's grid is that of the representation protocol.
-ALPHAS = tuple(10.0**k for k in range(-1, 7))
-TS2VEC_ALPHAS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+# Wide enough that no set chooses an end; the representation protocol's are TS2Vec's.
+ALPHAS = {
+    "ltsf": tuple(10.0**k for k in range(-1, 7)),
+    "representation": (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+}
 LEAST = 1e-5  # smallest scale, as RevIN's epsilon: a constant window has none
 
 
@@ -136,25 +138,30 @@ def forecast(
 
 
 def ridge(
-    features: Features, *, alphas: Sequence[float] = ALPHAS, select: Select = "mse"
+    features: Features,
+    *,
+    alphas: Sequence[float] | None = None,
+    select: Select | None = None,
 ) -> Fit:
     """A ridge for each horizon, fitted on the train windows, alpha chosen on validation windows.
 
     Args:
         features: of windows.
-        alphas: to choose from.
-        select: `mse`, or the `rmse+mae` of TS2Vec's protocol.
+        alphas: to choose from; default those of the set's protocol.
+        select: by `mse`, or by `rmse+mae` as in the representation protocol; default likewise.
     """
 
     def fit(data: ForecastData, *, lookback: int, horizons: Sequence[int]) -> RidgeForecaster:
+        grid = alphas or ALPHAS[data.protocol]
+        by = select or ("mse" if data.protocol == "ltsf" else "rmse+mae")
         train = window_moments(data.windows("train", lookback), features, horizons)
         held = data.windows("validation", lookback)
-        if select == "mse":
+        if by == "mse":
             checks = window_moments(held, features, horizons)
-            heads = {h: fit_ridge(train[h], checks[h], alphas) for h in horizons}
+            heads = {h: fit_ridge(train[h], checks[h], grid) for h in horizons}
         else:
             paths = {h: [RidgePath(rows) for rows in train[h]] for h in horizons}
-            heads = _by_forecasts(held, features, paths, alphas)
+            heads = _by_forecasts(held, features, paths, grid)
         return RidgeForecaster(features, heads)
 
     return fit
