@@ -237,7 +237,7 @@ class BenchmarkResult:
 
     def table(self) -> Table:
         """A rich table: sets as rows, encoders (and what they gained on the first) as columns."""
-        columns = self.encoders + self.differences
+        columns = self.encoders + self._shown_differences()
         caption = "\n".join(filter(None, (self._legend(), self.note)))
         title = f"{self.benchmark.upper()}: {self.setting}"
         table = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
@@ -253,6 +253,11 @@ class BenchmarkResult:
             table.add_section()
             table.add_row("average", "", *averages, style="bold")
         return table
+
+    def _shown_differences(self) -> tuple[EncoderScores, ...]:
+        # What baselines have over an untrained encoder says little, and takes many columns.
+        gains = self.differences
+        return tuple(e for e in gains if e.name == "trained - untrained") or gains
 
     def _legend(self) -> str:
         scores = [score for e in self.encoders for score in e.scores.values()]
