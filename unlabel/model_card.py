@@ -131,25 +131,25 @@ def _objective(said: dict[str, Any], weight: float | None = None) -> list[str]:
 
 
 def _scores(result: dict[str, Any]) -> str:
-    names = [e["name"] for e in result["encoders"]]
+    names, digits = [e["name"] for e in result["encoders"]], result.get("digits", 2)
     rows = [["set", "n", *names], ["---"] * (2 + len(names))]
     for key, first in result["encoders"][0]["scores"].items():
-        cells = [_cell(e["scores"].get(key)) for e in result["encoders"]]
+        cells = [_cell(e["scores"].get(key), digits) for e in result["encoders"]]
         rows.append([key, f"{first['pairs']:,}", *cells])
     if result["encoders"][0]["average"]:
-        rows.append(["average", "", *(_cell(e["average"]) for e in result["encoders"])])
+        rows.append(["average", "", *(_cell(e["average"], digits) for e in result["encoders"])])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     note = "\n".join(f"- {line}" for line in result["note"].split("\n") if line)
     head = f"## Scores: {result['benchmark'].upper()}\n\n{result['setting']}; 95 % intervals."
+    head += " Lower is better." if result.get("better") == "lower" else ""
     return "\n\n".join(filter(None, (head, table, note)))
 
 
-def _cell(score: dict[str, Any] | None) -> str:
+def _cell(score: dict[str, Any] | None, digits: int) -> str:
     if score is None or score["score"] is None:
         return "undefined"
-    if score["low"] is None:
-        return f"{score['score']:.2f}"
-    return f"{score['score']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+    shown = [f"{v:.{digits}f}" for k in ("score", "low", "high") if (v := score[k]) is not None]
+    return shown[0] if len(shown) < 3 else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def _papers(about: dict[str, Any]) -> str:

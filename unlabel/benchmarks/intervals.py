@@ -103,3 +103,27 @@ def mean_resamples(
     chunks = resample_counts(len(values), resamples, rng)
     means = [counts @ values / len(values) for counts in chunks]
     return np.concatenate(means) if means else np.empty(0)
+
+
+def block_mean_resamples(
+    values: Float[np.ndarray, "samples"], *, block: int, resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "resamples"]:
+    """Mean of each circular block bootstrap resample of values that depend on their neighbours.
+
+    Each resample is as many blocks, of neighbours in a circle, as cover the values; drawing
+    single values would take overlapping windows for independent ones.
+
+    Args:
+        values: in order of time.
+        block: neighbours drawn together, at least as far as the dependence reaches.
+        resamples: how many.
+        rng: draws the blocks' starts.
+
+    Reference:
+        Politis & Romano 1992, A circular block-resampling procedure for stationary data.
+    """
+    count = len(values)
+    block = min(block, count)
+    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[:block]]))])
+    starts = rng.integers(count, size=(resamples, -(-count // block)))
+    return (sums[starts + block] - sums[starts]).mean(axis=1) / block

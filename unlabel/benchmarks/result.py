@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -18,10 +18,11 @@ class Score:
     """One number of a benchmark.
 
     Attributes:
-        score: the number, x100; nan where it is not defined (`reason` says why).
+        score: the number, in its benchmark's unit; nan where it is not defined (`reason` says why).
         low: lower end of its 95 % interval, nan where none was asked for.
         high: upper end.
-        pairs: how many pairs (STS) or queries (retrieval) it was measured on.
+        pairs: how many pairs (STS), queries (retrieval) or windows (forecasting) it was measured
+            on.
         subset_mean: plain mean over the set's subsets, None where it has none.
         subsets: score by subset.
         reason: why the score is nan.
@@ -105,16 +106,19 @@ class Score:
         return {k: _number(v) if isinstance(v, float) else v for k, v in kept.items()}
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, digits: int = 2) -> str:
         """`72.37`, and below it `[71.20, 73.41]`, the subsets' mean, or why there is no score."""
         if math.isnan(self.score):
             return "undefined" + (f"\n{self.reason}" if self.reason else "")
-        lines = [f"{self.score:.2f}"]
+        lines = [f"{self.score:.{digits}f}"]
         if self.seeds:
-            lines[0] += f" sd {np.std(self.seeds, ddof=1):.2f}"
+            lines[0] += f" sd {np.std(self.seeds, ddof=1):.{digits}f}"
         if not math.isnan(self.low):
-            lines.append(f"[{self.low:.2f}, {self.high:.2f}]")
+            lines.append(f"[{self.low:.{digits}f}, {self.high:.{digits}f}]")
         if self.subset_mean is not None:
-            lines.append(f"subsets {self.subset_mean:.2f}")
+            lines.append(f"subsets {self.subset_mean:.{digits}f}")
         return "\n".join(lines)
 
 
@@ -168,12 +172,21 @@ class BenchmarkResult:
         setting: the protocol in words; printed in every table, as it moves the scores.
         encoders: in the order measured; the first one is what the others are compared with.
         note: what a reader must know to quote the scores.
+        better: whether a higher or a lower score is the better one.
+        digits: of a score, after the point.
+        unit: what a score is, on the axis of a picture.
+        examples: what was scored and what each encoder made of it, by name of the example: plain
+            data with the encoders' part under `encoders`. Saved in a file of its own.
     """
 
     benchmark: str
     setting: str
     encoders: tuple[EncoderScores, ...]
     note: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    digits: int = 2
+    unit: str = "score x100"
+    examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def __add__(self, other: "BenchmarkResult") -> "BenchmarkResult":
         """Both results' encoders in one table; they must come from the same protocol."""
@@ -184,7 +197,12 @@ class BenchmarkResult:
             )
         notes = dict.fromkeys(n for r in (self, other) for n in r.note.split("\n") if n)
         encoders = self.encoders + other.encoders
-        return BenchmarkResult(self.benchmark, self.setting, encoders, "\n".join(notes))
+        examples = {
+            name: {**one, "encoders": {**one["encoders"], **other.examples[name]["encoders"]}}
+            for name, one in self.examples.items()
+            if name in other.examples
+        }
+        return replace(self, encoders=encoders, note="\n".join(notes), examples=examples)
 
     @property
     def differences(self) -> tuple[EncoderScores, ...]:
@@ -199,19 +217,27 @@ class BenchmarkResult:
             "encoders": [e.to_dict() for e in self.encoders],
             "differences": [e.to_dict() for e in self.differences],
             "note": self.note,
+            "better": self.better,
+            "digits": self.digits,
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write `to_dict()` as JSON, making the folder where it is missing."""
+        """Write `to_dict()` as JSON, making the folder where it is missing.
+
+        Examples go to `<name>_examples.json` beside it.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
+        if self.examples:
+            text = json.dumps(self.examples, ensure_ascii=False, allow_nan=False)
+            path.with_name(f"{path.stem}_examples.json").write_text(text + "\n", encoding="utf-8")
         return path
 
     def table(self) -> Table:
         """A rich table: sets as rows, encoders (and what they gained on the first) as columns."""
-        columns = self.encoders + self.differences
+        columns = self.encoders + self._shown_differences()
         caption = "\n".join(filter(None, (self._legend(), self.note)))
         title = f"{self.benchmark.upper()}: {self.setting}"
         table = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
@@ -220,17 +246,22 @@ class BenchmarkResult:
         for encoder in columns:
             table.add_column(encoder.name, overflow="fold")
         for name, first in self.encoders[0].scores.items():
-            cells = [str(e.scores[name]) if name in e.scores else "" for e in columns]
+            cells = [e.scores[name].text(self.digits) if name in e.scores else "" for e in columns]
             table.add_row(name, f"{first.pairs:,}", *cells)
         if any(e.average for e in self.encoders):
-            averages = [str(e.average) if e.average else "" for e in columns]
+            averages = [e.average.text(self.digits) if e.average else "" for e in columns]
             table.add_section()
             table.add_row("average", "", *averages, style="bold")
         return table
 
+    def _shown_differences(self) -> tuple[EncoderScores, ...]:
+        # What baselines have over an untrained encoder says little, and takes many columns.
+        gains = self.differences
+        return tuple(e for e in gains if e.name == "trained - untrained") or gains
+
     def _legend(self) -> str:
         scores = [score for e in self.encoders for score in e.scores.values()]
-        lines = []
+        lines = ["Lower is better."] if self.better == "lower" else []
         if any(not math.isnan(s.low) for s in scores):
             lines.append("In brackets: 95 % bootstrap interval; of a difference, paired.")
         if any(s.seeds for s in scores):
@@ -255,6 +286,6 @@ class BenchmarkResult:
             x = np.arange(len(y)) + 0.12 * (shift - (len(self.encoders) - 1) / 2)
             ax.errorbar(x, y, yerr=bars, fmt="o", capsize=3, label=encoder.name)
             ax.set_xticks(np.arange(len(y)), list(scores), rotation=30, ha="right")
-        ax.set(title=f"{self.benchmark.upper()}: {self.setting}", ylabel="score x100")
+        ax.set(title=f"{self.benchmark.upper()}: {self.setting}", ylabel=self.unit)
         ax.legend()
         return ax

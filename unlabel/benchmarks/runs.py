@@ -11,7 +11,7 @@ from unlabel.benchmarks.baselines import whitened
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores
 from unlabel.embedding import Embedder, load_embedder, run_model_folder
 
-Evaluate = Callable[[Embedder], BenchmarkResult]
+Evaluate = Callable[[Any], BenchmarkResult]  # of what `load` loaded, a text `Embedder` by default
 
 
 def seed_runs(path: Path) -> list[Path]:
@@ -30,6 +30,7 @@ def bench(
     controls: Sequence[BenchmarkResult] = (),
     whiten_on: Sequence[str] = (),
     output: str | Path | None = None,
+    load: Callable[..., Any] = load_embedder,
     **loading: Any,
 ) -> BenchmarkResult:
     """Measure a run before and after training (or any encoder), print the table and save it.
@@ -37,13 +38,14 @@ def bench(
     A run of several seeds gives means over them; each seed's own result is saved with it too.
 
     Args:
-        path: a run's folder, or anything `load_embedder` takes.
+        path: a run's folder, or anything `load` takes.
         evaluate: measures one encoder.
         compare: further runs (after training) or encoders for the same table.
         controls: results that go into the same table.
         whiten_on: sentences; measure the encoder at `path` also whitened by them.
         output: JSON file; default `results/<benchmark>.json` in the run's folder, else none.
-        loading: options of `load_embedder`.
+        load: makes the encoder of a folder, given its name in the table.
+        loading: options of `load`.
     """
     path = Path(path)
     runs = seed_runs(path)
@@ -59,7 +61,7 @@ def bench(
         groups.append((f"{name}, whitened", folders))
 
     def measure(name: str, folder: Path) -> BenchmarkResult:
-        embed = load_embedder(folder, name=name, **loading)
+        embed = load(folder, name=name, **loading)
         if name.endswith(", whitened"):
             embed = replace(embed, encode=_whitened(embed, list(whiten_on)))
         return evaluate(embed)
@@ -69,11 +71,9 @@ def bench(
         for i, run in enumerate(runs):
             _merge([r[i] for r in found[:own]]).save(run / "results" / f"{_kind(found)}.json")
     pooled = [
-        BenchmarkResult(
-            several[0].benchmark,
-            several[0].setting,
-            (EncoderScores.over_seeds(name, [r.encoders[0] for r in several]),),
-            several[0].note,
+        replace(
+            several[0],
+            encoders=(EncoderScores.over_seeds(name, [r.encoders[0] for r in several]),),
         )
         for (name, _), several in zip(groups, found, strict=True)
     ]

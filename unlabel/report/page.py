@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 MEANING = {
     "sts": "Spearman correlation with human judgements of similarity, ×100",
     "retrieval": "Share of queries that find their own document",
+    "forecasting": "Error on standardised values; lower is better",
 }
 
 

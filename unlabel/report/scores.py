@@ -38,6 +38,8 @@ class ScoreTable:
         columns: untrained, trained and gain where they are, then baselines.
         rows: sets, and the average where there is one, as the last.
         seeds: name of each seed's run and what it gained, as a table of its own.
+        better: `higher` or `lower`.
+        digits: of a score, after the point.
     """
 
     benchmark: str
@@ -46,6 +48,13 @@ class ScoreTable:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     seeds: tuple[tuple[str, "ScoreTable"], ...] = ()
+    better: str = "higher"
+    digits: int = 2
+
+    @property
+    def brief(self) -> int:
+        """Digits of a score that is read alone, in a sentence."""
+        return max(1, self.digits - 1)
 
     @property
     def headline(self) -> Row:
@@ -97,14 +106,16 @@ def score_table(result: Result, seeds: Mapping[str, Result] | None = None) -> Sc
         columns=tuple(columns),
         rows=tuple(_rows(result, columns)),
         seeds=tuple((name, score_table(own)) for name, own in (seeds or {}).items()),
+        better=result.get("better", "higher"),
+        digits=result.get("digits", 2),
     )
 
 
-def verdict(before: Cell, after: Cell, gain: Cell) -> str:
+def verdict(before: Cell, after: Cell, gain: Cell, digits: int = 1) -> str:
     """What the interval of a gain allows to say, as the end of a sentence."""
     if gain["score"] is None:
         return f"is undefined: {gain['reason'] or after['reason'] or before['reason']}."
-    ends = f"from {before['score']:.1f} before training to {after['score']:.1f} after"
+    ends = f"from {before['score']:.{digits}f} before training to {after['score']:.{digits}f} after"
     if gain["low"] is None:
         return f"went {ends}; no interval was asked for."
     if gain["low"] <= 0 <= gain["high"]:

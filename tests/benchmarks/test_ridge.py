@@ -1,0 +1,109 @@
+"""Closed-form ridge from sums, against scikit-learn on the rows themselves."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_ridge
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 12)) @ rng.normal(size=(12, 12)) + 3.0
+    y = x @ rng.normal(size=(12, 5)) + rng.normal(size=(400, 5)) - 7.0
+    return x, y, rng.uniform(0.01, 3.0, size=400)
+
+
+def summed(x, y, scale=None, *, chunk=400):
+    sums = Moments(x.shape[1], y.shape[1])
+    for i in range(0, len(x), chunk):
+        part = slice(i, i + chunk)
+        sums.add(x[part], y[part], None if scale is None else scale[part])
+    return sums
+
+
+@pytest.mark.parametrize("alpha", [0.1, 10.0, 1000.0])
+def test_ridge_is_scikit_learns(rows, alpha):
+    x, y, _ = rows
+    fit, peer = RidgePath(summed(x, y)).at(alpha), Ridge(alpha=alpha).fit(x, y)
+    np.testing.assert_allclose(fit.weight, peer.coef_.T, atol=1e-8)
+    np.testing.assert_allclose(fit.bias, peer.intercept_, atol=1e-8)
+    np.testing.assert_allclose(fit(x), peer.predict(x), atol=1e-8)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 10.0])
+def test_a_rows_scale_squared_is_scikit_learns_sample_weight(rows, alpha):
+    x, y, scale = rows
+    peer = Ridge(alpha=alpha).fit(x, y, sample_weight=scale**2)
+    fit = RidgePath(summed(x, y, scale)).at(alpha)
+    np.testing.assert_allclose(fit.weight, peer.coef_.T, atol=1e-8)
+    np.testing.assert_allclose(fit.bias, peer.intercept_, atol=1e-8)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 399])
+def test_chunks_do_not_change_the_fit(rows, chunk):
+    whole, parts = summed(*rows), summed(*rows, chunk=chunk)
+    one, other = RidgePath(whole).at(1.0), RidgePath(parts).at(1.0)
+    np.testing.assert_allclose(one.weight, other.weight, atol=1e-10)
+
+
+def test_squared_error_from_sums_is_that_of_the_rows(rows):
+    x, y, scale = rows
+    fit = Linear(np.random.default_rng(1).normal(size=(12, 5)), np.arange(5.0))
+    expected = float((scale[:, None] ** 2 * (fit(x) - y) ** 2).sum())
+    assert fit.squared_error(summed(x, y, scale)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_first_targets_alone_give_the_fit_of_those_targets(rows):
+    x, y, _ = rows
+    few, all_ = RidgePath(summed(x, y).first(2)).at(5.0), RidgePath(summed(x, y)).at(5.0)
+    np.testing.assert_allclose(few.weight, all_.weight[:, :2], atol=1e-10)
+
+
+def test_rows_that_know_the_first_targets_only_leave_the_others_alone(rows):
+    x, y, _ = rows
+    sums = summed(x, y)
+    sums.add(x[:50], y[:50, :2])
+    np.testing.assert_allclose(sums.xy[:, 2:], summed(x, y).xy[:, 2:])
+    both = summed(np.concatenate([x, x[:50]]), np.concatenate([y, y[:50]]))
+    np.testing.assert_allclose(sums.first(2).xy, both.xy[:, :2])
+    np.testing.assert_allclose(sums.first(2).yy, both.yy[:2])
+
+
+def test_a_feature_that_is_always_zero_gets_no_weight(rows):
+    x, y, _ = rows
+    x = np.concatenate([x, np.zeros((400, 1))], axis=1)
+    np.testing.assert_allclose(RidgePath(summed(x, y)).at(0.1).weight[-1], 0.0, atol=1e-12)
+
+
+def test_alpha_is_the_one_with_the_least_error_on_the_validation_rows(rows):
+    x, y, _ = rows
+    train, held = summed(x[:40], y[:40]), summed(x[40:], y[40:])
+    alphas = (1e-3, 1.0, 1e3, 1e6)
+    (chosen,) = fit_ridge([train], [held], alphas)
+    peers = [Ridge(alpha=a).fit(x[:40], y[:40]).predict(x[40:]) for a in alphas]
+    best = alphas[int(np.argmin([((p - y[40:]) ** 2).sum() for p in peers]))]
+    assert chosen.alpha == best
+
+
+def test_groups_share_the_alpha_that_is_best_for_their_sum(rows):
+    x, y, _ = rows
+    rng = np.random.default_rng(2)
+    signal = summed(x[:40], y[:40]), summed(x[40:], y[40:])
+    loud = 1e4 * rng.normal(size=(400, 5))  # nothing to learn, and most of the error
+    noise = summed(x[:40], loud[:40]), summed(x[40:], loud[40:])
+    alphas = (1e-3, 1e9)
+    assert fit_ridge([signal[0]], [signal[1]], alphas)[0].alpha == 1e-3
+    both = fit_ridge([signal[0], noise[0]], [signal[1], noise[1]], alphas)
+    assert [head.alpha for head in both] == [1e9, 1e9]
+
+
+def test_refuses_no_rows_values_that_are_not_finite_and_alpha_zero(rows):
+    x, y, _ = rows
+    with pytest.raises(ValueError, match="sum to 0"):
+        RidgePath(Moments(3, 2))
+    with pytest.raises(ValueError, match="finite"):
+        RidgePath(summed(np.where(x > 5, np.nan, x), y))
+    with pytest.raises(ValueError, match="alpha above 0"):
+        RidgePath(summed(x, y)).at(0.0)

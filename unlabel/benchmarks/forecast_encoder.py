@@ -1,0 +1,110 @@
+"""A frozen series encoder as features of windows, for the ridge of the forecasting benchmark."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, ridge
+from unlabel.core import Batch, view
+from unlabel.embedding import run_model_folder
+
+if TYPE_CHECKING:
+    from unlabel.modalities.series import SeriesEncoder
+
+Take = Literal["tokens", "pooled", "last"]
+FEATURES = get_args(Take)
+
+
+def encoder_features(
+    encoder: "SeriesEncoder", *, take: Take = "tokens", batch_size: int = 512
+) -> Features:
+    """Features of windows by a frozen encoder, from their last `encoder.context` steps.
+
+    What the ridge predicts is normalised as the encoder normalises what it sees (as a forecasting
+    head on the encoder has it), so that a head of the ridge's weights forecasts the same.
+
+    Args:
+        encoder: of single channels (one head for all of them), or of all channels together.
+        take: `tokens` one after the other, their `pooled` vector, or the `last` one.
+        batch_size: sequences a forward pass.
+    """
+
+    def features(history: Float[np.ndarray, "windows channels lookback"]) -> Featured:
+        alone = encoder.channels == 1
+        if not alone and encoder.channels != history.shape[1]:
+            raise ValueError(
+                f"The encoder takes {encoder.channels} channels together, the set has "
+                f"{history.shape[1]}; give a set with as many, or an encoder of single channels."
+            )
+        history = history[..., -encoder.context :].astype(np.float32)
+        rows = rearrange(history, "n c t -> (n c) t 1" if alone else "n c t -> n t c")
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            with torch.inference_mode():
+                starts = range(0, len(rows), batch_size)
+                parts = [_encode(encoder, rows[i : i + batch_size], take) for i in starts]
+        finally:
+            encoder.train(was_training)
+        x, loc, scale = (torch.cat(some).double().cpu().numpy() for some in zip(*parts, strict=True))
+        shape = history.shape[:2]
+        x = rearrange(x, "(n c) d -> n c d", c=shape[1]) if alone else x
+        return Featured(x, loc.reshape(shape), scale.reshape(shape))
+
+    return features
+
+
+def _encode(
+    encoder: "SeriesEncoder", values: Float[np.ndarray, "batch steps channels"], take: Take
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of a batch, and what the encoder took off its values and divided them by."""
+    seen = torch.from_numpy(values).to(next(encoder.parameters()).device)
+    place = torch.arange(len(seen), device=seen.device)
+    observed = torch.ones_like(seen, dtype=torch.bool)
+    inputs = {"values": seen, "observed": observed}
+    window = encoder.window(Batch(inputs, observed[:, :, 0], place, place), view("plain"))
+    encoding = encoder(encoder.finish(window))
+    x = {"pooled": encoding.pooled, "last": encoding.tokens[:, -1]}.get(take)
+    if x is None:
+        x = rearrange(encoding.tokens, "b l d -> b (l d)")
+    return x, window.loc, window.scale
+
+
+@dataclass(frozen=True)
+class EncoderForecast:
+    """The ridge on a frozen encoder's features, under the name the encoder has in tables."""
+
+    name: str
+    fit: Fit
+
+
+def load_forecast_encoder(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    take: Take = "tokens",
+    batch_size: int = 512,
+    device: str | None = None,
+) -> EncoderForecast:
+    """The series encoder of a run's output folder, or of a folder it was saved in.
+
+    Args:
+        path: the folder, or a name on the Hub.
+        name: shown in tables; default the folder's name.
+        take: see `encoder_features`.
+        batch_size: sequences a forward pass.
+        device: as for torch; a GPU where there is one.
+    """
+    from unlabel.modalities.series import SeriesEncoder
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = Path(path)
+    encoder = SeriesEncoder.from_pretrained(run_model_folder(path) or path).to(device)
+    features = encoder_features(encoder, take=take, batch_size=batch_size)
+    return EncoderForecast(name or path.name, ridge(features))
