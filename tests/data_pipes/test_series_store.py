@@ -135,9 +135,7 @@ def test_a_damaged_store_is_refused_by_name(data, tmp_path):
 
 
 def test_balanced_series_come_equally_often_whatever_their_length():
-    store = SeriesStore(
-        [ramp(1000, 1), ramp(5, 1, first=5000)], context=4, balance="series"
-    )
+    store = SeriesStore([ramp(1000, 1), ramp(5, 1, first=5000)], context=4, balance="series")
     starts = np.array([store[i]["values"][0, 0] for i in range(len(store))])
     assert (starts >= 5000).sum() == pytest.approx(len(store) / 2, abs=1)
     assert len(np.unique(starts[starts < 5000])) > 300  # of 500 draws among 997 windows

@@ -20,6 +20,7 @@ from unlabel.data_pipes.series_frames import (
     read_frame,
     stem,
 )
+from unlabel.data_pipes.series_time import step_of
 from unlabel.data_pipes.sources import Files, find_files, load_hub
 
 __all__ = ["Series", "SeriesData", "read_series"]
@@ -74,6 +75,8 @@ def read_series(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
+    if freq is not None:
+        step_of(freq)  # a wrong one is refused before anything is read
     columns = Columns(
         id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
     )

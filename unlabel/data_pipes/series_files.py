@@ -54,7 +54,9 @@ def read_file(
         with open_text(path, encoding, errors="strict") as file:
             return _read_cases(file) if kind == ".ts" else _read_table(file, kind, id_column)
     except UnicodeError as e:
-        raise BrokenFile(f"it is not {e.encoding} text; name its encoding=, such as 'latin-1'") from e
+        raise BrokenFile(
+            f"it is not {e.encoding} text; name its encoding=, such as 'latin-1'"
+        ) from e
     except (*UNREADABLE, pd.errors.ParserError, zipfile.BadZipFile) as e:
         raise BrokenFile(f"it cannot be read: {str(e).strip()}") from e
     except ValueError as e:

@@ -139,6 +139,9 @@ def _count(
     differences = np.diff(stamps, prepend=stamps[:1])[inside]
     step = step_of(freq) if freq and dates else infer_step(stamps, differences, dates=dates)
     steps, fits = _try(stamps, first, counts, step)
+    if not freq:  # days lie on a grid of hours too
+        single = np.add.reduceat(np.diff(steps, prepend=0) * inside == 1, first, dtype=np.int64)
+        fits &= 2 * single >= counts - 1
     chosen = [step] * len(first)
     for i in np.flatnonzero(~fits):
         rows = slice(int(first[i]), int(first[i] + counts[i]))

@@ -73,7 +73,9 @@ class SeriesStore:
         order = "c t" if channels == "independent" else "t c"
         parts = (rearrange(s.values, f"t c -> ({order})") for s in series)
         self._values = _collect(parts, self.path, "values.float32")
-        extra = (rearrange(s.covariates, "t k -> (t k)") for s in series if s.covariates is not None)
+        extra = (
+            rearrange(s.covariates, "t k -> (t k)") for s in series if s.covariates is not None
+        )
         self._covariates = _collect(extra, self.path, "covariates.float32")
         settings = dict(zip(_SETTINGS, (context, horizon, stride, min_length, sensor, balance, (0, None)), strict=True))  # fmt: skip  # noqa: E501
         self._enumerate(settings)
@@ -253,7 +255,9 @@ class SeriesStore:
                     f"{about['values']} values were written, {len(self._values)} are there"
                 )
         except (OSError, ValueError, LookupError) as e:
-            raise ValueError(f"{self.path} holds no whole series store ({e}); write it anew.") from e
+            raise ValueError(
+                f"{self.path} holds no whole series store ({e}); write it anew."
+            ) from e
         self._enumerate({**about["settings"], **state["settings"]})
 
 

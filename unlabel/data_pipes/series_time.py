@@ -86,6 +86,8 @@ def infer_step(
 ) -> Step | None:
     """The commonest difference as a step; calendar months and business days are told apart.
 
+    None where even the commonest one is rare.
+
     Args:
         stamps: microseconds since 1970, or counts.
         differences: of neighbours in time within a series, all above 0.
@@ -94,6 +96,8 @@ def infer_step(
     if not len(differences):
         return None
     sizes, counts = np.unique(differences, return_counts=True)
+    if len(differences) > 3 and counts.max() < max(2, len(differences) / 5):
+        return None
     size = int(sizes[counts.argmax()])
     if dates and 28 * _DAY <= size <= 366 * _DAY and _same_day_of_month(stamps):
         months = np.diff(np.unique(_months(stamps)))
@@ -116,7 +120,7 @@ def step_of(freq: str) -> Step:
     except ValueError as e:
         raise ValueError(f"freq={freq!r} is no step that pandas knows; try 'h' or 'MS'.") from e
     months = {"M": 1, "Q": 3, "Y": 12, "B": 0}
-    name = offset.name.split("-")[0] if offset is not None else ""
+    name = offset.rule_code.split("-")[0]
     if isinstance(offset, offsets.Week):
         return Step("ticks", 7 * _DAY * offset.n)
     if isinstance(offset, offsets.Day):
