@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from jsonargparse import auto_cli
 
+    from unlabel.benchmarks.forecasting import bench_forecasting
     from unlabel.benchmarks.retrieval import bench_retrieval
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.embedding import embed
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "_help": "Measure an encoder, or a run before and after training.",
             "sts": bench_sts,
             "retrieval": bench_retrieval,
+            "forecasting": bench_forecasting,
         },
         "embed": embed,
         "export": export,

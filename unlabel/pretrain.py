@@ -12,6 +12,7 @@ from typing import Any, Literal
 import transformers
 
 from unlabel.files import write_json
+from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.record import FirstBatch, LogFile, describe
@@ -22,15 +23,17 @@ from unlabel.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Options = TextOptions
+Options = TextOptions | SeriesOptions
+KINDS: dict[str, type[Options]] = {"text": TextOptions, "series": SeriesOptions}
 
 
 def train(
     *,
     objective: Objective | str,
     data: str | list[str] | None = None,
-    modality: Literal["text"] = "text",
+    modality: Literal["text", "series"] = "text",
     text: TextOptions | None = None,
+    series: SeriesOptions | None = None,
     training: TrainingArguments | None = None,
     seeds: int = 1,
     resume: bool = False,
@@ -43,9 +46,10 @@ def train(
     Args:
         objective: a method by its name in `unlabel list`, or an `Objective`.
         data: a file, folder, glob, list of them, or `hf:name`; None takes what every machine
-            has: `docstrings` for text.
+            has: `docstrings` for text, `synthetic` loads for series.
         modality: kind of data.
         text: how to read text, and which encoder to train on it.
+        series: how to read time series, and which encoder to train on their windows.
         training: transformers' training arguments and ours.
         seeds: train so often, from `training.seed` upwards, each in its own `seed-N` folder.
         resume: continue from the newest whole checkpoint in the run folder.
@@ -55,7 +59,7 @@ def train(
     """
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     out = Path(str(args.output_dir))
-    options = _chosen(modality, text=text)
+    options = _chosen(modality, text=text, series=series)
     method = named_objective(objective) if isinstance(objective, str) else objective
     if seeds == 1:
         _train_one(method, data, modality, options, args, resume)
@@ -77,7 +81,7 @@ def _chosen(modality: str, **given: Options | None) -> Options:
             f"Options of {', '.join(unused)} came, but the modality is {modality}; give "
             f"--modality {unused[0]}, or --{modality} options."
         )
-    return given[modality] or {"text": TextOptions}[modality]()
+    return given[modality] or KINDS[modality]()
 
 
 def _train_one(

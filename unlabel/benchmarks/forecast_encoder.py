@@ -52,7 +52,9 @@ def encoder_features(
                 parts = [_encode(encoder, rows[i : i + batch_size], take) for i in starts]
         finally:
             encoder.train(was_training)
-        x, loc, scale = (torch.cat(some).double().cpu().numpy() for some in zip(*parts, strict=True))
+        x, loc, scale = (
+            torch.cat(some).double().cpu().numpy() for some in zip(*parts, strict=True)
+        )
         shape = history.shape[:2]
         x = rearrange(x, "(n c) d -> n c d", c=shape[1]) if alone else x
         return Featured(x, loc.reshape(shape), scale.reshape(shape))

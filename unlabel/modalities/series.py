@@ -19,6 +19,7 @@ from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.patchtst import DEFAULTS, PatchTST, is_patchtst
 from unlabel.modalities.series_augment import reversed_steps
 from unlabel.modalities.series_encode import encode
+from unlabel.modalities.series_show import show
 from unlabel.modalities.series_views import SPLITS, VIEWS, Window, finish
 from unlabel.modalities.series_window import NORMS
 
@@ -353,6 +354,10 @@ class SeriesEncoder(nn.Module):
             mask=view.mask,
             layers=tuple(states) if "layers" in want else None,
         )
+
+    def show(self, view: View, rows: int) -> dict[str, Any]:
+        """The first rows of a view as numbers, for the report."""
+        return show(view, rows)
 
     def _added(self, view: View) -> Tensor | float:
         """What gaps, covariates and static values add to the embedding."""

@@ -1,0 +1,145 @@
+"""Time series in a run: their options, and how data, encoder and windows are made from them."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unlabel.data_pipes.series import SeriesData, read_series
+from unlabel.data_pipes.series_store import SeriesStore
+from unlabel.data_pipes.synthetic_series import generate_series
+from unlabel.kinds.prepared import Prepared
+from unlabel.modalities.series import SeriesEncoder
+from unlabel.objectives import Objective
+from unlabel.training.arguments import TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+# The default data, which needs no download: 600 days of hourly loads.
+EMBEDDED: dict[str, Any] = {"count": 1, "length": 14_400, "channels": 7, "seed": 0}
+
+
+@dataclass
+class SeriesOptions:
+    """Time series: how to read them, and which encoder to train on their windows.
+
+    Args:
+        pretrained: folder or hub name to start from; None starts from random weights. `{seed}`
+            in it becomes the run's seed, so that each seed continues its own earlier run.
+        config: transformers configuration of a new encoder: `model_type` `patchtst` (default,
+            small, patches of 12 steps) or `dilated_conv`, and its keys.
+        context: steps of history that the encoder sees.
+        channels: `independent`, one channel a sample, or `together`, all channels of a series.
+        norm: what is taken out of each window: `standard`, `last` or `none`; None takes the
+            pretrained folder's, else `standard`.
+        pooling: `mean`, `last` or `max`; None takes the pretrained folder's, else `mean`.
+        causal: every token sees itself and earlier ones only.
+        dropout: sets every dropout probability; None leaves the model's own.
+        id_column: which column of a table tells the series apart.
+        timestamp_column: which column holds the time.
+        target: columns of values; None takes every column of numbers.
+        covariates: columns known beside the values, now and later.
+        static: columns that hold for a whole series.
+        freq: the step, in pandas' names (`h`, `MS`); None takes the commonest difference.
+        missing: values that mean 'missing', such as -9999.
+        rows: train on rows `[start, end]` of each series only; shares where they are below 1.
+        stride: steps between the starts of neighbouring windows.
+        balance: `windows`, each window once an epoch, or `series`, each series equally often.
+        limit: series read at most.
+    """
+
+    pretrained: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    context: int = 336
+    channels: Literal["independent", "together"] = "independent"
+    norm: str | None = None
+    pooling: str | None = None
+    causal: bool = False
+    dropout: float | None = None
+    id_column: str | None = None
+    timestamp_column: str | None = None
+    target: list[str] | None = None
+    covariates: list[str] | None = None
+    static: list[str] | None = None
+    freq: str | None = None
+    missing: list[float] = field(default_factory=list)
+    rows: list[float] | None = None
+    stride: int = 1
+    balance: Literal["windows", "series"] = "windows"
+    limit: int | None = None
+
+    def prepare(
+        self,
+        data: Any,
+        objective: Objective,
+        args: TrainingArguments,
+        begun: Path | None,
+    ) -> Prepared:
+        """Read the series (default: generated ones), make the encoder and its windows.
+
+        Args:
+            data: what `read_series` takes; None or `synthetic` for generated series.
+            objective: what is trained; its `horizon` lengthens the windows.
+            args: of the training.
+            begun: folder of the encoder as the run began, where it is resumed.
+
+        Raises:
+            ValueError: the data cannot be read, or no window fits into it.
+        """
+        source = self._read(data)
+        logger.info("%s", source.summary())
+        store = SeriesStore(
+            source,
+            context=self.context,
+            horizon=objective.horizon,
+            channels=self.channels,
+            stride=self.stride,
+            sensor=any(v.partner == "sensor" for v in objective.views),
+            balance=self.balance,
+        )
+        if self.rows is not None:
+            store = store.part(*_rows(self.rows))
+        encoder = self._encoder(store, args.seed, begun)
+        return Prepared(encoder, store, source.summary(), len(store))
+
+    def _read(self, data: Any) -> SeriesData:
+        if data is None or data == "synthetic":
+            return generate_series(**EMBEDDED)
+        return read_series(
+            data,
+            id_column=self.id_column,
+            timestamp_column=self.timestamp_column,
+            target=self.target,
+            covariates=self.covariates,
+            static=self.static,
+            freq=self.freq,
+            missing=self.missing,
+            limit=self.limit,
+        )
+
+    def _encoder(self, store: SeriesStore, seed: int, begun: Path | None) -> SeriesEncoder:
+        if begun is not None:
+            # The configuration of the run as it began; the weights come after.
+            return SeriesEncoder.from_pretrained(begun, dropout=self.dropout)
+        said = {"norm": self.norm, "pooling": self.pooling, "causal": self.causal or None}
+        settings: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
+        if self.pretrained is not None:
+            name = self.pretrained.replace("{seed}", str(seed))
+            return SeriesEncoder.from_pretrained(name, dropout=self.dropout, **settings)
+        return SeriesEncoder.from_config(
+            self.config,
+            context=self.context,
+            channels=1 if self.channels == "independent" else int(store.widths[0]),
+            covariates=store.known,
+            static=store.static.shape[1],
+            dropout=self.dropout,
+            **settings,
+        )
+
+
+def _rows(rows: list[float]) -> tuple[float, float | None]:
+    if len(rows) not in (1, 2):
+        raise ValueError(f"rows is [start, end] or [start], but {rows} came.")
+    # A whole number is a row, what lies below 1 a share: part() tells them apart by type.
+    start, end = (int(r) if float(r).is_integer() else r for r in [*rows, *[0]][:2])
+    return start, None if len(rows) == 1 else end
