@@ -2,6 +2,7 @@ import bz2
 import gzip
 import json
 import lzma
+from typing import Any
 
 import datasets
 import numpy as np
@@ -50,7 +51,7 @@ def test_a_wide_table_is_one_series_of_channels_however_it_is_packed(tmp_path, s
 )
 def test_a_long_table_is_a_series_an_id(tmp_path, names):
     frame = long(names=names)
-    named = {}
+    named: dict[str, Any] = {}
     if names[0] == "ID":
         named = {"id_column": "ID", "timestamp_column": "at", "target": "load"}
     frame.to_parquet(tmp_path / "t.parquet")
@@ -328,7 +329,7 @@ def test_a_bad_file_of_a_folder_is_skipped_and_reported(tmp_path):
     assert data.report.lines == data.report.kept + data.report.dropped.total()
     for name in ("a", "b", "sub/a"):
         (tmp_path / f"{name}.csv").write_bytes(b"")
-    with pytest.raises(ValueError, match="No usable series among 4 sources: .*empty"):
+    with pytest.raises(ValueError, match=r"No usable series among 4 sources: .*empty"):
         read_series(tmp_path)
 
 
@@ -362,9 +363,11 @@ def test_what_is_no_source_is_refused(source, message):
         ("ETTm2", (69680, 7), "15min", "2016-07-01", {}),
         ("exchange_rate", (7588, 8), "D", "1990-01-01", {}),
         ("national_illness", (966, 7), "W-TUE", "2002-01-01", {}),
-        ("weather", (52704, 21), "10min", "2020-01-01 00:10", {"gaps": 1, "gap_steps": 9, "sentinels": 2}),
+        ("weather", (52704, 21), "10min", "2020-01-01 00:10",
+         {"gaps": 1, "gap_steps": 9, "sentinels": 2}),
         ("small/AirPassengers", (144, 1), "MS", "1949-01-01", {}),
-        ("small/monthly-milk-incomplete", (168, 1), "MS", "1962-01-01", {"gaps": 8, "gap_steps": 13}),
+        ("small/monthly-milk-incomplete", (168, 1), "MS", "1962-01-01",
+         {"gaps": 8, "gap_steps": 13}),
         ("small/us_gasoline", (1578, 1), "W-FRI", "1991-02-08", {"unsorted": 1}),
         ("small/taylor", (4032, 1), None, None, {}),
         ("small/australian_tourism", (36, 96), None, None, {}),

@@ -1,4 +1,5 @@
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,9 +151,10 @@ def test_workers_give_the_same_samples_as_none(data, tmp_path, in_folder):
     store = SeriesStore(data, context=3, sensor=True, path=tmp_path if in_folder else None)
 
     def read(workers: int, **options):
+        pairs: Any = store  # map-style, as a DataLoader takes it
         batches = [[3, 1], [len(store) + 4, 7], [20, 11]]
         loader = DataLoader(
-            store, batch_sampler=batches, collate_fn=collate, num_workers=workers, **options
+            pairs, batch_sampler=batches, collate_fn=collate, num_workers=workers, **options
         )
         return [sample for batch in loader for sample in batch]
 

@@ -226,12 +226,8 @@ def _views(
     flat = clean(values, names, name, rules, report).astype(np.float32)
     ends = np.cumsum(lengths)
     note_oddities(flat, np.concatenate([[0], ends]), ids, names, report)
-    return [
-        Series(*about, label=label)
-        for *about, label in zip(
-            ids, np.split(flat, ends[:-1]), [names] * len(ids), labels, strict=True
-        )
-    ]
+    parts = zip(ids, np.split(flat, ends[:-1]), labels, strict=True)
+    return [Series(i, part, names, label=label) for i, part, label in parts]
 
 
 def _rename(series: list[Series], report: ReadReport) -> list[Series]:

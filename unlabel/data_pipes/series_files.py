@@ -14,6 +14,7 @@ import pandas as pd
 from unlabel.data_pipes.formats import UNREADABLE, BrokenFile, kind_of, open_text, unpack
 
 ID_COLUMNS = ("item_id", "unique_id")
+MISSING = ["", "?", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".ts")
 
 
@@ -68,8 +69,8 @@ def read_file(
 def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.DataFrame:
     first, second = file.readline(1 << 20), file.readline(1 << 20)
     separator = "\t" if kind == ".tsv" else max(",;\t|", key=first.count)
-    names = [name.strip().strip('"') for name in first.rstrip("\r\n").split(separator)]
-    # Ids such as 007 must not become numbers, nor one such as NA a gap.
+    header = pd.read_csv(io.StringIO(first), sep=separator, nrows=0, skipinitialspace=True)
+    names = [str(name) for name in header.columns]
     ids = [name for name in names if name == id_column or name.lower() in ID_COLUMNS]
     file.seek(0)
     return pd.read_csv(
@@ -77,8 +78,10 @@ def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.Da
         sep=separator,
         header=None if _is_data(names) else 0,
         decimal="," if separator != "," and re.search(r"\d,\d", second) else ".",
-        converters=dict.fromkeys(ids, str),
-        na_values=["?"],
+        # Ids such as 007 must not become numbers, nor one such as NA a gap.
+        dtype=dict.fromkeys(ids, str),
+        na_values={name: MISSING for name in names if name not in ids} if ids else MISSING,
+        keep_default_na=False,
         low_memory=False,
         skipinitialspace=True,
     )

@@ -1,8 +1,8 @@
 """A table to series: which column is what, rows put on a regular grid, oddities counted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_files import ID_COLUMNS
 from unlabel.data_pipes.series_grid import Grid, grid_of
-from unlabel.data_pipes.series_time import BadStamp, parse_stamps
+from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps
 
 _TIMES = ("timestamp", "ds", "date", "datetime", "time")
 _TARGETS = ("target", "y")
@@ -66,51 +66,73 @@ def read_frame(
         raise BrokenFile("it has a header but no rows" if line else "it has no rows")
     columns = _choose(frame, rules.columns, name, report)
     report.lines += len(frame)
-    rows = np.arange(len(frame))
-    codes, ids = _codes(frame, columns.id, name)
     place = lambda row: f"{name}:{row + line}"  # noqa: E731
-    if (lost := codes < 0).any():
-        _drop(report, "without_id", rows[lost], place)
-    stamps, dates = None, False
-    if columns.time is not None:
-        try:
-            times = parse_stamps(frame[columns.time])
-        except BadStamp as e:
-            raise BrokenFile(f"column {columns.time!r}, row {e.row + line}: {e}") from e
-        dates = times.dtype.kind == "M"
-        if (undated := times.isna().to_numpy() & ~lost).any():
-            _drop(report, "without_time", rows[undated], place)
-            lost = lost | undated
-        stamps = times.astype("int64").to_numpy() if dates else times.fillna(0).astype("int64").to_numpy()  # fmt: skip  # noqa: E501
-    keep = rows[~lost]
-    if not len(keep):
-        raise BrokenFile(f"no row of {columns.time or columns.id!r} is filled")
+    codes, ids = _codes(frame, columns.id, name)
+    stamps = _stamps(frame, columns.time, line)
+    keep = _usable(codes, stamps, report, place)
     grid = grid_of(
-        codes[keep], None if stamps is None else stamps[keep], ids,
-        dates=dates, freq=rules.freq, report=report,
+        codes[keep],
+        stamps and Stamps(stamps.values[keep], stamps.known[keep], stamps.dates),
+        ids,
+        freq=rules.freq,
+        report=report,
         place=lambda i: place(int(keep[i])),
-    )  # fmt: skip
+    )
     report.kept += len(grid.source)
     source = keep[grid.source]
-    names = tuple(columns.target)
+    names = columns.target
     values = grid.lay(clean(_numbers(frame, names, line), names, name, rules, report)[source])
-    covariates = None
+    covariates = static = None
     if columns.covariates:
         covariates = grid.lay(_numbers(frame, columns.covariates, line)[source])
         if empty := int(np.isnan(covariates).sum()):
             report.note("filled_covariates", ", ".join(columns.covariates), empty)
             covariates = grid.fill_forward(covariates)
-    static = _numbers(frame, columns.static, line)[source] if columns.static else None
+    if columns.static:
+        static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
     note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
     return _cut(values, covariates, static, grid, ids, names)
+
+
+def _stamps(frame: pd.DataFrame, column: str | None, line: int) -> Stamps | None:
+    if column is None:
+        return None
+    try:
+        return parse_stamps(_column(frame, column))
+    except BadStamp as e:
+        raise BrokenFile(f"column {column!r}, row {e.row + line}: {e}") from e
+
+
+def _usable(
+    codes: Int64[np.ndarray, "rows"],
+    stamps: Stamps | None,
+    report: ReadReport,
+    place: Callable[[int], str],
+) -> Int64[np.ndarray, "usable"]:
+    """Rows with an id and a time; the others are counted."""
+    named = codes >= 0
+    known = np.ones_like(named) if stamps is None else stamps.known
+    for kind, lost in (("without_id", ~named), ("without_time", named & ~known)):
+        if lost.any():
+            report.dropped[kind] += int(lost.sum())
+            shown = report.examples.setdefault(kind, [])
+            shown += [place(int(row)) for row in np.flatnonzero(lost)[: 3 - len(shown)]]
+    keep = np.flatnonzero(named & known)
+    if not len(keep):
+        raise BrokenFile("no row has both an id and a time" if stamps else "no row has an id")
+    return keep
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    return cast(pd.Series, frame[name])
 
 
 def _cut(
     values: Float32[np.ndarray, "steps channels"],
     covariates: Float32[np.ndarray, "steps covariates"] | None,
-    static: Float[np.ndarray, "rows static"] | None,
+    static: Float32[np.ndarray, "series static"] | None,
     grid: Grid,
-    ids: Sequence[str],
+    ids: list[str],
     names: tuple[str, ...],
 ) -> list[Series]:
     return [
@@ -121,7 +143,7 @@ def _cut(
             start=grid.starts[i],
             freq=grid.freqs[i],
             covariates=None if covariates is None else covariates[begin:end],
-            static=None if static is None else static[grid.first[i]].astype(np.float32),
+            static=None if static is None else static[i],
         )
         for i, (code, begin, end) in enumerate(
             zip(grid.codes, grid.offsets[:-1], grid.offsets[1:], strict=True)
@@ -143,10 +165,10 @@ def _lists_to_rows(frame: pd.DataFrame) -> pd.DataFrame:
     lists = [c for c in frame if len(frame) and isinstance(frame[c].iloc[0], (list, np.ndarray))]
     if not lists:
         return frame
-    steps = {c: frame[c].map(len) for c in lists}
+    lengths = {c: _column(frame, c).map(len) for c in lists}
     # Lists of another length are features of the series (`feat_static_cat`), not steps.
     main = next((c for c in lists if str(c).lower() in _TARGETS), lists[0])
-    steps = [c for c in lists if (steps[c] == steps[main]).all()]
+    steps = [c for c in lists if bool((lengths[c] == lengths[main]).all())]
     frame = frame.drop(columns=[c for c in lists if c not in steps])
     if not any(str(c).lower() in ID_COLUMNS for c in frame):
         own = next((c for c in frame if str(c).lower() == "id" and c not in steps), None)
@@ -169,8 +191,8 @@ def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) 
     time = given.time or find(_TIMES) or _find_dates(frame, rest)
     target = given.target or tuple(c for c in [find(_TARGETS)] if c and id_column)
     if not target:
-        rest = [c for c in rest if c != time and not _is_row_number(frame[c])]
-        text = [c for c in rest if not _has_numbers(frame[c])]
+        rest = [c for c in rest if c != time and not _is_row_number(_column(frame, c))]
+        text = [c for c in rest if not _has_numbers(_column(frame, c))]
         target = tuple(c for c in rest if c not in text)
         if text:
             report.note("text_columns", f"{name}: {', '.join(map(repr, text[:3]))}", len(text))
@@ -181,7 +203,7 @@ def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) 
 
 def _find_dates(frame: pd.DataFrame, columns: Sequence[str]) -> str | None:
     for column in columns:
-        head = frame[column].dropna().head(5)
+        head = _column(frame, column).dropna().head(5)
         if not len(head) or pd.api.types.is_numeric_dtype(head):
             continue
         try:
@@ -212,7 +234,8 @@ def _codes(
 ) -> tuple[Int64[np.ndarray, "rows"], list[str]]:
     if column is None:
         return np.zeros(len(frame), np.int64), [stem(name)]
-    codes, ids = pd.factorize(frame[column].mask(frame[column].eq("")))
+    given = _column(frame, column)
+    codes, ids = pd.factorize(given.mask(given.eq("")))
     return codes.astype(np.int64), [str(i) for i in ids]
 
 
@@ -227,7 +250,7 @@ def _numbers(
 ) -> Float[np.ndarray, "rows columns"]:
     parts = []
     for name in columns:
-        column = frame[name]
+        column = _column(frame, name)
         numbers = pd.to_numeric(column, errors="coerce")
         wrong = (numbers.isna() & column.notna()).to_numpy()
         if column.dtype.kind in "mMc" or wrong.any():
@@ -249,7 +272,9 @@ def clean(
 ) -> Float[np.ndarray, "rows channels"]:
     """Infinite and declared values made missing; other suspects named."""
     if (infinite := np.isinf(values)).any():
-        report.note("infinite", f"{name}: {names[infinite.any(0).argmax()]!r}", int(infinite.sum()))
+        report.note(
+            "infinite", f"{name}: {names[int(infinite.any(0).argmax())]!r}", int(infinite.sum())
+        )
         values = np.where(infinite, np.nan, values)
     if rules.missing and (declared := np.isin(values, rules.missing)).any():
         report.note("declared_missing", name, int(declared.sum()))
@@ -300,14 +325,11 @@ def note_oddities(
     """Count and name the channels without a value, and those that never change."""
     low = np.fmin.reduceat(values, offsets[:-1], axis=0)
     high = np.fmax.reduceat(values, offsets[:-1], axis=0)
-    for kind, odd in (("empty_channels", np.isnan(low)), ("constant_channels", low == high)):
+    for kind, odd in (
+        ("empty_channels", np.isnan(low)),
+        ("constant_channels", (low == high) & (np.diff(offsets)[:, None] > 1)),
+    ):
         where = np.argwhere(odd)
         for count, (series, channel) in enumerate(where[:3]):
             rest = len(where) - 2 if count == 2 else 1
             report.note(kind, f"{ids[series]}/{names[channel]}", rest)
-
-
-def _drop(report: ReadReport, kind: str, rows: Sequence[int], place: Any) -> None:
-    report.dropped[kind] += len(rows)
-    shown = report.examples.setdefault(kind, [])
-    shown += [place(int(row)) for row in rows[: 3 - len(shown)]]

@@ -1,6 +1,6 @@
 """Rows of many series put on regular grids at once: sorted, repeats dropped, gaps left open."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,7 +10,15 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from unlabel.data_pipes.formats import BrokenFile
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.series_time import Step, count_steps, infer_step, name_of, step_of
+from unlabel.data_pipes.series_time import (
+    Stamps,
+    Step,
+    count_steps,
+    infer_step,
+    name_of,
+    step_of,
+    timestamp,
+)
 
 Rows = Int64[np.ndarray, "rows"]
 
@@ -55,10 +63,9 @@ class Grid:
 
 def grid_of(
     codes: Rows,
-    stamps: Rows | None,
-    ids: Sequence[str],
+    times: Stamps | None,
+    ids: list[str],
     *,
-    dates: bool,
     freq: str | None,
     report: ReadReport,
     place: Callable[[int], str],
@@ -71,9 +78,8 @@ def grid_of(
 
     Args:
         codes: which series a row belongs to.
-        stamps: microseconds, or counts; None: rows are steps.
+        times: of the rows; None: rows are steps.
         ids: name of each series, by code.
-        dates: whether the stamps are dates.
         freq: the step, in pandas' names; None to infer it.
         report: takes counts.
         place: a row's place, for messages.
@@ -81,27 +87,24 @@ def grid_of(
     Raises:
         BrokenFile: a `freq` that does not fit, or a grid that would be nearly all gap.
     """
-    if stamps is None:
+    if times is None:
         order = np.argsort(codes, kind="stable")
-        stamps = np.empty_like(codes)
-        stamps[order] = np.arange(len(codes))
-        untimed = True
     else:
-        untimed = False
-        order = np.lexsort((stamps, codes))
-        _note_unsorted(codes, stamps, ids, report)
-        order = _drop_repeats(order, codes, stamps, report, place)
-    codes, stamps = codes[order], stamps[order]
+        _note_unsorted(codes, times.values, ids, report)
+        order = np.lexsort((times.values, codes))
+        order = _drop_repeats(order, codes, times.values, report, place)
+    codes = codes[order]
     first = np.flatnonzero(np.diff(codes, prepend=-1))
     counts = np.diff(first, append=len(codes))
-    if untimed:
+    starts: list[pd.Timestamp | int | None] = [None] * len(first)
+    freqs: list[str | None] = [None] * len(first)
+    if times is None:
         steps = np.arange(len(codes)) - np.repeat(first, counts)
-        freqs: list[str | None] = [None] * len(first)
-        starts: list[pd.Timestamp | int | None] = [None] * len(first)
     else:
+        stamps, dates = times.values[order], times.dates
         names = [ids[c] for c in codes[first]]
         steps, freqs = _count(stamps, first, counts, names, dates, freq, report)
-        starts = list(pd.to_datetime(stamps[first], unit="us")) if dates else stamps[first].tolist()
+        starts = [timestamp(t) if dates else t for t in stamps[first].tolist()]
         _note_gaps(steps, stamps, first, names, dates, report)
     lengths = steps[first + counts - 1] + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -109,7 +112,7 @@ def grid_of(
     return Grid(order, target, first, offsets, codes[first], starts, freqs)
 
 
-def _note_unsorted(codes: Rows, stamps: Rows, ids: Sequence[str], report: ReadReport) -> None:
+def _note_unsorted(codes: Rows, stamps: Rows, ids: list[str], report: ReadReport) -> None:
     by_series = np.argsort(codes, kind="stable")
     back = np.diff(stamps[by_series]) < 0
     unsorted = np.unique(codes[by_series][1:][back & (np.diff(codes[by_series]) == 0)])
@@ -183,7 +186,7 @@ def _names(
         return [freq if dates else None] * len(starts)
     name = cache(name_of)  # series of a panel start together more often than not
     return [
-        None if step is None else name(step, pd.Timestamp(start, unit="us"))
+        None if step is None else name(step, timestamp(start))
         for start, step in zip(starts.tolist(), chosen, strict=True)
     ]
 
@@ -199,5 +202,5 @@ def _note_gaps(
     report.counts["gap_steps"] = report.counts.get("gap_steps", 0) + int(jumps[gaps].sum())
     series = np.searchsorted(first, gaps, side="right") - 1
     for count, (i, row) in enumerate(zip(series[:3], gaps[:3], strict=True)):
-        before = pd.Timestamp(stamps[row - 1], unit="us") if dates else stamps[row - 1]
+        before = timestamp(int(stamps[row - 1])) if dates else stamps[row - 1]
         report.note("gaps", f"{names[i]} after {before}", len(gaps) - 2 if count == 2 else 1)

@@ -10,10 +10,10 @@ from einops import rearrange
 from jaxtyping import Float32, Int64
 
 from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_windows import Windows, hash_of
 
 Channels = Literal["independent", "together"]
 _ARRAYS = ("steps", "widths", "labels", "static")
-_SETTINGS = ("context", "horizon", "stride", "min_length", "sensor", "balance", "span")
 
 
 class SeriesStore:
@@ -68,17 +68,26 @@ class SeriesStore:
         self.labels = np.array([s.label for s in series], dtype=np.int64)
         given = [s.static for s in series if s.static is not None]
         self.static = np.stack(given) if given else np.zeros((len(series), 0), np.float32)
-        self.known = 0 if series[0].covariates is None else series[0].covariates.shape[1]
+        known = [s.covariates for s in series if s.covariates is not None]
+        self.known = known[0].shape[1] if known else 0
         self.missing = SeriesData(series).missing
-        order = "c t" if channels == "independent" else "t c"
-        parts = (rearrange(s.values, f"t c -> ({order})") for s in series)
+        # A single channel is a slice where its steps lie together.
+        order = "(c t)" if channels == "independent" else "(t c)"
+        parts = (rearrange(s.values, f"t c -> {order}") for s in series)
         self._values = _collect(parts, self.path, "values.float32")
-        extra = (
-            rearrange(s.covariates, "t k -> (t k)") for s in series if s.covariates is not None
+        parts = (rearrange(k, "t k -> (t k)") for k in known)
+        self._covariates = _collect(parts, self.path, "covariates.float32")
+        self._prepare(
+            {
+                "context": context,
+                "horizon": horizon,
+                "stride": stride,
+                "min_length": min_length,
+                "sensor": sensor,
+                "balance": balance,
+                "span": (0, None),
+            }
         )
-        self._covariates = _collect(extra, self.path, "covariates.float32")
-        settings = dict(zip(_SETTINGS, (context, horizon, stride, min_length, sensor, balance, (0, None)), strict=True))  # fmt: skip  # noqa: E501
-        self._enumerate(settings)
         if self.path is not None:
             self._save(self.path)
 
@@ -105,7 +114,7 @@ class SeriesStore:
         """
         store = type(self).__new__(type(self))
         store.__dict__.update(self.__dict__)
-        store._enumerate({**self.settings, "span": (start, end)})
+        store._prepare({**self.settings, "span": (start, end)})
         return store
 
     @property
@@ -115,7 +124,7 @@ class SeriesStore:
 
     def __len__(self) -> int:
         """Samples in an epoch."""
-        return self._count
+        return self._windows.count
 
     def __getitem__(self, ordinal: int) -> dict[str, Any]:
         """The sample at place `ordinal` of the run.
@@ -126,10 +135,8 @@ class SeriesStore:
         if ordinal < 0:
             raise IndexError(f"An ordinal is a place in the run, 0 or more, but came {ordinal}.")
         ordinal = int(ordinal)
-        index = ordinal % self._count
-        series, window, channel = self._locate(index, ordinal)
-        first = int(self._first[series]) + window * self.stride
-        rows = slice(first, min(first + self.context + self.horizon, int(self._last[series])))
+        index = ordinal % len(self)
+        series, rows, channel = self._locate(ordinal)
         sample: dict[str, Any] = {
             "values": self._window(series, rows, channel),
             "index": index,
@@ -144,15 +151,14 @@ class SeriesStore:
             sample["label"] = int(self.labels[series])
         if self.sensor:
             others = int(self.widths[series]) - 1
-            other = (channel + 1 + _hash(ordinal) % others) % (others + 1)
+            other = (channel + 1 + hash_of(ordinal) % others) % (others + 1)
             sample["partners"] = {"sensor": {"values": self._window(series, rows, other)}}
         return sample
 
     def place(self, ordinal: int) -> tuple[str, int, int | None]:
         """Where a sample comes from: series id, first row, and channel (None for all together)."""
-        series, window, channel = self._locate(ordinal % self._count, ordinal)
-        row = int(self._first[series]) + window * self.stride
-        return self.ids[series], row, channel if self.channels == "independent" else None
+        series, rows, channel = self._locate(ordinal)
+        return self.ids[series], rows.start, channel if self.channels == "independent" else None
 
     def summary(self) -> str:
         """One line: series, steps, windows, and what was too short."""
@@ -163,24 +169,24 @@ class SeriesStore:
             f"{self.channels})",
             f"{self.missing:.2%} missing",
         ]
-        if shorter := int(((self._windows == 1) & (self._left < 0)).sum()):
+        if shorter := self._windows.shorter:
             parts.append(f"{shorter:,} series shorter than a window kept")
         if self.too_short:
             named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
             parts.append(f"{len(self.too_short):,} series too short left out ({named})")
         return ", ".join(parts)
 
-    def _locate(self, index: int, ordinal: int) -> tuple[int, int, int]:
+    def _locate(self, ordinal: int) -> tuple[int, slice, int]:
         if self.balance == "series":
-            series = int(self._usable[index % len(self._usable)])
-            inner = _hash(ordinal, 1) % int(self._samples[series])
+            series = int(self._usable[ordinal % len(self) % len(self._usable)])
+            inner = hash_of(ordinal, 1) % int(self._windows.samples[series])
         else:
-            series = int(np.searchsorted(self._until, index, side="right"))
-            inner = index - int(self._until[series] - self._samples[series])
-        if self.channels == "together":
-            return series, inner, 0
-        window, channel = divmod(inner, int(self.widths[series]))
-        return series, window, channel
+            series, inner = self._windows.locate(ordinal % len(self))
+        width = int(self.widths[series]) if self.channels == "independent" else 1
+        window, channel = divmod(inner, width)
+        first = int(self._windows.first[series]) + window * self.stride
+        last = min(first + self.context + self.horizon, int(self._windows.last[series]))
+        return series, slice(first, last), channel
 
     def _window(self, series: int, rows: slice, channel: int) -> Float32[np.ndarray, "steps width"]:
         begin, width = int(self._begin[series]), int(self.widths[series])
@@ -190,34 +196,30 @@ class SeriesStore:
         begin += channel * int(self.steps[series])
         return self._values[begin + rows.start : begin + rows.stop, None]
 
-    def _enumerate(self, settings: dict[str, Any]) -> None:
-        """Count the windows of every series; nothing is listed."""
-        self.settings = dict(settings)
-        for name in _SETTINGS:
-            setattr(self, name, settings[name])
-        _check_settings(self.settings, self.channels, self.widths)
-        if self.min_length is None:
-            self.min_length = self.horizon + 2
+    def _prepare(self, settings: dict[str, Any]) -> None:
+        _check_settings(settings, self.channels, self.widths)
+        self.settings = settings
+        self.context, self.horizon = settings["context"], settings["horizon"]
+        self.stride, self.sensor = settings["stride"], settings["sensor"]
+        self.balance, least = settings["balance"], settings["min_length"]
+        self.min_length = self.horizon + 2 if least is None else least
         size = self.context + self.horizon
-        start, end = self.span
-        self._first = _rows_at(start, self.steps)
-        self._last = self.steps if end is None else _rows_at(end, self.steps)
-        lengths = np.maximum(self._last - self._first, 0)
-        self._left = lengths - size
-        self._windows = np.where(
-            self._left >= 0, self._left // self.stride + 1, lengths >= self.min_length
+        self._windows = Windows.of(
+            self.steps,
+            self.widths if self.channels == "independent" else 1,
+            size=size,
+            stride=self.stride,
+            min_length=self.min_length,
+            span=tuple(settings["span"]),
         )
-        self._samples = self._windows * (self.widths if self.channels == "independent" else 1)
-        self._until = np.cumsum(self._samples)
-        self._usable = np.flatnonzero(self._samples)
-        self.too_short = [self.ids[i] for i in np.flatnonzero(self._samples == 0)]
-        self._count = int(self._until[-1])
-        if not self._count:
+        if not self._windows.count:
             raise ValueError(
                 f"No window: context {self.context} + horizon {self.horizon} = {size} steps (and "
                 f"at least {self.min_length}), but the longest of {len(self.ids)} series has "
-                f"{lengths.max()}; take a smaller context."
+                f"{self._windows.longest}; take a smaller context."
             )
+        self._usable = np.flatnonzero(self._windows.samples)
+        self.too_short = [self.ids[i] for i in np.flatnonzero(self._windows.samples == 0)]
         sizes = self.steps * self.widths
         self._begin = np.cumsum(sizes) - sizes
         self._rows = np.cumsum(self.steps) - self.steps
@@ -240,7 +242,8 @@ class SeriesStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.path is None:
-            _freeze(self._values), _freeze(self._covariates)
+            self._values = _freeze(self._values)  # pickling forgets it
+            self._covariates = _freeze(self._covariates)
             return
         try:
             about = json.loads((self.path / "store.json").read_text())
@@ -258,22 +261,7 @@ class SeriesStore:
             raise ValueError(
                 f"{self.path} holds no whole series store ({e}); write it anew."
             ) from e
-        self._enumerate({**about["settings"], **state["settings"]})
-
-
-def _rows_at(place: float, steps: Int64[np.ndarray, "count"]) -> Int64[np.ndarray, "count"]:
-    if isinstance(place, float):
-        return (place * steps).astype(np.int64).clip(0, steps)
-    return (steps + place if place < 0 else np.full_like(steps, place)).clip(0, steps)
-
-
-def _hash(ordinal: int, use: int = 0) -> int:
-    # The finaliser of splitmix64 (Steele et al. 2014) on plain integers.
-    full = (1 << 64) - 1
-    x = (ordinal * 2 + use + 1) * 0x9E3779B97F4A7C15 & full
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & full
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & full
-    return x ^ x >> 31
+        self._prepare({**about["settings"], **state["settings"]})
 
 
 def _freeze(array: np.ndarray) -> np.ndarray:

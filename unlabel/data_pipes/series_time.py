@@ -1,7 +1,8 @@
 """Time stamps to step numbers: which step a series has, and where its gaps are."""
 
 import warnings
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -37,8 +38,22 @@ class Step(NamedTuple):
     size: int
 
 
-def parse_stamps(column: pd.Series) -> pd.Series:
-    """A time column as `datetime64[us]`, or as integers where it counts; NaT/NA where empty.
+class Stamps(NamedTuple):
+    """A time column as whole numbers.
+
+    Attributes:
+        values: microseconds since 1970, or numbers that count.
+        known: False where the field is empty.
+        dates: whether the numbers are dates.
+    """
+
+    values: Int64[np.ndarray, "rows"]
+    known: Bool[np.ndarray, "rows"]
+    dates: bool
+
+
+def parse_stamps(column: pd.Series) -> Stamps:
+    """Read a time column.
 
     Stamps of a time zone become wall-clock dates where all lie at midnight, and UTC otherwise.
     Numbers with a fraction are counted in millionths.
@@ -49,18 +64,35 @@ def parse_stamps(column: pd.Series) -> pd.Series:
     if pd.api.types.is_bool_dtype(column):
         raise BadStamp(0, str(column.iloc[0]))
     if pd.api.types.is_numeric_dtype(column):
-        numbers = column.astype("float64").replace([np.inf, -np.inf], np.nan)
-        if pd.api.types.is_integer_dtype(column):
-            return column.astype("Int64")
-        whole = (numbers.dropna() % 1 == 0).all()
-        return (numbers if whole else (numbers * 1e6).round()).astype("Int64")
+        return _parse_numbers(column)
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
-    return _without_zone(_parse_dates(column)).astype("datetime64[us]")
+    dates = _without_zone(_parse_dates(column)).to_numpy(dtype="datetime64[us]")
+    return Stamps(dates.astype(np.int64), ~np.isnat(dates), True)
+
+
+def timestamp(microseconds: int) -> pd.Timestamp:
+    """The date that a stamp stands for."""
+    return cast(pd.Timestamp, pd.Timestamp(microseconds, unit="us"))
+
+
+def _parse_numbers(column: pd.Series) -> Stamps:
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.isfinite(numbers)
+    if pd.api.types.is_integer_dtype(column):  # beyond 2 ** 53 a float is not exact
+        return Stamps(column.to_numpy(dtype=np.int64, na_value=0), known, False)
+    numbers = np.where(known, numbers, 0.0)
+    scale = 1.0 if (numbers % 1 == 0).all() else 1e6
+    return Stamps(np.rint(numbers * scale).astype(np.int64), known, False)
 
 
 def _parse_dates(column: pd.Series) -> pd.Series:
-    tries = ({}, {"dayfirst": True}, {"format": "ISO8601"}, {"format": "ISO8601", "utc": True})
+    tries: tuple[dict[str, Any], ...] = (
+        {},
+        {"dayfirst": True},
+        {"format": "ISO8601"},
+        {"format": "ISO8601", "utc": True},
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a format that had to be guessed
         for options in tries:
@@ -70,8 +102,8 @@ def _parse_dates(column: pd.Series) -> pd.Series:
                 continue
         dates = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
     wrong = np.flatnonzero((dates.isna() & column.notna()).to_numpy())
-    place = int(wrong[0]) if len(wrong) else 0
-    raise BadStamp(place, str(column.iloc[place])[:40])
+    row = int(wrong[0]) if len(wrong) else 0
+    raise BadStamp(row, str(column.iloc[row])[:40])
 
 
 def _without_zone(dates: pd.Series) -> pd.Series:
@@ -126,7 +158,7 @@ def step_of(freq: str) -> Step:
     if isinstance(offset, offsets.Day):
         return Step("ticks", _DAY * offset.n)
     if isinstance(offset, offsets.Tick):
-        return Step("ticks", int(pd.Timedelta(offset) // pd.Timedelta(1, "us")))
+        return Step("ticks", offset.nanos // 1000)
     if name == "B":
         return Step("business", offset.n)
     if name in {f"{period}{end}" for period in "MQY" for end in "SE"}:
@@ -160,7 +192,7 @@ def name_of(step: Step, first: pd.Timestamp) -> str | None:
         return _name_of_months(step.size, first)
     days, rest = divmod(step.size, _DAY)
     if rest:
-        return to_offset(pd.Timedelta(step.size, "us")).freqstr
+        return to_offset(timedelta(microseconds=step.size)).freqstr
     if days % 7:
         return offsets.Day(days).freqstr
     return offsets.Week(days // 7, weekday=first.weekday()).freqstr

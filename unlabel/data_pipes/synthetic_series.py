@@ -3,14 +3,15 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Int64
 
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_time import timestamp
 
 DAY, WEEK = 24.0, 168.0  # hours
+MONDAY = 1_704_067_200_000_000  # microseconds to the first hour, 2024-01-01
 
 
 @dataclass
@@ -92,7 +93,7 @@ def generate_series(
     is_missing = _gaps(random, signal.shape, missing, mean_gap)
     values = np.where(is_missing, np.nan, values).astype(np.float32)
     names = tuple(f"channel-{c}" for c in range(channels))
-    start = pd.Timestamp("2024-01-01")  # a Monday
+    start = timestamp(MONDAY)
     series = [Series(f"synthetic-{i}", v, names, start, "h") for i, v in enumerate(values)]
     report = ReadReport(files=[f"synthetic, seed {seed}"], lines=count * length)
     report.kept = report.lines
