@@ -48,7 +48,6 @@ class PatchTST(nn.Module):
         self.model, self.causal = model, causal
         self.patch: int = config.patch_length
         self.width = self.embedding_width = int(config.d_model)
-        self.places: int = model.encoder.positional_encoder.position_enc.shape[0]
         self._attention: Tensor | None = None
         for layer in model.encoder.layers:
             # A bound method, so that a deep copy of this module is hooked to itself.

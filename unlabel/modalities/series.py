@@ -1,7 +1,6 @@
-"""Time series: windows as batches with gaps marked, and the encoders of series behind one door."""
+"""Time series: the encoders of series behind one door."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
-from unlabel.modalities.dilated_conv import DilatedConvModel
 from unlabel.modalities.dropout import set_dropout
-from unlabel.modalities.patchtst import DEFAULTS, PatchTST, is_patchtst
-from unlabel.modalities.series_augment import reversed_steps
+from unlabel.modalities.patchtst import DEFAULTS, PatchTST
+from unlabel.modalities.series_collator import SeriesCollator
+from unlabel.modalities.series_drivers import Convolution, check_sizes, driver_of, places_of
 from unlabel.modalities.series_encode import encode
+from unlabel.modalities.series_order import reversed_steps
 from unlabel.modalities.series_show import show
 from unlabel.modalities.series_views import SPLITS, VIEWS, Window, finish
 from unlabel.modalities.series_window import NORMS
@@ -26,98 +26,6 @@ from unlabel.modalities.series_window import NORMS
 POOLINGS = ("mean", "last", "max")
 _SETTINGS, _WEIGHTS = "unlabel.json", "unlabel.safetensors"
 _GIVES = frozenset({"pooled", "tokens", "layers", "values", "future", "sensor", "length"})
-
-
-class SeriesCollator:
-    """Windows of series to a `Batch`; works with any DataLoader or Trainer.
-
-    Args:
-        seed: of the run; travels in the batch for the augmentations.
-    """
-
-    def __init__(self, *, seed: int = 0):
-        self.seed = seed
-
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> Batch:
-        """Samples with `values` (steps, channels), NaN where missing, `index` and `ordinal`.
-
-        They may have `covariates` (steps, kinds), `static` (kinds), `label`, and `partners`, each
-        with `values` of its own.
-        """
-        values, mask = self.stack([s["values"] for s in samples])
-        inputs = self.mark(values)
-        if "covariates" in samples[0]:
-            inputs["covariates"] = self.stack([s["covariates"] for s in samples])[0].nan_to_num()
-        if "static" in samples[0]:
-            rows = np.stack([np.asarray(s["static"], np.float32) for s in samples])
-            inputs["static"] = torch.from_numpy(rows).nan_to_num()
-        partners = {}
-        for name in samples[0].get("partners", {}):
-            theirs, exists = self.stack([s["partners"][name]["values"] for s in samples])
-            partners[name] = {**self.mark(theirs), "mask": exists}
-        as_tensor = lambda key, default: torch.tensor(  # noqa: E731
-            [int(s.get(key, default)) for s in samples], dtype=torch.int64
-        )
-        return Batch(
-            inputs=inputs,
-            mask=mask,
-            index=as_tensor("index", -1),
-            ordinal=as_tensor("ordinal", 0),
-            seed=self.seed,
-            label=as_tensor("label", -1),
-            partners=partners,
-        )
-
-    @staticmethod
-    def stack(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Arrays of steps as one, padded at the left, and a mask that is True at real steps."""
-        lengths = np.array([len(r) for r in rows])
-        steps = max(int(lengths.max()), 1)
-        out = np.zeros((len(rows), steps, rows[0].shape[1]), dtype=np.float32)
-        exists = np.arange(steps)[None, :] >= steps - lengths[:, None]
-        # The rows may be slices of a memory-mapped file: this is where they are read.
-        for place, row in zip(out, rows, strict=True):
-            place[steps - len(row) :] = row
-        return torch.from_numpy(out), torch.from_numpy(exists)
-
-    @staticmethod
-    def mark(values: Tensor) -> dict[str, Tensor]:
-        """Values with 0 for what is missing, and where they were observed."""
-        observed = values.isfinite()
-        return {"values": torch.where(observed, values, 0), "observed": observed}
-
-
-class _Convolution(nn.Module):
-    """A dilated convolution behind the same call as `PatchTST`: every step is a token."""
-
-    def __init__(self, model: DilatedConvModel):
-        super().__init__()
-        self.model, self.patch = model, 1
-        self.width: int = model.config.output_size
-        self.embedding_width: int = model.config.hidden_size
-
-    def forward(
-        self,
-        values: Float[Tensor, "batch steps 1 channels"],
-        observed: Bool[Tensor, "batch steps 1 channels"],
-        added: Tensor,
-        *,
-        mask: Bool[Tensor, "batch steps"],
-        positions: Tensor,
-        keep_positions: Tensor | None = None,
-        keep_features: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Hidden states by layer; the last has the width of the output."""
-        out = self.model(
-            values[:, :, 0],
-            observed[:, :, 0],
-            keep_positions,
-            keep_features,
-            attention_mask=mask,
-            added=added,
-            output_hidden_states=True,
-        )
-        return [*out.hidden_states, out.last_hidden_state]
 
 
 class SeriesEncoder(nn.Module):
@@ -160,12 +68,12 @@ class SeriesEncoder(nn.Module):
         for name, value, known in (("pooling", pooling, POOLINGS), ("norm", norm, NORMS)):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}.")
-        self.driver = _driver(model, causal)
+        self.driver = driver_of(model, causal=causal)
         self.width, self.patch = self.driver.width, self.driver.patch
         self.context, self.channels, self.norm, self.pooling = context, channels, norm, pooling
         self.length, self.token_values = context // self.patch, self.patch * channels
-        self.causal = causal or isinstance(self.driver, _Convolution)
-        _fits(model, context, channels, self.length)
+        self.causal = causal or isinstance(self.driver, Convolution)
+        check_sizes(model, context=context, channels=channels, tokens=self.length)
         embedding = self.driver.embedding_width
         extra = lambda n: nn.Linear(n, embedding, bias=False) if n else None  # noqa: E731
         patches = isinstance(self.driver, PatchTST)
@@ -179,7 +87,7 @@ class SeriesEncoder(nn.Module):
         if embedding != self.width:
             self.gives -= {"layers"}  # heads expect every layer to have the encoder's width
         # A context shorter than the position table takes its last places.
-        self.first_place = self.driver.places - self.length if patches else 0
+        self.first_place = places_of(model, self.length) - self.length
 
     @property
     def model(self) -> PreTrainedModel:
@@ -459,38 +367,6 @@ def pool(
         return torch.where(mask.any(1, keepdim=True), lowest, 0)
     weight = mask[:, :, None].to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
-def _driver(model: PreTrainedModel, causal: bool) -> PatchTST | _Convolution:
-    if isinstance(model, DilatedConvModel):
-        return _Convolution(model)
-    if is_patchtst(model):
-        return PatchTST(model, causal=causal)  # type: ignore[arg-type]
-    raise ValueError(
-        f"{type(model).__name__} is no encoder of series that unlabel can drive; use a "
-        "PatchTSTModel (model_type: patchtst) or a DilatedConvModel (model_type: dilated_conv)."
-    )
-
-
-def _fits(model: PreTrainedModel, context: int, channels: int, length: int) -> None:
-    """Refuse sizes that do not go together, before the first batch."""
-    if is_patchtst(model):
-        places = model.encoder.positional_encoder.position_enc.shape[0]
-        if channels != 1:
-            raise ValueError(
-                f"A PatchTST sees one channel at a time, but channels is {channels}; set it to 1 "
-                "and read one channel a sample, or use model_type: dilated_conv."
-            )
-        if not 0 < length <= places:
-            raise ValueError(
-                f"A context of {context} steps is {length} whole patches, but the PatchTST has "
-                f"places for 1 to {places}; change context, or its context_length."
-            )
-    elif channels != model.config.num_input_channels:
-        raise ValueError(
-            f"The model takes {model.config.num_input_channels} channels, but channels is "
-            f"{channels}."
-        )
 
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:

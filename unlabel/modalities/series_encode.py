@@ -101,14 +101,14 @@ def _sliding_steps(
     encoder: Any, values: Tensor, seen: Tensor, batch_size: int, stride: int | None
 ) -> Float[Tensor, "steps width"]:
     """The pooled vector of the newest window that ends at each step or before it."""
-    stride = stride or encoder.patch
-    ends = torch.arange(0, len(values), stride)
+    every = encoder.patch if stride is None else stride
+    ends = torch.arange(0, len(values), every)
     size = encoder.length * encoder.patch
     found = [
         _encode(encoder, *_cut(values[None], seen[None], e, size)).pooled.cpu()
         for e in ends.split(batch_size)
     ]
-    return torch.cat(found).repeat_interleave(stride, 0)[: len(values)]
+    return torch.cat(found).repeat_interleave(every, 0)[: len(values)]
 
 
 def _conv_steps(

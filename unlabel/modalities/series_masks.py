@@ -18,7 +18,9 @@ def smallest(
     scores: Float[Tensor, "batch n"], can: Bool[Tensor, "batch n"], count: Tensor
 ) -> Bool[Tensor, "batch n"]:
     """True at the `count` smallest scores of each row where it `can`: without replacement."""
-    rank = scores.masked_fill(~can, 2.0).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    rank = (
+        scores.masked_fill(~can, torch.inf).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    )
     return (rank < count[:, None]) & can
 
 
@@ -92,6 +94,17 @@ def mask_values(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_
     )
 
 
+def hide(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) -> Window:
+    """Hide random spans of the history and do not ask for them (predict the future from the rest).
+
+    Args of the spec: ratio (expected share, default 0.2), mean_length (steps, default 12),
+        together (all channels at the same steps, default False).
+    """
+    args = arguments(spec, ratio=0.2, mean_length=12, together=False)
+    hidden = _hidden(window, batch, spec, patch, unit="span", **args)
+    return replace(window, is_hidden=window.is_hidden | hidden)
+
+
 def _hidden(
     window: Window,
     batch: Batch,
@@ -114,7 +127,7 @@ def _hidden(
     rows, now, channels = len(batch), window.history, window.values.shape[2]
     exists = window.mask[:, :now]
     if unit == "channel":
-        is_in = _channels(window, batch, spec, max(1, int(ratio * channels)))
+        is_in = random_channels(window, batch, spec, max(1, int(ratio * channels)))
         hidden[:, :now] = is_in[:, None, :] & exists[:, :, None]
         return hidden
     kinds = 1 if together else channels
@@ -136,7 +149,7 @@ def _hidden(
     return hidden
 
 
-def _channels(
+def random_channels(
     window: Window, batch: Batch, spec: ViewSpec, count: int
 ) -> Bool[Tensor, "batch channels"]:
     """A random `count` of the channels of each sample."""
@@ -151,4 +164,13 @@ def _channels(
     return smallest(scores, everywhere, scores.new_full((len(scores),), count))
 
 
-__all__ = ["UNITS", "future", "mask_values", "plain", "random_spans", "smallest"]
+__all__ = [
+    "UNITS",
+    "future",
+    "hide",
+    "mask_values",
+    "plain",
+    "random_channels",
+    "random_spans",
+    "smallest",
+]

@@ -35,9 +35,10 @@ class Window:
         history: steps that the encoder may see; later ones are there until a link splits them off.
         future: what follows the history, `(batch, horizon, channels)`, after a link split it off.
         future_observed: likewise.
-        keep_steps: False at steps zeroed after the input projection, `(batch, history)`.
+        keep_steps: False at steps zeroed after the input projection, `(batch, steps)`.
         keep_features: False for embedding columns zeroed, `(batch, width)`.
         target: one that is no value: a class or places of tokens, `(batch, places)`.
+        is_target: True where that one counts; None for everywhere.
         covariates: known beside every step, `(batch, steps, kinds)`.
         static: known of the series, `(batch, kinds)`.
         loc: what `finish` subtracted, `(batch, 1, channels)`.
@@ -53,9 +54,10 @@ class Window:
     asks: bool = False
     future: Float[Tensor, "batch horizon channels"] | None = None
     future_observed: Bool[Tensor, "batch horizon channels"] | None = None
-    keep_steps: Bool[Tensor, "batch history"] | None = None
+    keep_steps: Bool[Tensor, "batch steps"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
     target: Tensor | None = None
+    is_target: Tensor | None = None
     covariates: Float[Tensor, "batch steps kinds"] | None = None
     static: Float[Tensor, "batch kinds"] | None = None
     loc: Float[Tensor, "batch 1 channels"] | None = None
@@ -110,7 +112,7 @@ class Window:
         """
 
         def pick(x: Tensor | None) -> Tensor | None:
-            if x is None or x.shape[1] != index.shape[1]:
+            if x is None:
                 return x
             return x.gather(1, index.reshape(*index.shape, *(1,) * (x.dim() - 2)).expand_as(x))
 
@@ -121,17 +123,10 @@ class Window:
     def split(self) -> "Window":
         """History and future as two."""
         now = self.history
-        covariates = self.covariates
+        names = ["values", "observed", "mask", "is_hidden", "is_asked", "keep_steps", "covariates"]
+        first = {n: None if (x := getattr(self, n)) is None else x[:, :now] for n in names}
         return replace(
-            self,
-            values=self.values[:, :now],
-            observed=self.observed[:, :now],
-            mask=self.mask[:, :now],
-            is_hidden=self.is_hidden[:, :now],
-            is_asked=self.is_asked[:, :now],
-            covariates=None if covariates is None else covariates[:, :now],
-            future=self.values[:, now:],
-            future_observed=self.observed[:, now:],
+            self, **first, future=self.values[:, now:], future_observed=self.observed[:, now:]
         )
 
 
@@ -148,8 +143,8 @@ def draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor
 
 def normal(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
     """Numbers of the standard normal distribution, likewise."""
-    # The draws are multiples of 2**-24; half of one keeps them off 0 and 1.
-    return torch.special.ndtri(draw(batch, spec, count, use).double() + 2.0**-25).float()
+    # The draws are multiples of 2**-24; the smallest is 0, which would be minus infinity.
+    return torch.special.ndtri(draw(batch, spec, count, use).clamp(min=2.0**-25))
 
 
 def arguments(spec: ViewSpec, **defaults: Any) -> dict[str, Any]:
@@ -247,7 +242,8 @@ def finish(window: Window, *, norm: str, patch: int) -> View:
 
 def _target(window: Window, scaled: Tensor, patch: int) -> tuple[Tensor | None, Tensor | None]:
     if window.target is not None:
-        return torch.ones_like(window.target, dtype=torch.bool), window.target
+        everywhere = torch.ones_like(window.target, dtype=torch.bool)
+        return everywhere if window.is_target is None else window.is_target, window.target
     if window.future is not None and window.future_observed is not None:
         assert window.loc is not None and window.scale is not None  # by `finish`
         # Without any history there is no unit to measure the future in.
