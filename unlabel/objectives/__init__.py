@@ -2,6 +2,7 @@
 
 from unlabel.objectives.autoencoder import MAE
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
+from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -12,7 +13,7 @@ from unlabel.objectives.forecast import (
 from unlabel.objectives.masked import MLM, MaskedValues
 from unlabel.objectives.objective import Objective, Sum, Term, total
 from unlabel.objectives.pretext import ReorderPrediction
-from unlabel.objectives.sequence import CPC, HierarchicalContrast, TimeContrast
+from unlabel.objectives.sequence import CPC, TimeContrast
 from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any

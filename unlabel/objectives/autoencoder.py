@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import regress
+from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -108,7 +109,7 @@ class MAE(Objective):
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None and seen.is_target is not None  # the view makes both
         pred = self.decoder(encoding.tokens, encoding.mask, seen.inputs["positions"])
-        target = seen.target.to(torch.promote_types(seen.target.dtype, torch.float32))
+        target = exact(seen.target)
         if self.normalize:
             target = by_token(target, seen.is_target)
         one = "batch length values -> batch length values 1"

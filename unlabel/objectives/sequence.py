@@ -1,4 +1,4 @@
-"""Objectives on the order of tokens: what comes next, what is near, what is the same moment."""
+"""Objectives on the order of tokens: which come next, and which are near."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform, view
+from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform
 from unlabel.objectives.chains import chain
 from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean, world
-from unlabel.objectives.hierarchy import hierarchical_chance, hierarchical_contrast
 from unlabel.objectives.kernels import rank
+from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -206,9 +206,9 @@ class TimeContrast(Objective):
     ) -> dict[str, Term]:
         """One term, `time`."""
         (encoding,) = encodings
-        z = F.normalize(self.projector(encoding.tokens).to(_wide(encoding.tokens)), dim=2)
+        z = F.normalize(exact(self.projector(encoding.tokens)), dim=2)
         positive, negative, is_anchor = self.triplets(z.detach(), encoding.mask, batch)
-        to = lambda at: (z - _at(z, at)).square().sum(2)[is_anchor]  # noqa: E731
+        to = lambda at: (z - z.take_along_dim(at[:, :, None], 1)).square().sum(2)[is_anchor]  # noqa: E731
         losses = rank(to(positive), to(negative), margin=self.margin, reduction="none")
         return {"time": Term(global_mean(losses), chance=self.margin)}
 
@@ -236,57 +236,6 @@ class TimeContrast(Objective):
         return positive, negative, near.any(2) & far.any(2)
 
 
-class HierarchicalContrast(Objective):
-    """TS2Vec: the same steps in two overlapping crops, against other samples and other times.
-
-    Each crop has some of its tokens cut out after the input projection. What the two share is
-    contrasted over the batch and over time, at every scale of a maximum over twice as many steps.
-
-    Args:
-        alpha: weight of the contrast over the batch; that over time has the rest.
-        mask: share of tokens cut out of each crop.
-        args: arguments of the views, such as `{"overlap.ratio": 0.5}`.
-
-    Raises:
-        ValueError: alpha is no share.
-
-    Reference: Yue et al. 2022 (TS2Vec), arXiv 2106.10466, sections 3.2 to 3.4.
-    """
-
-    paper = "TS2Vec (Yue et al. 2022, arXiv 2106.10466)"
-    needs = frozenset({"tokens"})
-
-    def __init__(
-        self, *, alpha: float = 0.5, mask: float = 0.5, args: Mapping[str, Any] | None = None
-    ):
-        super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is a share between 0 and 1, but {alpha} came.")
-        self.alpha = alpha
-        how = {"token_cutoff.ratio": mask, **(args or {})}
-        # One draw places both crops. `plain` moves the second cut to another place in the chain,
-        # and so to a draw of its own.
-        names = {"left": "overlap+token_cutoff", "right": "overlap+plain+token_cutoff"}
-        self.views = tuple(
-            view(name, **how, **{"overlap.side": side}) for side, name in names.items()
-        )
-
-    def forward(
-        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
-    ) -> dict[str, Term]:
-        """Terms `instance` and `temporal`."""
-        shared = []
-        for encoding, seen in zip(encodings, views, strict=True):
-            assert seen.target is not None  # the places of the shared tokens
-            shared.append(_at(encoding.tokens, seen.target))
-        # All ranks compute the whole: the mean of their gradients is the one-process gradient.
-        z1, z2 = (gather(z) for z in shared)
-        terms = hierarchical_contrast(z1, z2)
-        weights = {"instance": self.alpha, "temporal": 1 - self.alpha}
-        chance = hierarchical_chance(*z1.shape[:2])
-        return {name: Term(x, weights[name], chance[name]) for name, x in terms.items()}
-
-
 def _check_reach(encoder: Encoder, tokens: int, name: str) -> None:
     if "length" in encoder.gives and encoder.length <= tokens:
         raise ValueError(
@@ -295,15 +244,4 @@ def _check_reach(encoder: Encoder, tokens: int, name: str) -> None:
         )
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _at(
-    z: Float[Tensor, "batch length width"], places: Int[Tensor, "batch places"]
-) -> Float[Tensor, "batch places width"]:
-    """The tokens at each sample's own places."""
-    return z.gather(1, places[:, :, None].expand(-1, -1, z.shape[2]))
-
-
-__all__ = ["CPC", "HierarchicalContrast", "TimeContrast", "near_and_far"]
+__all__ = ["CPC", "TimeContrast", "near_and_far"]
