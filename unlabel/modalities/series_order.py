@@ -1,0 +1,178 @@
+"""Views that change the order of steps; all channels move together."""
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unlabel.core import Batch, ViewSpec
+from unlabel.modalities.series_masks import smallest
+from unlabel.modalities.series_window import Window, arguments, draw, mean_and_std
+
+UNITS = ("step", "segment", "window")
+
+
+def reverse(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:
+    """Turn samples round in time.
+
+    Args of the spec: ratio (share of samples that are, default 1).
+    """
+    ratio = arguments(spec, ratio=1.0)["ratio"]
+    turned = draw(batch, spec, 1) < ratio
+    steps = torch.arange(window.mask.shape[1], device=turned.device)
+    return window.take(torch.where(turned, reversed_steps(window.mask), steps))
+
+
+def reorder(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:
+    """Cut each sample into equal segments and put them in a random order, drawn evenly.
+
+    Args of the spec:
+        segments: how many, 2 to 5 (default 3).
+        ask: make the order the target: the rank of the permutation among all, in lexicographic
+            order; 0 leaves the sample as it was. Covariates then keep their places, or a clock
+            among them would give the order away.
+
+    Raises:
+        ValueError: another number of segments.
+
+    Reference: Eldele et al. 2021, arXiv 2106.14112 (permutation); Misra et al. 2016 (order).
+    """
+    args = arguments(spec, segments=3, ask=False)
+    count = args["segments"]
+    if count not in (2, 3, 4, 5):
+        raise ValueError(f"reorder takes 2 to 5 segments, but {count} came; shuffle takes more.")
+    rank = (draw(batch, spec, 1) * math.factorial(count)).long()
+    index = segment_order(window.mask, orders(count, rank.device)[rank[:, 0]])
+    window = window.take(index, clock=not args["ask"])
+    return replace(window, target=rank) if args["ask"] else window
+
+
+def shuffle(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:
+    """Shuffle the window in time.
+
+    Before `future` it moves steps between history and future.
+
+    Args of the spec:
+        unit: `window` moves overlapping runs of steps and averages where they meet (default);
+            `segment` permutes equal segments; `step` permutes all steps, which leaves nothing to
+            predict: a negative control.
+        segments: how many (unit `segment`, default 4).
+        length: steps of a run (unit `window`, default 72).
+        stride: steps from run to run (unit `window`, default 12).
+        share: of runs that move, those with the least variance (unit `window`, default 0.5).
+
+    Reference: Temporal Patch Shuffle, arXiv 2604.09067.
+    """
+    args = arguments(spec, unit="window", segments=4, length=72, stride=12, share=0.5)
+    if args["unit"] == "step":
+        draws = draw(batch, spec, window.mask.shape[1])
+        return window.take(permute(window.mask, draws))
+    if args["unit"] == "segment":
+        order = draw(batch, spec, args["segments"]).argsort(dim=1, stable=True)
+        return window.take(segment_order(window.mask, order))
+    if args["unit"] != "window":
+        raise ValueError(f"shuffle has no unit {args['unit']!r}; choose one of {', '.join(UNITS)}.")
+    if not args["share"]:
+        return window
+    return _shuffle_runs(window, batch, spec, args["length"], args["stride"], args["share"])
+
+
+def _shuffle_runs(
+    window: Window, batch: Batch, spec: ViewSpec, length: int, stride: int, share: float
+) -> Window:
+    steps = window.values.shape[1]
+    length = min(length, steps)
+    count = (steps - length) // stride + 1
+    first = steps - (count - 1) * stride - length  # steps before it lie in no run
+    runs = lambda x: x[:, first:].unfold(1, length, stride)  # noqa: E731
+    mean, scale = mean_and_std(window.values, window.known)
+    seen = runs(window.visible)  # (batch, runs, channels, length)
+    values = torch.where(seen, runs((window.values - mean) / scale), 0)
+    spread = _variance(values, seen).mean(2)
+    can = runs(window.mask).all(2)
+    chosen = smallest(spread, can, (can.sum(1) * share).long())
+    index = permute(chosen, draw(batch, spec, count))[:, :, None, None]
+    moved, there = (x.gather(1, index.expand_as(x)) for x in (values, seen.to(values.dtype)))
+    fold = lambda x: rearrange(  # noqa: E731
+        F.fold(
+            rearrange(x, "b n c l -> b (c l) n"),
+            (1, steps - first),
+            (1, length),
+            stride=(1, stride),
+        ),
+        "b c 1 t -> b t c",
+    )
+    total, weight = fold(moved * there), fold(there)
+    found = torch.where(weight > 0, total / weight.clamp(min=1), values.new_zeros(()))
+    old = window.values[:, first:]
+    new = torch.where(weight > 0, found * scale + mean, old)
+    return window.change(torch.cat([window.values[:, :first], new], 1))
+
+
+def _variance(
+    values: Float[Tensor, "*rows length"], seen: Bool[Tensor, "*rows length"]
+) -> Float[Tensor, "*rows"]:
+    count = seen.sum(-1, keepdim=True).clamp(min=1)
+    mean = values.sum(-1, keepdim=True) / count
+    return (torch.where(seen, values - mean, 0).square().sum(-1, keepdim=True) / count)[..., 0]
+
+
+def reversed_steps(mask: Bool[Tensor, "batch steps"]) -> Int[Tensor, "batch steps"]:
+    """Where each step comes from when the existing ones are turned round in time."""
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    # Samples are padded at the left, so the existing steps are the last ones.
+    first = (~mask).sum(1, keepdim=True)
+    return torch.where(mask, first + mask.shape[1] - 1 - steps, steps)
+
+
+def orders(segments: int, device: torch.device | str = "cpu") -> Int[Tensor, "orders segments"]:
+    """All permutations of a number of segments, in lexicographic order."""
+    return torch.tensor(list(itertools.permutations(range(segments))), device=device)
+
+
+def segment_order(
+    mask: Bool[Tensor, "batch steps"], order: Int[Tensor, "batch segments"]
+) -> Int[Tensor, "batch steps"]:
+    """Where each step comes from when equal segments of the existing steps take an order."""
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    count, segments = mask.sum(1, keepdim=True), order.shape[1]
+    bounds = count * torch.arange(segments + 1, device=mask.device) // segments
+    sizes = bounds.diff(dim=1).gather(1, order)
+    ends = sizes.cumsum(1)
+    first = mask.shape[1] - count
+    place = (steps - first).clamp(min=0)
+    segment = torch.searchsorted(ends, place, right=True).clamp(max=segments - 1)
+    source = bounds.gather(1, order.gather(1, segment)) + place - (ends - sizes).gather(1, segment)
+    return torch.where(mask, first + source, steps)
+
+
+def inverse(index: Int[Tensor, "batch steps"]) -> Int[Tensor, "batch steps"]:
+    """The order that undoes an order."""
+    return index.argsort(1)
+
+
+def permute(
+    can: Bool[Tensor, "batch n"], draws: Float[Tensor, "batch n"]
+) -> Int[Tensor, "batch n"]:
+    """Where each place takes its content from: a random permutation of those that `can` move."""
+    places = (~can).long().argsort(dim=1, stable=True)
+    sources = draws.masked_fill(~can, torch.inf).argsort(dim=1, stable=True)
+    return torch.zeros_like(places).scatter(1, places, sources)
+
+
+__all__ = [
+    "inverse",
+    "orders",
+    "permute",
+    "reorder",
+    "reverse",
+    "reversed_steps",
+    "segment_order",
+    "shuffle",
+]
