@@ -1,5 +1,7 @@
 """Forecasting: its head's layout, its known answers, its views."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_series import TinySeries, make_series
@@ -17,7 +19,7 @@ from unlabel.objectives import (
 from unlabel.training.pretraining import Pretraining
 
 
-def pretraining(objective, **encoder):
+def pretraining(objective, **encoder) -> tuple[Any, Any]:
     made = TinySeries(**encoder)
     return Pretraining(made, objective), make_series(made)
 
@@ -85,7 +87,6 @@ def test_a_perfect_forecast_is_0(kind, quantiles):
     with torch.no_grad():  # the tokens hold the future: each step is read off one of them
         linear.bias.zero_()
         linear.weight.copy_(torch.eye(16, 32).repeat(max(len(quantiles), 1), 1))
-    assert seen.target is not None
     tokens = torch.cat([seen.target, torch.zeros(8, 8, 2)], 1)
     loss = module.score([Encoding(tokens[:, 0], tokens, seen.mask)], [seen], batch).loss
     assert loss.item() == pytest.approx(0.0, abs=1e-7)
@@ -96,7 +97,6 @@ def test_a_future_that_was_not_observed_does_not_matter():
     (seen,) = module.view(batch)
     encodings = module.encode([seen])
     plain = module.score(encodings, [seen], batch).loss
-    assert seen.target is not None and seen.is_target is not None
     assert not seen.is_target.all()
     seen.target = seen.target.masked_fill(~seen.is_target, float("nan"))
     assert torch.equal(module.score(encodings, [seen], batch).loss, plain)
@@ -108,7 +108,7 @@ def test_what_the_encoder_sees_does_not_depend_on_the_future():
     batch.inputs["values"][:, 16:] += 5.0
     (after,) = module.view(batch)
     assert torch.equal(before.inputs["values"], after.inputs["values"])
-    assert not torch.equal(before.target, after.target)  # type: ignore[arg-type]
+    assert not torch.equal(before.target, after.target)
 
 
 def test_a_quantile_forecast_with_one_median_is_half_the_absolute_error():
@@ -153,7 +153,6 @@ def test_the_horizon_of_a_sum_is_the_longest_and_each_part_predicts_its_own():
     assert both.horizon == 96
     module, batch = pretraining(Sum({"near": Forecast(horizon=3), "far": Forecast(horizon=8)}))
     near, far = module.view(batch)
-    assert near.target is not None and far.target is not None
     assert near.target.shape[1] == 3 and far.target.shape[1] == 8
     assert torch.equal(near.target, far.target[:, :3])
 

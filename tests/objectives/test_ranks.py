@@ -33,7 +33,7 @@ def _gradients(names: list[str]) -> dict[str, Any]:
         step = module(make_series(encoder, rows=share, first=rank * share))
         step.loss.backward()
         average_gradients(module.parameters())
-        grads = [p.grad for p in module.parameters() if p.grad is not None]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
         found[name] = {
             "grads": torch.cat([g.flatten() for g in grads]),
             "loss": step.loss.detach(),

@@ -12,7 +12,23 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
-from unlabel.objectives import Backcast, Forecast, MaskedHistory, MaskedValues, ShuffledHistory, Sum
+from unlabel.objectives import (
+    CPC,
+    MAE,
+    Backcast,
+    BarlowTwins,
+    Forecast,
+    HierarchicalContrast,
+    InstanceContrast,
+    MaskedHistory,
+    MaskedValues,
+    ReorderPrediction,
+    SensorContrast,
+    ShuffledHistory,
+    Sum,
+    TimeContrast,
+    VICReg,
+)
 
 SERIES = {
     "masked_values": lambda: MaskedValues(),
@@ -24,6 +40,16 @@ SERIES = {
     "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
     "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
     "backcast": lambda: Backcast(horizon=8, loss="huber"),
+    "mae": lambda: MAE(ratio=0.5, hidden=16, layers=1, heads=2),
+    "cpc": lambda: CPC(steps=3),
+    "cpc_gru": lambda: CPC(steps=2, context="gru", width=8, normalize=True, temperature=0.2),
+    "time_contrast": lambda: TimeContrast(near=1, far=2, width=8),
+    "sensor_contrast": lambda: SensorContrast(width=8),
+    "ts2vec": lambda: HierarchicalContrast(),
+    "reorder": lambda: ReorderPrediction(segments=3),
+    "simclr": lambda: InstanceContrast(width=8, args={"jitter.high": 0.3}),
+    "barlow": lambda: BarlowTwins(width=4),
+    "vicreg": lambda: VICReg(width=8),
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
@@ -113,7 +139,7 @@ class TinySeries(nn.Module):
             view.target, view.is_target = flat(normal * w.observed), flat(w.asked & w.observed)
         if w.drop:
             gone = flat(w.hidden).any(2)
-            kept = gone.int().argsort(1, stable=True)[:, : int((~gone).sum(1).min())]
+            kept = gone.int().argsort(dim=1, stable=True)[:, : int((~gone).sum(1).min())]
             rows = torch.arange(len(kept))[:, None]
             view.inputs = {k: v[rows, kept] for k, v in view.inputs.items()}
             view.mask = view.mask[rows, kept]
@@ -129,10 +155,10 @@ class TinySeries(nn.Module):
         weight = self.embed.weight
         embedded = self.embed(rearrange(x, patched).to(weight.dtype))
         embedded = embedded + self.flags(rearrange(~seen, patched).to(weight.dtype))
-        embedded = embedded + self.place[view.inputs["positions"]]
         if view.keep_positions is not None:
             embedded = embedded * view.keep_positions[:, :, None]
-        embedded = self.dropout(embedded)
+        # Places come after the cut: tokens that are cut would tie under a maximum over tokens.
+        embedded = self.dropout(embedded) + self.place[view.inputs["positions"]]
         real = view.mask[:, :, None].to(weight.dtype)
         if self.causal:
             seen_so_far = (embedded * real).cumsum(1) / real.cumsum(1).clamp(min=1)

@@ -1,14 +1,16 @@
 """Contrastive objectives: a sample against the others of its batch or memory."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.objectives.chains import chain
 from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean, world
 from unlabel.objectives.heads import Temperature, mlp, tanh_projector
@@ -16,7 +18,7 @@ from unlabel.objectives.kernels import jensen_shannon
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Queue, Teacher
 
-Cut = Literal["token", "span", "feature"]
+Cut = Literal["token", "span", "feature", "channel"]
 
 
 def in_batch(
@@ -41,7 +43,19 @@ def in_batch(
     return global_mean(rows), len(everyone)
 
 
-class SimCSE(Objective):
+class _Pooled(Objective):
+    """Contrast of pooled vectors, behind a train-only head unless there is none."""
+
+    def __init__(self, *, projector: bool):
+        super().__init__()
+        self.with_projector = projector
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the train-only head."""
+        self.projector = tanh_projector(encoder.width) if self.with_projector else nn.Identity()
+
+
+class SimCSE(_Pooled):
     """The same sentence twice through dropout, against the rest of the batch.
 
     `-ln exp(cos(z_i, z'_i)/T) / sum_j exp(cos(z_i, z'_j)/T)`, mean over i. All equal gives ln N.
@@ -66,13 +80,8 @@ class SimCSE(Objective):
         learn_temperature: bool = False,
         projector: bool = True,
     ):
-        super().__init__()
+        super().__init__(projector=projector)
         self.temperature = Temperature(temperature, learned=learn_temperature)
-        self.with_projector = projector
-
-    def build(self, encoder: Encoder) -> None:
-        """Make the train-only head."""
-        self.projector = tanh_projector(encoder.width) if self.with_projector else nn.Identity()
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -83,7 +92,7 @@ class SimCSE(Objective):
         return {"contrast": Term(loss, chance=math.log(n))}
 
 
-class Cutoff(Objective):
+class Cutoff(_Pooled):
     """The whole sentence against itself with a part cut out, and agreement of the two.
 
     `CE(full) + CE(cut) + consistency * JS(p_full, p_cut)` as in the paper, with the other samples
@@ -91,7 +100,7 @@ class Cutoff(Objective):
     `p_cut[i]` that of `cos(z'_i, z_j)/T`, where z' sees the cut sentence.
 
     Args:
-        cut: what is cut: random tokens, one span of tokens, or embedding features.
+        cut: what is cut: random tokens, one span of tokens, embedding features, or channels.
         ratio: share that is cut; 0 leaves the sentence as it is.
         temperature: T.
         consistency: weight of the Jensen-Shannon term; 0 leaves the contrastive ones alone.
@@ -111,17 +120,9 @@ class Cutoff(Objective):
         consistency: float = 1.0,
         projector: bool = True,
     ):
-        super().__init__()
+        super().__init__(projector=projector)
         self.views = (view("plain", 0), view(f"{cut}_cutoff", 1, ratio=ratio))
-        self.temperature, self.consistency, self.with_projector = (
-            temperature,
-            consistency,
-            projector,
-        )
-
-    def build(self, encoder: Encoder) -> None:
-        """Make the train-only head."""
-        self.projector = tanh_projector(encoder.width) if self.with_projector else nn.Identity()
+        self.temperature, self.consistency = temperature, consistency
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -138,7 +139,7 @@ class Cutoff(Objective):
         return terms
 
 
-class Pairs(Objective):
+class Pairs(_Pooled):
     """A sentence against the one given with it, other pairs' and hard negatives being wrong.
 
     Args:
@@ -154,14 +155,10 @@ class Pairs(Objective):
     def __init__(
         self, *, temperature: float = 0.05, negative: bool = False, projector: bool = False
     ):
-        super().__init__()
+        super().__init__(projector=projector)
         partners = ("positive", "negative") if negative else ("positive",)
         self.views = (view("plain"), *(view("plain", partner=p) for p in partners))
-        self.temperature, self.with_projector = temperature, projector
-
-    def build(self, encoder: Encoder) -> None:
-        """Make the train-only head."""
-        self.projector = tanh_projector(encoder.width) if self.with_projector else nn.Identity()
+        self.temperature = temperature
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -185,12 +182,16 @@ class MoCo(Objective):
         temperature: T.
         momentum: of the key encoder and its head.
         width: of the projection.
+        augment: views that are drawn twice, joined by `+`; plain ones differ by dropout alone.
+        args: their arguments, such as `{"jitter.high": 0.3}`.
+
+    Raises:
+        ValueError: an argument of a view that is not there.
 
     Reference: He et al. 2020, arXiv 1911.05722, algorithm 1; MLP head of v2, arXiv 2003.04297.
     """
 
     paper = "MoCo v2 (He et al. 2020, arXiv 1911.05722; Chen et al. 2020, arXiv 2003.04297)"
-    views = (view("plain", 0), view("plain", 1, encoder="teacher"))
 
     def __init__(
         self,
@@ -199,8 +200,12 @@ class MoCo(Objective):
         temperature: float = 0.05,
         momentum: float = 0.995,
         width: int = 128,
+        augment: str = "plain",
+        args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        query, key = (chain(augment, draw=draw, args=args) for draw in (0, 1))
+        self.views = (query, replace(key, encoder="teacher"))
         self.temperature, self.teacher_momentum, self.width = temperature, momentum, width
         self.queue = Queue(queue, width)
 

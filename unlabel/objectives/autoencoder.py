@@ -1,0 +1,134 @@
+"""Masked autoencoding: the encoder sees the visible tokens only, a small decoder does the rest."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.objectives.gather import global_mean
+from unlabel.objectives.kernels import regress
+from unlabel.objectives.moments import exact
+from unlabel.objectives.objective import Objective, Term
+
+
+class MaskedDecoder(nn.Module):
+    """Visible tokens at their places, a learned token at all others, and a Transformer over them.
+
+    Args:
+        length: tokens of the whole view.
+        width: of the encoder's tokens.
+        values: numbers that a token stands for.
+        hidden: width of the decoder.
+        layers: of the decoder.
+        heads: of its attention.
+    """
+
+    def __init__(
+        self, length: int, width: int, values: int, *, hidden: int, layers: int, heads: int
+    ):
+        super().__init__()
+        self.length = length
+        self.enter = nn.Linear(width, hidden)
+        self.missing = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.places = nn.Parameter(torch.randn(length, hidden) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            hidden, heads, 4 * hidden, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(hidden)
+        self.leave = nn.Linear(hidden, values)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "batch visible width"],
+        mask: Bool[Tensor, "batch visible"],
+        positions: Int[Tensor, "batch visible"],
+    ) -> Float[Tensor, "batch length values"]:
+        """Values of every token of the whole view."""
+        entered = self.enter(tokens)
+        full = self.missing.to(entered.dtype).expand(len(tokens), self.length + 1, -1)
+        # Padding goes to a place behind the last, which is then dropped.
+        at = torch.where(mask, positions, self.length)
+        at = at[:, :, None].expand(-1, -1, entered.shape[2])
+        placed = full.scatter(1, at, entered)[:, : self.length] + self.places
+        return self.leave(self.norm(self.blocks(placed)))
+
+
+class MAE(Objective):
+    """Masked autoencoder: encode what is visible, decode the rest, mean over what was hidden.
+
+    With `normalize`, the values of each token are first scaled to mean 0 and (unbiased) variance
+    1 by their own, and predicting 0 costs (P - 1)/P for P values a token.
+
+    Args:
+        ratio: share of tokens hidden.
+        normalize: predict values scaled token by token.
+        hidden: width of the decoder, which is thrown away afterwards.
+        layers: of the decoder.
+        heads: of the decoder's attention.
+
+    Raises:
+        ValueError: no share between 0 and 1, or a width that the heads cannot share.
+
+    Reference: He et al. 2021, arXiv 2111.06377, section 3; of series: Li et al. 2023 (Ti-MAE),
+    arXiv 2301.08871.
+    """
+
+    paper = "MAE (He et al. 2021, arXiv 2111.06377)"
+    needs = frozenset({"tokens", "values", "length", "visible_only"})
+
+    def __init__(
+        self,
+        *,
+        ratio: float = 0.75,
+        normalize: bool = True,
+        hidden: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+    ):
+        super().__init__()
+        if not 0 < ratio < 1:
+            raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
+        if hidden % heads:
+            raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
+        self.views = (view("mask_values", unit="patch", ratio=ratio, drop=True),)
+        self.normalize, self.hidden, self.layers, self.heads = normalize, hidden, layers, heads
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the decoder."""
+        sizes = {"hidden": self.hidden, "layers": self.layers, "heads": self.heads}
+        self.decoder = MaskedDecoder(encoder.length, encoder.width, encoder.token_values, **sizes)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """One term, `value`."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None and seen.is_target is not None  # the view makes both
+        pred = self.decoder(encoding.tokens, encoding.mask, seen.inputs["positions"])
+        target = exact(seen.target)
+        if self.normalize:
+            target = by_token(target, seen.is_target)
+        one = "batch length values -> batch length values 1"
+        losses = regress(
+            rearrange(pred, one), rearrange(target, one), seen.is_target, reduction="none"
+        )
+        return {"value": Term(global_mean(losses))}
+
+
+def by_token(
+    values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
+) -> Float[Tensor, "batch length values"]:
+    """Values of each token by the mean and unbiased variance of those that count there."""
+    count = is_target.sum(-1, keepdim=True)
+    kept = values.masked_fill(~is_target, 0.0)
+    mean = kept.sum(-1, keepdim=True) / count.clamp(min=1)
+    off = (values - mean).masked_fill(~is_target, 0.0)
+    variance = off.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    return off * (variance + 1e-6).rsqrt()
+
+
+__all__ = ["MAE", "MaskedDecoder", "by_token"]
