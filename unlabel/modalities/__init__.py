@@ -1,8 +1,9 @@
 """Kinds of data: how a batch of it becomes views and how its encoder is called."""
 
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 
 # Each kind of data by name, with the adapter whose `gives` says what objectives may ask of it.
-MODALITIES = {"text": TextEncoder}
+MODALITIES = {"text": TextEncoder, "series": SeriesEncoder}
 
-__all__ = ["MODALITIES", "TextEncoder"]
+__all__ = ["MODALITIES", "SeriesEncoder", "TextEncoder"]

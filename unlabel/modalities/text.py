@@ -13,22 +13,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.text_views import VIEWS, Vocabulary
 
 POOLINGS = ("cls", "mean", "first_last")
 _SETTINGS = "unlabel.json"
-# What the dropout probabilities are called in the configurations of BERT and its kin.
-_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-    "embd_pdrop",
-    "attn_pdrop",
-    "resid_pdrop",
-    "embedding_dropout",
-    "mlp_dropout",
-)
 
 
 class TextCollator:
@@ -344,17 +333,6 @@ def pool(
         tokens = (layers[1] + layers[-1]) / 2
     weight = mask[:, :, None].to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
-def set_dropout(config: Any, probability: float | None) -> None:
-    """Set every dropout probability the configuration has."""
-    if probability is None:
-        return
-    if not 0 <= probability < 1:
-        raise ValueError(f"dropout is a probability below 1, but {probability} came.")
-    for name in _DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, probability)
 
 
 def _table(model: PreTrainedModel) -> Tensor:

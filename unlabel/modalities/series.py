@@ -1,0 +1,502 @@
+"""Time series: windows as batches with gaps marked, and the encoders of series behind one door."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.modalities.dilated_conv import DilatedConvModel
+from unlabel.modalities.dropout import set_dropout
+from unlabel.modalities.patchtst import DEFAULTS, PatchTST, is_patchtst
+from unlabel.modalities.series_augment import reversed_steps
+from unlabel.modalities.series_encode import encode
+from unlabel.modalities.series_views import SPLITS, VIEWS, Window, finish
+from unlabel.modalities.series_window import NORMS
+
+POOLINGS = ("mean", "last", "max")
+_SETTINGS, _WEIGHTS = "unlabel.json", "unlabel.safetensors"
+_GIVES = frozenset({"pooled", "tokens", "layers", "values", "future", "sensor", "length"})
+
+
+class SeriesCollator:
+    """Windows of series to a `Batch`; works with any DataLoader or Trainer.
+
+    Args:
+        seed: of the run; travels in the batch for the augmentations.
+    """
+
+    def __init__(self, *, seed: int = 0):
+        self.seed = seed
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> Batch:
+        """Samples with `values` (steps, channels), NaN where missing, `index` and `ordinal`.
+
+        They may have `covariates` (steps, kinds), `static` (kinds), `label`, and `partners`, each
+        with `values` of its own.
+        """
+        values, mask = self.stack([s["values"] for s in samples])
+        inputs = self.mark(values)
+        if "covariates" in samples[0]:
+            inputs["covariates"] = self.stack([s["covariates"] for s in samples])[0].nan_to_num()
+        if "static" in samples[0]:
+            rows = np.stack([np.asarray(s["static"], np.float32) for s in samples])
+            inputs["static"] = torch.from_numpy(rows).nan_to_num()
+        partners = {}
+        for name in samples[0].get("partners", {}):
+            theirs, exists = self.stack([s["partners"][name]["values"] for s in samples])
+            partners[name] = {**self.mark(theirs), "mask": exists}
+        as_tensor = lambda key, default: torch.tensor(  # noqa: E731
+            [int(s.get(key, default)) for s in samples], dtype=torch.int64
+        )
+        return Batch(
+            inputs=inputs,
+            mask=mask,
+            index=as_tensor("index", -1),
+            ordinal=as_tensor("ordinal", 0),
+            seed=self.seed,
+            label=as_tensor("label", -1),
+            partners=partners,
+        )
+
+    @staticmethod
+    def stack(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Arrays of steps as one, padded at the left, and a mask that is True at real steps."""
+        lengths = np.array([len(r) for r in rows])
+        steps = max(int(lengths.max()), 1)
+        out = np.zeros((len(rows), steps, rows[0].shape[1]), dtype=np.float32)
+        exists = np.arange(steps)[None, :] >= steps - lengths[:, None]
+        # The rows may be slices of a memory-mapped file: this is where they are read.
+        for place, row in zip(out, rows, strict=True):
+            place[steps - len(row) :] = row
+        return torch.from_numpy(out), torch.from_numpy(exists)
+
+    @staticmethod
+    def mark(values: Tensor) -> dict[str, Tensor]:
+        """Values with 0 for what is missing, and where they were observed."""
+        observed = values.isfinite()
+        return {"values": torch.where(observed, values, 0), "observed": observed}
+
+
+class _Convolution(nn.Module):
+    """A dilated convolution behind the same call as `PatchTST`: every step is a token."""
+
+    def __init__(self, model: DilatedConvModel):
+        super().__init__()
+        self.model, self.patch = model, 1
+        self.width: int = model.config.output_size
+        self.embedding_width: int = model.config.hidden_size
+
+    def forward(
+        self,
+        values: Float[Tensor, "batch steps 1 channels"],
+        observed: Bool[Tensor, "batch steps 1 channels"],
+        added: Tensor,
+        *,
+        mask: Bool[Tensor, "batch steps"],
+        positions: Tensor,
+        keep_positions: Tensor | None = None,
+        keep_features: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Hidden states by layer; the last has the width of the output."""
+        out = self.model(
+            values[:, :, 0],
+            observed[:, :, 0],
+            keep_positions,
+            keep_features,
+            attention_mask=mask,
+            added=added,
+            output_hidden_states=True,
+        )
+        return [*out.hidden_states, out.last_hidden_state]
+
+
+class SeriesEncoder(nn.Module):
+    """An encoder of series that sees views and gives pooled and token vectors.
+
+    With norm `standard` or `last` a window's own mean (or newest value) and scale are taken out,
+    from visible values of the history alone. They are two numbers a channel that every token of
+    a causal encoder shares; with norm `none` it knows nothing of later steps at all.
+
+    Args:
+        model: a PatchTSTModel (one channel at a time) or a DilatedConvModel (a token a step).
+        context: steps of a whole view.
+        channels: values of one step.
+        norm: `standard` (mean and std), `last` (newest value and std) or `none`.
+        pooling: how tokens become one vector: `mean`, `last` (the newest) or `max`.
+        covariates: kinds of numbers known beside each step, added to the embedding.
+        static: kinds of numbers known of the series, likewise.
+        causal: every token of a PatchTST sees itself and earlier ones only.
+
+    Raises:
+        ValueError: an unknown setting, or a model this class cannot drive.
+    """
+
+    # What some encoder of series gives; an instance says what it gives itself.
+    gives = _GIVES | {"causal", "visible_only"}
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        context: int,
+        channels: int = 1,
+        norm: str = "standard",
+        pooling: str = "mean",
+        covariates: int = 0,
+        static: int = 0,
+        causal: bool = False,
+    ):
+        super().__init__()
+        for name, value, known in (("pooling", pooling, POOLINGS), ("norm", norm, NORMS)):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}.")
+        self.driver = _driver(model, causal)
+        self.width, self.patch = self.driver.width, self.driver.patch
+        self.context, self.channels, self.norm, self.pooling = context, channels, norm, pooling
+        self.length, self.token_values = context // self.patch, self.patch * channels
+        self.causal = causal or isinstance(self.driver, _Convolution)
+        _fits(model, context, channels, self.length)
+        embedding = self.driver.embedding_width
+        extra = lambda n: nn.Linear(n, embedding, bias=False) if n else None  # noqa: E731
+        patches = isinstance(self.driver, PatchTST)
+        self.missing = extra(self.token_values if patches else 0)
+        self.covariates, self.static = extra(covariates * self.patch), extra(static)
+        self.kinds = (covariates, static)
+        if self.missing is not None:
+            nn.init.zeros_(self.missing.weight)  # a plain PatchTST starts as what it was
+        self.gives = _GIVES | ({"causal"} if self.causal else set())
+        self.gives |= {"visible_only"} if patches else set()
+        if embedding != self.width:
+            self.gives -= {"layers"}  # heads expect every layer to have the encoder's width
+        # A context shorter than the position table takes its last places.
+        self.first_place = self.driver.places - self.length if patches else 0
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model inside."""
+        return self.driver.model
+
+    # -- making, loading and saving ---------------------------------------------------------
+
+    @classmethod
+    def from_config(
+        cls,
+        config: dict[str, Any],
+        *,
+        context: int,
+        channels: int = 1,
+        dropout: float | None = None,
+        **settings: Any,
+    ) -> "SeriesEncoder":
+        """An untrained encoder from a transformers configuration.
+
+        Args:
+            config: keys of the configuration, `model_type` among them: `patchtst` (default, small,
+                patches of 12 steps) or `dilated_conv`.
+            context: steps of a whole view.
+            channels: values of one step.
+            dropout: sets every dropout probability of the model; None leaves them alone.
+            settings: as for the class.
+
+        Raises:
+            ValueError: a key that the configuration does not have.
+        """
+        keys = dict(config)
+        kind = keys.pop("model_type", "patchtst")
+        given = {**DEFAULTS, "context_length": context} if kind == "patchtst" else {}
+        given = {"num_input_channels": channels, **given, **keys}
+        if kind == "patchtst":
+            given.setdefault("patch_stride", given["patch_length"])
+        made = AutoConfig.for_model(kind, **given)
+        if unknown := sorted(k for k in keys if k not in type(made)().to_dict()):
+            raise ValueError(
+                f"{', '.join(unknown)}: no such key in the configuration of {kind!r} models. "
+                f"Look at {type(made).__name__} for the keys there are."
+            )
+        set_dropout(made, dropout)  # before the layers read it
+        model = AutoModel.from_config(made)
+        return cls(model, context=context, channels=channels, **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        dropout: float | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> "SeriesEncoder":
+        """An encoder from a folder (ours or transformers') or a hub name.
+
+        Args:
+            path: folder or hub name.
+            dropout: sets every dropout probability of the model; None leaves them alone.
+            local_files_only: never ask the hub.
+            settings: as for the class, over what the folder says.
+
+        Raises:
+            FileNotFoundError: the folder holds no model.
+            ValueError: neither the folder nor the settings say how long a context is.
+        """
+        folder = Path(path)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no config.json, so it is no transformers model folder. "
+                "Give the folder of a saved model, or a model's name on the hub."
+            )
+        config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
+        set_dropout(config, dropout)
+        model = AutoModel.from_pretrained(
+            str(path), config=config, dtype=torch.float32, local_files_only=local_files_only
+        )
+        settings = {**_said(folder, config), **settings}
+        if "context" not in settings:
+            raise ValueError(
+                f"{path} does not say how many steps its encoder saw; give context=336, or so."
+            )
+        made = cls(model, **settings)
+        if (folder / _WEIGHTS).is_file():
+            made.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
+        return made
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a plain transformers folder, with our settings and added weights beside it."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        own = {k: v for k, v in self.state_dict().items() if not k.startswith("driver.")}
+        if own:
+            save_file({k: v.contiguous() for k, v in own.items()}, folder / _WEIGHTS)
+        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a transformers folder cannot say of this encoder."""
+        names = ("context", "channels", "norm", "pooling", "causal")
+        covariates, static = self.kinds
+        return {
+            "modality": "series",
+            **{n: getattr(self, n) for n in names},
+            "covariates": covariates,
+            "static": static,
+        }
+
+    # -- views and encoding -----------------------------------------------------------------
+
+    def collator(self, *, seed: int = 0) -> SeriesCollator:
+        """The collator for windows of series."""
+        return SeriesCollator(seed=seed)
+
+    def view(self, batch: Batch, spec: ViewSpec) -> View:
+        """Make a view of the batch (or of one of its partners) on its device."""
+        return self.finish(self.window(batch, spec))
+
+    def window(self, batch: Batch, spec: ViewSpec) -> Window:
+        """Run the links of a view, in raw units.
+
+        Raises:
+            ValueError: no view or partner of that name, or data of another shape.
+        """
+        parts = spec.parts()
+        if unknown := [p.name for p in parts if p.name not in VIEWS]:
+            has = ", ".join(sorted(VIEWS))
+            raise ValueError(f"Series have no view {unknown[0]!r}; they have {has}.")
+        splits = [p for p in parts if p.name in SPLITS]
+        horizon = sum(int(dict(p.args).get("horizon", 0)) for p in splits)
+        inputs, mask = self._source(batch, spec.partner)
+        if len(splits) > 1 or splits and not 0 < horizon < mask.shape[1]:
+            raise ValueError(
+                f"The view {spec.name!r} splits off {horizon} steps in {len(splits)} links, but "
+                f"samples have {mask.shape[1]} steps; split once, and read windows of the context "
+                "and the horizon."
+            )
+        window = Window.of(
+            inputs,
+            mask,
+            context=self.context,
+            history=self.length * self.patch,
+            horizon=horizon,
+        )
+        if any(p.name == "past" for p in parts):
+            window = window.take(reversed_steps(window.mask))
+        for part in parts:
+            about = {"patch": self.patch, "width": self.driver.embedding_width}
+            window = VIEWS[part.name](window, batch, part, **about)
+        return window
+
+    def finish(self, window: Window) -> View:
+        """Normalise a window and cut it into tokens; its `loc` and `scale` lead back."""
+        return finish(window, norm=self.norm, patch=self.patch)
+
+    def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
+        """Encode one view; `want` may name `layers`."""
+        states = self.driver(
+            view.inputs["values"],
+            view.inputs["observed"],
+            self._added(view),
+            mask=view.mask,
+            positions=view.inputs["positions"] + self.first_place,
+            keep_positions=view.keep_positions,
+            keep_features=view.keep_features,
+        )
+        return Encoding(
+            pooled=pool(states[-1], view.mask, self.pooling),
+            tokens=states[-1],
+            mask=view.mask,
+            layers=tuple(states) if "layers" in want else None,
+        )
+
+    def _added(self, view: View) -> Tensor | float:
+        """What gaps, covariates and static values add to the embedding."""
+        seen, total = view.inputs, 0.0
+        flat = lambda x: rearrange(x, "b l p c -> b l (p c)")  # noqa: E731
+        if self.missing is not None:
+            total = self.missing(flat(~seen["observed"]).to(seen["values"].dtype))
+        if self.covariates is not None:
+            total = total + self.covariates(flat(seen["covariates"]))
+        if self.static is not None:
+            total = total + self.static(seen["static"])[:, None]
+        return total
+
+    def _source(self, batch: Batch, partner: str | None) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs and mask of the samples or of a partner of theirs."""
+        inputs, mask = batch.inputs, batch.mask
+        if partner is not None:
+            if partner not in batch.partners:
+                raise ValueError(
+                    f"The objective wants a {partner!r} beside each sample, but the data has "
+                    f"{sorted(batch.partners) or 'none'}; read series of several channels, one "
+                    f"channel a sample, with their partners ({partner}: true)."
+                )
+            theirs = batch.partners[partner]
+            inputs = {**inputs, "values": theirs["values"], "observed": theirs["observed"]}
+            mask = theirs["mask"]
+        if (channels := inputs["values"].shape[2]) != self.channels:
+            raise ValueError(
+                f"Samples have {channels} channels, but the encoder takes {self.channels}; read "
+                "one channel a sample (channels: independent), or make the encoder for as many."
+            )
+        for name, kinds in zip(("covariates", "static"), self.kinds, strict=True):
+            has = inputs[name].shape[-1] if name in inputs else 0
+            if kinds and has != kinds:
+                raise ValueError(
+                    f"The encoder was made for {kinds} {name}, but the samples have {has}."
+                )
+        used = ["values", "observed", *(["covariates"] if self.kinds[0] else [])]
+        used += ["static"] if self.kinds[1] else []
+        return {k: inputs[k] for k in used}, mask
+
+    # -- use ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        values: np.ndarray,
+        *,
+        observed: np.ndarray | None = None,
+        batch_size: int = 64,
+        per_step: bool = False,
+        stride: int | None = None,
+    ) -> Float[np.ndarray, "*rows width"]:
+        """Vectors of windows, or of every step of long series; no step knows a later one.
+
+        A PatchTST's vector of a step is the pooled one of the window that ends there, or up to
+        `stride - 1` steps before. A convolution goes over the whole series once; its vector of a
+        step is that step's token. Unless norm is `none`, it normalises `stride` steps at a time,
+        by the `context` steps up to the first of them (each window of training has one scale
+        too); `stride=1` is the same as sliding a window over the series.
+
+        Args:
+            values: `(steps, channels)` or `(series, steps, channels)`, NaN where missing. Of a
+                window longer than `context` the last steps count.
+            observed: False where a value is missing too, likewise.
+            batch_size: windows a forward pass.
+            per_step: one vector for every step, else one for the whole.
+            stride: see above; the default is a patch, or a quarter of the context.
+
+        Returns:
+            `([series], [steps], [channels], width)`: an axis of channels where the encoder takes
+            one at a time and there are several.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return encode(
+                self,
+                np.asarray(values),
+                observed,
+                batch_size=batch_size,
+                per_step=per_step,
+                stride=stride,
+            )
+        finally:
+            self.train(was_training)
+
+
+def pool(
+    tokens: Float[Tensor, "batch tokens width"], mask: Bool[Tensor, "batch tokens"], pooling: str
+) -> Float[Tensor, "batch width"]:
+    """One vector a sample: mean, maximum or newest of its real tokens; 0 where it has none."""
+    if pooling == "last":
+        places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        newest = (mask * places).argmax(1)
+        return tokens[torch.arange(len(tokens), device=mask.device), newest]
+    if pooling == "max":
+        lowest = tokens.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
+        return torch.where(mask.any(1, keepdim=True), lowest, 0)
+    weight = mask[:, :, None].to(tokens.dtype)
+    return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _driver(model: PreTrainedModel, causal: bool) -> PatchTST | _Convolution:
+    if isinstance(model, DilatedConvModel):
+        return _Convolution(model)
+    if is_patchtst(model):
+        return PatchTST(model, causal=causal)  # type: ignore[arg-type]
+    raise ValueError(
+        f"{type(model).__name__} is no encoder of series that unlabel can drive; use a "
+        "PatchTSTModel (model_type: patchtst) or a DilatedConvModel (model_type: dilated_conv)."
+    )
+
+
+def _fits(model: PreTrainedModel, context: int, channels: int, length: int) -> None:
+    """Refuse sizes that do not go together, before the first batch."""
+    if is_patchtst(model):
+        places = model.encoder.positional_encoder.position_enc.shape[0]
+        if channels != 1:
+            raise ValueError(
+                f"A PatchTST sees one channel at a time, but channels is {channels}; set it to 1 "
+                "and read one channel a sample, or use model_type: dilated_conv."
+            )
+        if not 0 < length <= places:
+            raise ValueError(
+                f"A context of {context} steps is {length} whole patches, but the PatchTST has "
+                f"places for 1 to {places}; change context, or its context_length."
+            )
+    elif channels != model.config.num_input_channels:
+        raise ValueError(
+            f"The model takes {model.config.num_input_channels} channels, but channels is "
+            f"{channels}."
+        )
+
+
+def _said(folder: Path, config: Any) -> dict[str, Any]:
+    """Our settings of a folder, or what its configuration tells."""
+    file = folder / _SETTINGS
+    if file.is_file():
+        said = json.loads(file.read_text())
+        return {k: v for k, v in said.items() if k != "modality"}
+    if config.model_type == "patchtst":
+        return {"context": config.context_length}
+    return {"channels": getattr(config, "num_input_channels", 1)}
+
+
+__all__ = ["POOLINGS", "SeriesCollator", "SeriesEncoder", "pool"]

@@ -1,0 +1,272 @@
+"""The window of a series that view functions pass along, and how it becomes a view.
+
+A window is in steps and in raw units. Every window has `history` steps, whatever the sample's own
+length (shorter samples are padded at the left), so that a sample's draws and transforms are the
+same in every batch. `finish` normalises it by what the encoder may see and cuts it into tokens.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unlabel.core import Batch, View, ViewSpec, uniform
+
+NORMS = ("standard", "last", "none")
+# A window whose std is under this share of its root mean square is constant but for rounding.
+_CONSTANT = 1e-5
+
+
+@dataclass
+class Window:
+    """Steps of a batch on their way through a chain of views.
+
+    Attributes:
+        values: in raw units, 0 where missing, `(batch, steps, channels)`.
+        observed: True where a value was measured, likewise.
+        mask: True at steps that exist, `(batch, steps)`.
+        is_hidden: True where the encoder is not shown the value.
+        is_asked: True where it is hidden and to be predicted.
+        asks: a link of the chain asks for hidden values.
+        history: steps that the encoder may see; later ones are there until a link splits them off.
+        future: what follows the history, `(batch, horizon, channels)`, after a link split it off.
+        future_observed: likewise.
+        keep_steps: False at steps zeroed after the input projection, `(batch, history)`.
+        keep_features: False for embedding columns zeroed, `(batch, width)`.
+        target: one that is no value: a class or places of tokens, `(batch, places)`.
+        covariates: known beside every step, `(batch, steps, kinds)`.
+        static: known of the series, `(batch, kinds)`.
+        loc: what `finish` subtracted, `(batch, 1, channels)`.
+        scale: what `finish` then divided by.
+    """
+
+    values: Float[Tensor, "batch steps channels"]
+    observed: Bool[Tensor, "batch steps channels"]
+    mask: Bool[Tensor, "batch steps"]
+    is_hidden: Bool[Tensor, "batch steps channels"]
+    is_asked: Bool[Tensor, "batch steps channels"]
+    history: int
+    asks: bool = False
+    future: Float[Tensor, "batch horizon channels"] | None = None
+    future_observed: Bool[Tensor, "batch horizon channels"] | None = None
+    keep_steps: Bool[Tensor, "batch history"] | None = None
+    keep_features: Bool[Tensor, "batch width"] | None = None
+    target: Tensor | None = None
+    covariates: Float[Tensor, "batch steps kinds"] | None = None
+    static: Float[Tensor, "batch kinds"] | None = None
+    loc: Float[Tensor, "batch 1 channels"] | None = None
+    scale: Float[Tensor, "batch 1 channels"] | None = None
+
+    @classmethod
+    def of(
+        cls, inputs: dict[str, Tensor], mask: Tensor, *, context: int, history: int, horizon: int
+    ) -> "Window":
+        """The first `context + horizon` steps, brought to `history + horizon`.
+
+        Shorter samples are padded at the left; where `history` is less than `context` (whole
+        tokens only) the oldest steps go.
+        """
+        fit = lambda x: _fit(x, context + horizon)[:, context - history :]  # noqa: E731
+        observed = fit(inputs["observed"]) & fit(mask)[:, :, None]
+        nothing = torch.zeros_like(observed)
+        covariates = inputs.get("covariates")
+        return cls(
+            # A missing value may be NaN, which no product with 0 would take away.
+            values=torch.where(observed, fit(inputs["values"]), 0),
+            observed=observed,
+            mask=fit(mask),
+            is_hidden=nothing,
+            is_asked=nothing,
+            history=history,
+            covariates=None if covariates is None else fit(covariates),
+            static=inputs.get("static"),
+        )
+
+    @property
+    def visible(self) -> Bool[Tensor, "batch steps channels"]:
+        """True where the encoder sees a measured value (or would, if it is not in the future)."""
+        return self.observed & ~self.is_hidden
+
+    @property
+    def known(self) -> Bool[Tensor, "batch steps channels"]:
+        """True where statistics may look: visible, and no later than the history."""
+        steps = torch.arange(self.values.shape[1], device=self.values.device)
+        return self.visible & (steps < self.history)[None, :, None]
+
+    def change(self, values: Tensor) -> "Window":
+        """New values where the encoder sees one; what is hidden and asked stays as it was."""
+        return replace(self, values=torch.where(self.visible, values, self.values))
+
+    def take(self, index: Int[Tensor, "batch steps"], *, clock: bool = True) -> "Window":
+        """Whole steps in another order: `out[t] = in[index[t]]`, all channels together.
+
+        Args:
+            index: where each step comes from.
+            clock: take the covariates along.
+        """
+
+        def pick(x: Tensor | None) -> Tensor | None:
+            if x is None or x.shape[1] != index.shape[1]:
+                return x
+            return x.gather(1, index.reshape(*index.shape, *(1,) * (x.dim() - 2)).expand_as(x))
+
+        names = ["values", "observed", "mask", "is_hidden", "is_asked", "keep_steps"]
+        names += ["covariates"] if clock else []
+        return replace(self, **{n: pick(getattr(self, n)) for n in names})
+
+    def split(self) -> "Window":
+        """History and future as two."""
+        now = self.history
+        covariates = self.covariates
+        return replace(
+            self,
+            values=self.values[:, :now],
+            observed=self.observed[:, :now],
+            mask=self.mask[:, :now],
+            is_hidden=self.is_hidden[:, :now],
+            is_asked=self.is_asked[:, :now],
+            covariates=None if covariates is None else covariates[:, :now],
+            future=self.values[:, now:],
+            future_observed=self.observed[:, now:],
+        )
+
+
+def _fit(x: Tensor, steps: int) -> Tensor:
+    """The first `steps` steps, padded at the left with zeros (False) where there are fewer."""
+    missing = max(0, steps - x.shape[1])
+    return F.pad(x[:, :steps], (0, 0) * (x.dim() - 2) + (missing, 0))
+
+
+def draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
+    """Uniform numbers that belong to the samples; `use` tells apart the draws of one view."""
+    return uniform(batch.seed, batch.ordinal, 8 * spec.stream + use, count)
+
+
+def normal(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
+    """Numbers of the standard normal distribution, likewise."""
+    # The draws are multiples of 2**-24; half of one keeps them off 0 and 1.
+    return torch.special.ndtri(draw(batch, spec, count, use).double() + 2.0**-25).float()
+
+
+def arguments(spec: ViewSpec, **defaults: Any) -> dict[str, Any]:
+    """The view's arguments over its defaults.
+
+    Raises:
+        ValueError: an argument that the view does not have, or a share outside 0 to 1.
+    """
+    given = dict(spec.args)
+    if unknown := sorted(set(given) - set(defaults)):
+        has = ", ".join(defaults) or "none"
+        raise ValueError(f"View {spec.name!r} has no {', '.join(unknown)}; its arguments: {has}.")
+    for name in {"ratio", "share", "blend"} & set(given):
+        if not 0 <= given[name] <= 1:
+            raise ValueError(
+                f"{name} of view {spec.name!r} is a share from 0 to 1, but {given[name]} came."
+            )
+    return {**defaults, **given}
+
+
+def mean_and_std(
+    values: Float[Tensor, "batch steps channels"], known: Bool[Tensor, "batch steps channels"]
+) -> tuple[Float[Tensor, "batch 1 channels"], Float[Tensor, "batch 1 channels"]]:
+    """Mean and a scale that is safe to divide by, over the known values of each channel.
+
+    The scale is the standard deviation. A channel that does not vary (but for rounding) is scaled
+    by its root mean square, and one of zeros by 1.
+    """
+    count = known.sum(1, keepdim=True).clamp(min=1)
+    mean = torch.where(known, values, 0).sum(1, keepdim=True) / count
+    apart = torch.where(known, values - mean, 0)
+    power = apart.square().sum(1, keepdim=True) / count
+    level = torch.where(known, values, 0).square().sum(1, keepdim=True) / count
+    power = torch.where(power > _CONSTANT**2 * level, power, level)
+    # The inner `where` keeps the root's gradient finite at 0.
+    return mean, torch.where(power > 0, torch.where(power > 0, power, 1).sqrt(), 1)
+
+
+def statistics(window: Window, norm: str) -> tuple[Tensor, Tensor]:
+    """What to subtract from the values and what to divide by, `(batch, 1, channels)` each.
+
+    They come from visible values of the history alone. A channel of which nothing is visible
+    (hidden as a whole) has its own: they reach its target, and no input.
+    """
+    if norm == "none":
+        zero = torch.zeros_like(window.values[:, :1])
+        return zero, zero + 1
+    visible = window.visible[:, : window.history]
+    known = torch.where(visible.any(1, keepdim=True), visible, window.observed)
+    loc, scale = mean_and_std(window.values, known)
+    if norm == "last":
+        steps = torch.arange(1, known.shape[1] + 1, device=known.device)
+        newest = (known * steps[:, None]).argmax(1, keepdim=True)
+        loc = torch.where(known.any(1, keepdim=True), window.values.gather(1, newest), 0)
+    return loc, scale
+
+
+def finish(window: Window, *, norm: str, patch: int) -> View:
+    """Normalise a window and cut it into tokens; leaves `loc` and `scale` in the window.
+
+    Where they are there already, it takes them.
+
+    Args:
+        window: with as many steps as its history.
+        norm: `standard` (mean and std), `last` (newest value and std) or `none`.
+        patch: steps a token.
+    """
+    if window.loc is None or window.scale is None:
+        window.loc, window.scale = statistics(window, norm)
+    loc, scale = window.loc, window.scale
+    visible = window.visible
+    scaled = (window.values - loc) / scale
+    tokens = lambda x: rearrange(x, "b (l p) c -> b l p c", p=patch)  # noqa: E731
+    inputs = {"values": tokens(torch.where(visible, scaled, 0)), "observed": tokens(visible)}
+    rows, count = inputs["values"].shape[:2]
+    places = torch.arange(count, device=scaled.device)
+    inputs["positions"] = repeat(places, "l -> b l", b=rows)
+    if window.covariates is not None:
+        inputs["covariates"] = tokens(window.covariates)
+    if window.static is not None:
+        inputs["static"] = window.static
+    is_target, target = _target(window, scaled, patch)
+    keep = window.keep_steps
+    return View(
+        inputs=inputs,
+        mask=rearrange(window.mask, "b (l p) -> b l p", p=patch).any(2),
+        is_target=is_target,
+        target=target,
+        keep_positions=None
+        if keep is None
+        else rearrange(keep, "b (l p) -> b l p", p=patch).all(2),
+        keep_features=window.keep_features,
+    )
+
+
+def _target(window: Window, scaled: Tensor, patch: int) -> tuple[Tensor | None, Tensor | None]:
+    if window.target is not None:
+        return torch.ones_like(window.target, dtype=torch.bool), window.target
+    if window.future is not None and window.future_observed is not None:
+        assert window.loc is not None and window.scale is not None  # by `finish`
+        # Without any history there is no unit to measure the future in.
+        is_target = window.future_observed & window.observed.any(1, keepdim=True)
+        return is_target, torch.where(is_target, (window.future - window.loc) / window.scale, 0)
+    if window.asks:
+        flat = lambda x: rearrange(x, "b (l p) c -> b l (p c)", p=patch)  # noqa: E731
+        is_target = window.is_asked & window.observed
+        return flat(is_target), flat(torch.where(is_target, scaled, 0))
+    return None, None
+
+
+__all__ = [
+    "NORMS",
+    "Window",
+    "arguments",
+    "draw",
+    "finish",
+    "mean_and_std",
+    "normal",
+    "statistics",
+]
