@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 Take = Literal["tokens", "pooled", "last"]
 FEATURES = get_args(Take)
+WIDEST = 8192  # features of a ridge: its Gram matrix is half a gigabyte then
 
 
 def encoder_features(
-    encoder: "SeriesEncoder", *, take: Take = "tokens", batch_size: int = 512
+    encoder: "SeriesEncoder", *, take: Take | None = None, batch_size: int = 512
 ) -> Features:
     """Features of windows by a frozen encoder, from their last `encoder.context` steps.
 
@@ -31,9 +32,22 @@ def encoder_features(
 
     Args:
         encoder: of single channels (one head for all of them), or of all channels together.
-        take: `tokens` one after the other, their `pooled` vector, or the `last` one.
+        take: `tokens` one after the other, their `pooled` vector, or the `last` one; default
+            `tokens`, or `last` where that is too wide (an encoder whose tokens are single steps).
         batch_size: sequences a forward pass.
+
+    Raises:
+        ValueError: unknown or too many features, or another number of channels than the set's.
     """
+    width = encoder.length * encoder.width
+    kind = take or ("tokens" if width <= WIDEST else "last")
+    if kind not in FEATURES:
+        raise ValueError(f"features={take!r}: choose one of {', '.join(FEATURES)}.")
+    if kind == "tokens" and width > WIDEST:
+        raise ValueError(
+            f"{encoder.length} tokens of width {encoder.width} are {width:,} features, and a ridge "
+            f"takes up to {WIDEST:,}; choose features='last' or 'pooled'."
+        )
 
     def features(history: Float[np.ndarray, "windows channels lookback"]) -> Featured:
         alone = encoder.channels == 1
@@ -49,7 +63,7 @@ def encoder_features(
         try:
             with torch.inference_mode():
                 starts = range(0, len(rows), batch_size)
-                parts = [_encode(encoder, rows[i : i + batch_size], take) for i in starts]
+                parts = [_encode(encoder, rows[i : i + batch_size], kind) for i in starts]
         finally:
             encoder.train(was_training)
         x, loc, scale = (
@@ -90,7 +104,7 @@ def load_forecast_encoder(
     path: str | Path,
     *,
     name: str | None = None,
-    take: Take = "tokens",
+    take: Take | None = None,
     batch_size: int = 512,
     device: str | None = None,
 ) -> EncoderForecast:

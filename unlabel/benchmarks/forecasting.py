@@ -15,7 +15,6 @@ from jaxtyping import Float
 
 from unlabel.benchmarks.forecast_controls import controls as controls_of
 from unlabel.benchmarks.forecast_encoder import (
-    FEATURES,
     EncoderForecast,
     Take,
     load_forecast_encoder,
@@ -180,7 +179,7 @@ def bench_forecasting(
     protocol: Protocol = "ltsf",
     lookback: int = 336,
     univariate: bool = False,
-    features: Take = "tokens",
+    features: Take | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 512,
@@ -202,7 +201,8 @@ def bench_forecasting(
         protocol: `ltsf` or `representation`.
         lookback: steps of history, at most.
         univariate: only the target.
-        features: of a window, that the ridge sees: all `tokens`, `pooled`, or the `last` token.
+        features: of a window, that the ridge sees: all `tokens`, `pooled`, or the `last` token;
+            default see `encoder_features`.
         bootstrap: resamples for the intervals.
         seed: of the resamples.
         batch_size: sequences a forward pass.
@@ -210,8 +210,6 @@ def bench_forecasting(
         output: JSON file; default `results/forecasting.json` in a run's output folder, else none.
             The forecasts of a few test windows go to `forecasting_examples.json` beside it.
     """
-    if features not in FEATURES:
-        raise ValueError(f"features={features!r}: choose one of {', '.join(FEATURES)}.")
     options: dict[str, Any] = {
         "folder": folder, "sets": sets, "horizons": horizons, "protocol": protocol,
         "lookback": lookback, "univariate": univariate, "bootstrap": bootstrap, "seed": seed,

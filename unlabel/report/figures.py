@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from unlabel.benchmarks.forecast_plot import plot_forecast
+
 # matplotlib wants colours, the page has variables that change with light and dark mode: figures
 # are drawn in these stand-ins, which are exchanged for the variables in the finished SVG.
 INK, MUTED, RULE, PAGE = "#010101", "#020202", "#030303", "#040404"
@@ -41,6 +43,8 @@ _SETTINGS: Any = {
     "lines.linewidth": 1.3,
     "lines.solid_joinstyle": "round",
 }
+
+_FORECASTS = {"untrained": BEFORE, "trained": AFTER, "quantiles": AFTER}
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -105,6 +109,35 @@ def dots(
         return _svg(figure, label)
 
 
+def forecast(
+    history: Sequence[float],
+    truth: Sequence[float],
+    forecasts: Mapping[str, Sequence[float]],
+    quantiles: Mapping[float, Sequence[float]] | None = None,
+    *,
+    label: str = "",
+) -> Markup:
+    """One window: history, what came (dashed), forecasts by name and a fan of quantiles.
+
+    Args:
+        history: values up to now; as many are drawn as twice the forecast is long.
+        truth: what came.
+        forecasts: by name; `untrained` and `trained` have the page's colours, others are muted.
+        quantiles: forecast by level, see `plot_forecast`.
+        label: what the figure shows, for readers who cannot see it.
+    """
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(5.0, 1.75)
+        colors = dict.fromkeys(forecasts, MUTED) | _FORECASTS
+        recent = history[-2 * len(truth) :]
+        plot_forecast(recent, truth, forecasts, quantiles, ax=ax, colors=colors, ink=INK)
+        ax.set_xlabel("")
+        ax.get_legend().remove()
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        return _svg(figure, label)
+
+
 def _dot(ax: Axes, y: float, cell: Mapping[str, Any], color: str, **marker: Any) -> None:
     if cell["score"] is None:
         return
@@ -139,4 +172,4 @@ def _svg(figure: Figure, label: str) -> Markup:
     return opening + Markup(body)
 
 
-__all__ = ["dots", "lines", "path"]
+__all__ = ["dots", "forecast", "lines", "path"]

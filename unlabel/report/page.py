@@ -70,6 +70,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         meaning=MEANING,
         verdict=verdict,
         dots={name: _dots(table) for name, table in dotted.items()},
+        forecasts=_forecasts(read_results(folder) or lead.results),
         losses=_losses(runs),
         monitors=_monitors(runs),
         warnings=_warnings(runs),
@@ -94,6 +95,18 @@ def score_tables(folder: Path, runs: Sequence[Run]) -> list[ScoreTable]:
 def _dots(table: ScoreTable) -> Any:
     rows = [(row.name, *table.side(row)[:2]) for row in table.rows]
     return figures.dots(rows, label=f"{table.benchmark}: scores before and after training")
+
+
+def _forecasts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Pictures of the forecasts kept by `bench forecasting`, beside the best control's."""
+    shown = ("ridge on values", "untrained", "trained")
+    panels = []
+    for name, one in results.get("forecasting_examples", {}).items():
+        lines = {k: one["encoders"][k] for k in shown if k in one["encoders"]}
+        label = f"{name}: forecasts of {one['channel']} by {', '.join(lines)}"
+        svg = figures.forecast(one["history"], one["truth"], lines, label=label)
+        panels.append({"name": f"{name}, {one['channel']}", "svg": svg})
+    return panels
 
 
 def _panel(runs: Sequence[Run], key: str, name: str, level: float | None = None) -> dict[str, Any]:
