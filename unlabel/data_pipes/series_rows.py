@@ -48,13 +48,14 @@ class SeriesRows:
         """Number of rows."""
         return len(self.length)
 
-    def histories(self, row: Counts, origin: Counts, context: int) -> Batch:
-        """The `context` steps before the origins, as the encoder takes them."""
-        values, exists = self._cut(self.values, self.begin, row, origin, -context, 0)
+    def batch(self, row: Counts, origin: Counts, context: int, horizon: int = 0) -> Batch:
+        """The `context` steps before the origins (and the `horizon` after), for the encoder."""
+        span = (-context, horizon)
+        values, exists = self._cut(self.values, self.begin, row, origin, *span)
         observed = exists[..., None] & np.isfinite(values)
         inputs = {"values": np.where(observed, values, 0).astype(np.float32), "observed": observed}
         if self._known is not None:
-            known, _ = self._cut(self._known, self._known_begin, row, origin, -context, 0)
+            known, _ = self._cut(self._known, self._known_begin, row, origin, *span)
             inputs["covariates"] = np.where(exists[..., None], known, 0).astype(np.float32)
         if self._static is not None:
             inputs["static"] = self._static[self.series[row]]
