@@ -35,7 +35,7 @@ class Split:
     def of(
         cls, rows: SeriesRows, *, context: int, horizon: int, share: float, limit: int
     ) -> "Split":
-        """The latest `share` of each row is held out, at least one horizon.
+        """The latest `share` of each row is held out, and more where that is few windows.
 
         A row shorter than context and horizons gives windows of shorter history: the first half
         of its steps to fit is never a future.
@@ -43,8 +43,7 @@ class Split:
         Raises:
             ValueError: no row is long enough.
         """
-        held = np.maximum(horizon, np.rint(share * rows.length).astype(np.int64))
-        ends = rows.length - held
+        ends = rows.length - held_steps(rows.length, horizon, share)
         first = np.minimum(context, np.maximum(2, (ends - horizon + 2) // 2))
         is_long = first <= ends - horizon
         if not is_long.any():
@@ -59,6 +58,12 @@ class Split:
             np.maximum(first, ends) + none, rows.length - horizon + 1, limit=max(limit // 4, 1)
         )
         return cls(train, late, int((~is_long).sum()))
+
+
+def held_steps(length: Counts, horizon: int, share: float) -> Counts:
+    """Latest steps of each row that are held out: one and a half horizons where there is room."""
+    wanted = np.maximum(horizon + (horizon + 1) // 2, np.rint(share * length).astype(np.int64))
+    return np.maximum(horizon, np.minimum(wanted, length - horizon - 2))
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def fit_closed_form(
     *,
     alphas: Sequence[float] = ALPHAS,
     refit: bool = True,
+    as_start: bool = False,
     size: int = 256,
 ) -> FitReport:
     """Set the head to a ridge on the frozen encoder's features, and calibrate its quantiles.
@@ -107,14 +113,17 @@ def fit_closed_form(
         split: which windows to fit; alpha is chosen on the held-out ones.
         alphas: to choose from.
         refit: fit again on all windows once alpha and calibration are known.
+        as_start: only where a gradient will start from: calibrated on fitted windows and not
+            fitted again, since held-out ones will choose the step to keep.
         size: windows a forward pass.
     """
     train = _sums(model, rows, split.train, size)
     held = _sums(model, rows, split.held, size)
     head = fit_ridge([train], [held], alphas)[0]
     _set(model, head)
-    offsets, error, naive = held_out_errors(model, rows, split.held, size)
-    if refit:
+    checks = thinned(split.train, len(split.held[0])) if as_start else split.held
+    offsets, error, naive = errors_ahead(model, rows, checks, size)
+    if refit and not as_start:
         _set(model, RidgePath(train + held).at(head.alpha))
     _shift(model, offsets)
     return FitReport(len(split.train[0]), len(split.held[0]), error, naive, head.alpha)
@@ -124,12 +133,12 @@ def calibrate(
     model: ForecastModel, rows: SeriesRows, split: Split, *, size: int = 256
 ) -> FitReport:
     """Shift each quantile so that its share of the held-out values lies below it."""
-    offsets, error, naive = held_out_errors(model, rows, split.held, size)
+    offsets, error, naive = errors_ahead(model, rows, split.held, size)
     _shift(model, offsets)
     return FitReport(len(split.train[0]), len(split.held[0]), error, naive)
 
 
-def held_out_errors(
+def errors_ahead(
     model: ForecastModel, rows: SeriesRows, windows: Windows, size: int
 ) -> tuple[Float[np.ndarray, "levels horizon channels"], float, float]:
     r"""What to add to each level at each step ahead, and errors of the middle level and of none.
@@ -153,13 +162,20 @@ def held_out_errors(
     middle = np.abs(apart[:, apart.shape[1] // 2])
     if not np.isfinite(middle).any():
         raise ValueError(
-            "No held-out window has both a history that varies and a future that was observed; "
+            "No window to check on has both a history that varies and a future that was observed; "
             "give longer series, or series with fewer gaps."
         )
     offsets = np.zeros(apart.shape[1:])
     for i, level in enumerate(model.levels):
         offsets[i] = _quantile(apart[:, i], level)
     return offsets, float(np.nanmean(middle)), float(np.nanmean(np.concatenate(naive)))
+
+
+def thinned(windows: Windows, count: int) -> Windows:
+    """So many of the windows, evenly spaced."""
+    row, origin = windows
+    places = np.linspace(0, len(row) - 1, min(count, len(row))).astype(int)
+    return row[places], origin[places]
 
 
 def last_values(

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series_rows import SeriesRows
-from unlabel.forecast_fit import Split, Windows
+from unlabel.forecast_fit import Split, Windows, thinned
 from unlabel.forecast_model import ForecastModel
 from unlabel.objectives.forecast import Forecast
 from unlabel.training.arguments import TrainingArguments
@@ -134,6 +134,7 @@ class KeepBest(TrainerCallback):
             found: Step = self.module(self.store.batch(places).to(device))
             total, count = total + float(found.loss) * len(places), count + len(places)
         self.module.train()
+        print(step, total/count)
         if total / count < self.best:
             self.best, self.step = total / count, step
             self._kept = {k: v.clone() for k, v in self.module.state_dict().items()}
@@ -175,9 +176,8 @@ def fit_by_gradient(
         **training,
         "per_device_train_batch_size": size,
     }
-    places = np.linspace(0, len(split.held[0]) - 1, min(_CHECKED, len(split.held[0]))).astype(int)
     sizes = (model.encoder.context, model.horizon)
-    checks = WindowStore(rows, (split.held[0][places], split.held[1][places]), *sizes)
+    checks = WindowStore(rows, thinned(split.held, _CHECKED), *sizes)
     module = (Frozen if frozen else Pretraining)(model.encoder, HeadForecast(model))
     kept = KeepBest(module, checks, 256)
     with tempfile.TemporaryDirectory() as folder:

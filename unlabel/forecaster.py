@@ -23,7 +23,7 @@ from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import run_model_folder
 from unlabel.files import write_json
-from unlabel.forecast_fit import ALPHAS, Split, calibrate, fit_closed_form
+from unlabel.forecast_fit import ALPHAS, Split, calibrate, fit_closed_form, held_steps
 from unlabel.forecast_known import read_future
 from unlabel.forecast_model import ForecastModel
 from unlabel.forecast_scores import naive_forecast, score_forecasts
@@ -76,7 +76,7 @@ class Forecaster(BaseEstimator):
         >>> forecaster.fit("loads.csv").predict_df("loads.csv")  # doctest: +SKIP
 
     Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.1; LP-FT: Kumar et al. 2022,
-    arXiv 2202.10054; conformal quantiles: see `forecast_fit.held_out_errors`.
+    arXiv 2202.10054; conformal quantiles: see `forecast_fit.errors_ahead`.
     """
 
     def __init__(
@@ -162,9 +162,10 @@ class Forecaster(BaseEstimator):
     def _fit(self, rows: SeriesRows, split: Split) -> None:
         size = self.batch_size
         if self.method == "ridge" or self.start == "ridge":
-            refit = self.refit and self.method == "ridge"  # a start must not know the held-out rows
-            given: dict[str, Any] = {"alphas": self.alphas, "refit": refit, "size": size}
-            self.report_ = fit_closed_form(self.model_, rows, split, **given)
+            given: dict[str, Any] = {
+                "alphas": self.alphas, "refit": self.refit, "as_start": self.method != "ridge",
+            }  # fmt: skip
+            self.report_ = fit_closed_form(self.model_, rows, split, size=size, **given)
         if self.method != "ridge":
             fit_by_gradient(
                 self.model_, rows, split, frozen=self.method == "linear",
@@ -195,9 +196,9 @@ class Forecaster(BaseEstimator):
         if self.encoder is not None:
             path = Path(self.encoder)
             return SeriesEncoder.from_pretrained(run_model_folder(path) or path), False
-        longest = max(map(len, source))
-        held = max(self.prediction_length, round(self.validation * longest))
-        fits = max(1, (longest - held - self.prediction_length + 2) // 2)
+        longest = np.array([max(map(len, source))])
+        held = int(held_steps(longest, self.prediction_length, self.validation)[0])
+        fits = max(1, (int(longest[0]) - held - self.prediction_length + 2) // 2)
         config, context = dict(self.config or {}), min(self.context, fits)
         if config.get("model_type", "patchtst") == "patchtst":
             patch = config.setdefault("patch_length", 12 if context >= 48 else max(1, context // 4))
