@@ -1,10 +1,8 @@
 """Forecast your own series with a pretrained encoder: fit, predict, score, save."""
 
-import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,14 +19,20 @@ from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
 from unlabel.data_pipes.series_rows import SeriesRows
-from unlabel.embedding import run_model_folder
 from unlabel.files import write_json
-from unlabel.forecast_fit import ALPHAS, Split, calibrate, fit_closed_form, held_steps
-from unlabel.forecast_known import read_future
+from unlabel.forecast_fit import ALPHAS, Split, calibrate, fit_closed_form
 from unlabel.forecast_model import ForecastModel
+from unlabel.forecast_prepare import (
+    future_of,
+    load_encoder,
+    new_encoder,
+    prepared,
+    rows_of,
+    standardise,
+)
 from unlabel.forecast_scores import naive_forecast, score_forecasts
 from unlabel.forecast_train import fit_by_gradient
-from unlabel.forecasts import Forecasts
+from unlabel.forecasts import Forecasts, at_levels
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.series_embedding import embed_series
 
@@ -142,14 +146,14 @@ class Forecaster(BaseEstimator):
         }  # fmt: skip
         source = self._read(data)
         known = len(self.columns_["covariates"] or ())
-        encoder, is_new = self._encoder(source, known)
+        encoder = self._encoder(source, known)
         model = ForecastModel(
             encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
             covariates=known, tokens=self.tokens,
         )  # fmt: skip
         self.model_ = model.to(self._device())
-        self._standardise(source, is_new)
-        rows = self._rows(source)
+        standardise(model, source, is_new=self.encoder is None)
+        rows = rows_of(model, source)
         split = Split.of(
             rows, context=encoder.context, horizon=self.prediction_length,
             share=self.validation, limit=self.max_windows,
@@ -189,43 +193,14 @@ class Forecaster(BaseEstimator):
             )
         _levels(self.quantile_levels)
 
-    def _encoder(self, source: SeriesData, known: int) -> tuple[SeriesEncoder, bool]:
-        """A copy of the encoder asked for, and whether it is new."""
-        if isinstance(self.encoder, SeriesEncoder):
-            return copy.deepcopy(self.encoder), False
+    def _encoder(self, source: SeriesData, known: int) -> SeriesEncoder:
         if self.encoder is not None:
-            path = Path(self.encoder)
-            return SeriesEncoder.from_pretrained(run_model_folder(path) or path), False
-        longest = np.array([max(map(len, source))])
-        held = int(held_steps(longest, self.prediction_length, self.validation)[0])
-        fits = max(1, (int(longest[0]) - held - self.prediction_length + 2) // 2)
-        config, context = dict(self.config or {}), min(self.context, fits)
-        if config.get("model_type", "patchtst") == "patchtst":
-            patch = config.setdefault("patch_length", 12 if context >= 48 else max(1, context // 4))
-            context -= context % patch
-        static = len(self.columns_["static"] or ())
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            kinds = {"covariates": known, "static": static}
-            return SeriesEncoder.from_config(config, context=context, **kinds), True
-
-    def _standardise(self, source: SeriesData, is_new: bool) -> None:
-        """Statistics of covariates; a pretrained encoder gets its own as it was trained on them."""
-        kinds = dict(zip(("known", "static"), self.model_.encoder.kinds, strict=True))
-        if self.columns_["static"] and not kinds["static"]:
-            raise ValueError(
-                "static columns came, but the encoder was made without any; pretrain one with "
-                "static: [...], or leave static= out."
-            )
-        for name, attribute in (("known", "covariates"), ("static", "static")):
-            parts = [p for s in source if (p := getattr(s, attribute)) is not None]
-            if not parts or (kinds[name] and not is_new):
-                continue
-            values = np.concatenate([np.atleast_2d(p) for p in parts]).astype(np.float64)
-            std = np.nanstd(values, axis=0)
-            getattr(self.model_, f"{name}_loc").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
-            scale = torch.from_numpy(np.where(std > 0, std, 1.0))
-            getattr(self.model_, f"{name}_scale").copy_(scale)
+            return load_encoder(self.encoder)
+        return new_encoder(
+            max(map(len, source)), horizon=self.prediction_length, validation=self.validation,
+            context=self.context, config=self.config or {}, seed=self.seed,
+            covariates=known, static=len(self.columns_["static"] or ()),
+        )  # fmt: skip
 
     # -- forecasting --------------------------------------------------------------------------
 
@@ -261,18 +236,23 @@ class Forecaster(BaseEstimator):
         source = self._read(data, **columns)
         self._compare_steps(source)
         ahead = [times_of(s, len(s), horizon) for s in source]
-        rows, known = self._rows(source), None
+        rows, known = rows_of(self.model_, source), None
         if self.model_.head.covariates:
-            known = self._future(source, future_df, horizon, columns)[rows.series]
+            merged = {**self.columns_, **columns}
+            about = {k: merged[k] for k in ("id_column", "timestamp_column", "freq")}
+            names, about["horizon"] = self.columns_["covariates"], horizon
+            known = future_of(self.model_, source, future_df, names=names, **about)[rows.series]
         values = rearrange(self._blocks(rows, known, horizon), "n q h c -> (n c) q h")
-        levels, point, quantiles = self._levels_of(values, quantile_levels)
+        levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
+        quantiles = at_levels(values, self.model_.levels, levels)
+        point = self._middle(values)
         pairs = [
-            (source[s], c + k)
+            (source[int(s)], int(c) + k)
             for s, c in zip(rows.series, rows.channel, strict=True)
             for k in range(self.model_.head.channels)
         ]
         names = [(s.id, s.names[c] if s.names else str(c)) for s, c in pairs]
-        good = np.isfinite(values).all(axis=(1, 2))
+        good = np.asarray(np.isfinite(values).all(axis=(1, 2)))
         skipped = self._skipped(names, [s.values[:, c] for s, c in pairs], good)
         keep = np.flatnonzero(good)
         places = np.repeat(rows.series, self.model_.head.channels)
@@ -313,7 +293,7 @@ class Forecaster(BaseEstimator):
         """
         self._check_fitted()
         source = self._read(data, **columns)
-        rows, horizon = self._rows(source), self.model_.horizon
+        rows, horizon = rows_of(self.model_, source), self.model_.horizon
         row = np.flatnonzero(rows.length >= horizon + 2)
         if not len(row):
             raise ValueError(
@@ -351,7 +331,10 @@ class Forecaster(BaseEstimator):
         self._check_fitted()
         source = self._read(data, **columns)
         found = embed_series(
-            self.model_.encoder, self._prepared(source), per_step=per_step, size=self.batch_size
+            self.model_.encoder,
+            prepared(self.model_, source),
+            per_step=per_step,
+            size=self.batch_size,
         )
         return found
 
@@ -424,43 +407,6 @@ class Forecaster(BaseEstimator):
             )
         return read_series(data, **{**self.columns_, **columns})
 
-    def _prepared(self, source: SeriesData) -> SeriesData:
-        """The series with covariates as the encoder and the head take them."""
-        m = self.model_
-        of = lambda name: tuple(  # noqa: E731
-            getattr(m, f"{name}_{part}").cpu().numpy() for part in ("loc", "scale")
-        )
-        (k_loc, k_scale), (s_loc, s_scale) = of("known"), of("static")
-        own = {"covariates": m.head.covariates or m.encoder.kinds[0], "static": m.encoder.kinds[1]}
-        for s in source:
-            for name, wanted in own.items():
-                has = 0 if (x := getattr(s, name)) is None else x.shape[-1]
-                if has != wanted:
-                    raise ValueError(
-                        f"The forecaster takes {wanted} {name}, but series {s.id!r} has {has}; "
-                        f"name the columns with {name}=."
-                    )
-        change = lambda x, loc, scale: None if x is None else (x - loc) / scale  # noqa: E731
-        series = [
-            replace(
-                s,
-                covariates=change(s.covariates, k_loc, k_scale),
-                static=change(s.static, s_loc, s_scale),
-            )
-            for s in source
-        ]
-        return SeriesData(series, source.report, source.classes)
-
-    def _rows(self, source: SeriesData) -> SeriesRows:
-        channels = self.model_.encoder.channels
-        for s in source:
-            if channels > 1 and s.values.shape[1] != channels:
-                raise ValueError(
-                    f"The encoder takes {channels} channels together, but series {s.id!r} has "
-                    f"{s.values.shape[1]}; name as many with target=."
-                )
-        return SeriesRows(self._prepared(source).series, together=channels > 1)
-
     def _horizon(self, asked: int | None, recursive: bool) -> int:
         fitted = self.model_.horizon
         horizon = fitted if asked is None else asked
@@ -474,24 +420,6 @@ class Forecaster(BaseEstimator):
                 f"prediction_length={horizon}, or allow recursive=True."
             )
         return int(horizon)
-
-    def _future(
-        self, source: SeriesData, future_df: Any, horizon: int, columns: Mapping[str, Any]
-    ) -> Float[np.ndarray, "series horizon covariates"]:
-        names = self.columns_["covariates"]
-        if future_df is None:
-            raise ValueError(
-                f"It was fitted with the covariates {', '.join(names)}, so their next {horizon} "
-                "values must be known: give them as future_df."
-            )
-        merged = {**self.columns_, **columns}
-        keys = ("id_column", "timestamp_column", "freq")
-        found = read_future(future_df, source, names, horizon, **{k: merged[k] for k in keys})
-        m = self.model_
-        found = (found - m.known_loc.cpu().numpy()) / m.known_scale.cpu().numpy()
-        # The head reads a whole horizon; what a prefix of it lacks is held.
-        short = -horizon % m.horizon
-        return np.pad(found, ((0, 0), (0, short), (0, 0)), mode="edge").astype(np.float32)
 
     def _blocks(
         self, rows: SeriesRows, known: np.ndarray | None, horizon: int
@@ -511,27 +439,6 @@ class Forecaster(BaseEstimator):
     def _middle(self, values: np.ndarray) -> np.ndarray:
         """The median's (or only) level."""
         return values[:, self.model_.levels.index(0.5) if self.model_.levels else 0]
-
-    def _levels_of(
-        self, values: Float[np.ndarray, "rows levels horizon"], asked: Sequence[float] | None
-    ) -> tuple[tuple[float, ...], np.ndarray, np.ndarray]:
-        """The levels asked for, interpolated between those of the head; and the point."""
-        own = self.model_.levels
-        wanted = tuple(sorted(self.quantile_levels if asked is None else asked))
-        if wanted and not (own and own[0] <= wanted[0] and wanted[-1] <= own[-1]):
-            has = f"levels from {own[0]:g} to {own[-1]:g}" if own else "no quantiles"
-            raise ValueError(
-                f"quantile_levels {list(wanted)} came, but {has} were fitted; fit with those "
-                "levels."
-            )
-        point = self._middle(values)
-        if not wanted:
-            return (), point, values[:, :0]
-        above = np.clip(np.searchsorted(own, wanted), 1, len(own) - 1) if len(own) > 1 else [0]
-        low = np.maximum(np.asarray(above) - 1, 0)
-        gap = np.maximum(np.take(own, above) - np.take(own, low), 1e-12)
-        share = ((np.asarray(wanted) - np.take(own, low)) / gap)[:, None]
-        return wanted, point, (1 - share) * values[:, low] + share * values[:, above]
 
     def _skipped(
         self, names: list[tuple[str, str]], values: list[np.ndarray], good: np.ndarray

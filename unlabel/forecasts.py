@@ -1,6 +1,6 @@
 """Forecasts of many series, as arrays, as a table and as a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,7 @@ class Forecasts:
             bands,
             ax=ax,
             colors={"forecast": "C0"},
-            times=times.append(self.times[row]),
+            times=times.append(self.times[row]).to_numpy(),
         )
         shown = [str(self.ids[row])] if self.id_name else []
         ax.set_ylabel(" ".join(dict.fromkeys([*shown, self.targets[row]])))
@@ -126,3 +126,31 @@ class Forecasts:
         has = ", ".join(f"{i}/{t}" for i, t in list(zip(self.ids, self.targets, strict=True))[:5])
         wanted = "/".join(str(x) for x in (series, target) if x is not None)
         raise ValueError(f"No forecast of {wanted!r}; there are {has}, ... ({len(self):,} in all).")
+
+
+def at_levels(
+    values: Float[np.ndarray, "rows own horizon"], own: Sequence[float], asked: Sequence[float]
+) -> Float[np.ndarray, "rows asked horizon"]:
+    """Quantiles at other levels, on the line between their neighbours.
+
+    Args:
+        values: by the levels `own`.
+        own: ascending.
+        asked: ascending.
+
+    Raises:
+        ValueError: a level below or above all of `own`.
+    """
+    if not asked:
+        return values[:, :0]
+    if not (own and own[0] <= asked[0] and asked[-1] <= own[-1]):
+        has = f"levels from {own[0]:g} to {own[-1]:g}" if own else "no quantiles"
+        raise ValueError(
+            f"quantile_levels {list(asked)} came, but {has} were fitted; fit with those levels."
+        )
+    above = np.searchsorted(own, asked)
+    below = np.maximum(above - 1, 0)
+    gap = np.take(own, above) - np.take(own, below)
+    share = np.where(gap > 0, (asked - np.take(own, below)) / np.where(gap > 0, gap, 1), 1.0)
+    share = share[:, None]
+    return (1 - share) * values[:, below] + share * values[:, above]

@@ -56,7 +56,9 @@ _POOLINGS = {
 }
 
 
-def model_card(encoder: TextEncoder | SeriesEncoder, run: Path, *, to: str, normalize: bool = False) -> str:
+def model_card(
+    encoder: TextEncoder | SeriesEncoder, run: Path, *, to: str, normalize: bool = False
+) -> str:
     """The README.md of an export.
 
     Args:
@@ -69,14 +71,18 @@ def model_card(encoder: TextEncoder | SeriesEncoder, run: Path, *, to: str, norm
     about = json.loads(file.read_text()) if file.is_file() else {}
     results = [json.loads(p.read_text()) for p in sorted(run.glob("results/*.json"))]
     parts = [
-        *_about_series(encoder, to)
-        if isinstance(encoder, SeriesEncoder)
-        else (_front_matter(to), _what(encoder, normalize), _usage(encoder, to)),
+        *_about(encoder, to, normalize),
         _training(about),
         *(_scores(r) for r in results if "encoders" in r),
         _papers(about),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(encoder: TextEncoder | SeriesEncoder, to: str, normalize: bool) -> tuple[str, str, str]:
+    if isinstance(encoder, SeriesEncoder):
+        return _about_series(encoder, to)
+    return _front_matter(to), _what(encoder, normalize), _usage(encoder, to)
 
 
 def _front_matter(to: str) -> str:

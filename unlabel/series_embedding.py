@@ -37,7 +37,7 @@ def embed_series(
     """
     together = encoder.channels > 1
     rows = SeriesRows(data.series, together=together)
-    own = [data[s] for s in rows.series]
+    own = [data[int(s)] for s in rows.series]
     counts = rows.length if per_step else np.ones(len(rows), dtype=np.int64)
     vectors = _steps(encoder, data, size) if per_step else _last(encoder, rows, size)
     if not np.isfinite(vectors).all():

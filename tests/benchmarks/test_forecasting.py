@@ -240,13 +240,17 @@ def test_a_run_is_measured_before_and_after_over_its_seeds_beside_the_controls(r
     scores = [r.encoders[0].scores["daily 12 MSE"].score for r in alone]
     assert trained.seeds == pytest.approx(scores) and trained.low < trained.score < trained.high
     saved = json.loads((run / "results" / "forecasting.json").read_text())
-    assert saved["encoders"][1]["scores"]["daily 12 MSE"]["seeds"] == pytest.approx(scores, abs=1e-5)
+    assert saved["encoders"][1]["scores"]["daily 12 MSE"]["seeds"] == pytest.approx(
+        scores, abs=1e-5
+    )
     assert (run / "seed-1" / "results" / "forecasting.json").is_file()
     examples = json.loads((run / "results" / "forecasting_examples.json").read_text())
     assert len(examples) == 3
     for one in examples.values():
         assert list(one["encoders"]) == names
-        assert len(one["history"]) == LOOKBACK and len(one["truth"]) == 12 and one["channel"] == "OT"
+        assert (
+            len(one["history"]) == LOOKBACK and len(one["truth"]) == 12 and one["channel"] == "OT"
+        )
 
 
 def test_refuses_a_folder_without_a_series_encoder(run, folder, make_encoder):

@@ -18,7 +18,7 @@ def plot_forecast(
     ax: Any = None,
     colors: Mapping[str, str] | None = None,
     ink: str = "black",
-    times: Sequence[Any] | None = None,
+    times: np.ndarray | None = None,
 ) -> Any:
     """Draw one channel of one window; step 0 is the newest of the history.
 
@@ -45,12 +45,14 @@ def plot_forecast(
         _, ax = plt.subplots(figsize=(8, 3), layout="constrained")
     colors = colors or {}
     steps = np.arange(1 - len(history), 1 + _longest(truth, forecasts, quantiles))
-    steps = steps if times is None else np.asarray(times)
+    steps = steps if times is None else times
     past, ahead = steps[: len(history)], steps[len(history) :]
     ax.plot(past, history, color=ink, linewidth=1, label="history")
     _fan(ax, ahead, quantiles or {}, colors.get("quantiles", "C0"))
     for i, (name, line) in enumerate(forecasts.items()):
-        ax.plot(ahead[: len(line)], line, color=colors.get(name, f"C{i}"), linewidth=1.4, label=name)
+        ax.plot(
+            ahead[: len(line)], line, color=colors.get(name, f"C{i}"), linewidth=1.4, label=name
+        )
     if truth is not None:
         ax.plot(ahead[: len(truth)], truth, color=ink, linewidth=1, dashes=(2, 1.5), label="truth")
     if times is None:
@@ -59,9 +61,7 @@ def plot_forecast(
     ax.margins(x=0.01)
     if ax.get_legend_handles_labels()[1]:
         # Above the axes: a forecast has no corner that is always free.
-        ax.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize="small"
-        )
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize="small")
     return ax
 
 
