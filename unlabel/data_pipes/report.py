@@ -18,7 +18,8 @@ class ReadReport:
         kept: records handed on.
         dropped: kind -> rows: `empty`, `repeated`, `undecodable` (not valid in the encoding),
             `nul` (NUL bytes), `too_short`, `too_long`, `missing` (no such column, or no text in
-            it), `ragged` (more or fewer fields than the header), `bad_csv`, `bad_json`.
+            it), `ragged` (more or fewer fields than the header), `bad_csv`, `bad_json`;
+            rows of series `without_id`, `without_time` and of a `repeated` time.
         repeats_kept: repeated records handed on because of `keep_repeats`.
         examples: kind -> up to three places, as `file:line: text`.
         counts: further figures of a source, such as packages and docstrings.
