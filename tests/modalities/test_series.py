@@ -1,5 +1,6 @@
 import copy
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,11 +35,11 @@ def plain_patchtst(**keys) -> PatchTSTModel:
 
 def test_the_collator_pads_at_the_left_and_marks_gaps(make_series):
     collate = make_series().collator(seed=5)
-    values = [np.float32([[1], [np.nan], [3]]), np.float32([[np.inf], [5]])]
+    values = [np.array(v, np.float32) for v in ([[1], [np.nan], [3]], [[np.inf], [5]])]
     partners = [{"sensor": {"values": v + 1}} for v in values]
     batch = collate(
         [
-            {"values": v, "index": i, "ordinal": 7 + i, "partners": p, "static": np.float32([i])}
+            {"values": v, "index": i, "ordinal": 7 + i, "partners": p, "static": np.ones(1) * i}
             for i, (v, p) in enumerate(zip(values, partners, strict=True))
         ]
     )
@@ -296,15 +297,17 @@ def test_wrong_data_and_names_are_refused_in_a_sentence(make_series, make_window
     with pytest.raises(ValueError, match="samples have 60 steps"):
         encoder.view(batch, view("future", horizon=60))
     with pytest.raises(ValueError, match="in 2 links"):
-        encoder.view(batch, view("future+past", **{"future.horizon": 3, "past.horizon": 3}))
+        twice: dict[str, Any] = {"future.horizon": 3, "past.horizon": 3}
+        encoder.view(batch, view("future+past", **twice))
     three = make_windows(make_series("conv", channels=3))
     with pytest.raises(ValueError, match="3 channels, but the encoder takes 1"):
         encoder.view(three, view("plain"))
-    for settings, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"pooling": "cls"}, "pooling 'cls'"),
         ({"norm": "max"}, "norm 'max'"),
         ({"channels": 2}, "one channel at a time"),
-    ):
+    ]
+    for settings, message in refused:
         with pytest.raises(ValueError, match=message):
             SeriesEncoder(plain_patchtst(), context=48, **settings)
     with pytest.raises(ValueError, match="places for 1 to 8"):

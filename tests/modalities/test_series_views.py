@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,8 @@ STRONG: dict[str, dict[str, Any]] = {
     "crop": {"ratio": 0.4},
     "overlap": {"ratio": 0.4},
 }
+# A PatchTST sees one channel, of which none can be cut off.
+BOTH = [(k, n) for k in KINDS for n in STRONG if (k, n) != ("patchtst", "channel_cutoff")]
 UNITS = ["step", "span", "patch", "channel"]
 
 
@@ -94,12 +97,9 @@ def test_a_view_changes_what_the_encoder_gives(make_series, make_windows, name):
         assert not torch.equal(once, again)
 
 
-@pytest.mark.parametrize("name", [n for n in STRONG if n != "frequency_mix"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), [kn for kn in BOTH if kn[1] != "frequency_mix"])
 def test_a_sample_draws_the_same_in_every_batch(make_series, make_windows, kind, name):
     channels = 1 if kind == "patchtst" else 3
-    if (name, channels) == ("channel_cutoff", 1):
-        pytest.skip("one channel")
     encoder = make_series(kind, channels=channels).double()
     links = [chain((name, STRONG[name]))]
     if name not in ("mask_values", "overlap"):
@@ -181,13 +181,12 @@ def check_no_leak(encoder, batch, spec, is_secret):
 AFTER_MASK = ["plain", "random_conv", "jitter", "scaling", "frequency_mask", "token_cutoff"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(
+    ("kind", "unit"), [*(("conv", u) for u in UNITS), *(("patchtst", u) for u in UNITS[:-1])]
+)
 @pytest.mark.parametrize("after", AFTER_MASK)
 def test_hidden_values_reach_no_output(make_series, make_windows, kind, unit, after):
     channels = 1 if kind == "patchtst" else 3
-    if (unit, channels) == ("channel", 1):
-        pytest.skip("one channel")
     encoder = make_series(kind, channels=channels).double()
     batch = make_windows(encoder, gaps=True, steps=CONTEXT)
     spec = chain(
@@ -308,7 +307,7 @@ def test_hidden_spans_are_not_asked_for(make_series, make_windows):
     encoder = make_series()
     batch = make_windows(encoder)
     assert encoder.view(batch, view("hide", ratio=0.5)).target is None
-    seen = encoder.view(batch, view("hide+future", **{"future.horizon": HORIZON}))
+    seen = encoder.view(batch, chain(("hide", {}), ("future", {"horizon": HORIZON})))
     assert seen.target.shape == (4, HORIZON, 1) and seen.is_target.all()
 
 
@@ -389,8 +388,8 @@ def test_all_channels_move_together(make_series, make_windows):
     encoder = make_series("conv", channels=2, norm="none")
     batch = make_windows(encoder, steps=CONTEXT)
     batch.inputs["values"][..., 1] = batch.inputs["values"][..., 0] + 1
-    for name, args in (("reorder", {}), ("shuffle", {"unit": "step"}), ("reverse", {})):
-        values = encoder.view(batch, view(name, **args)).inputs["values"][:, :, 0]
+    for spec in (view("reorder"), view("shuffle", unit="step"), view("reverse")):
+        values = encoder.view(batch, spec).inputs["values"][:, :, 0]
         torch.testing.assert_close(values[..., 1], values[..., 0] + 1)
         first = values[..., 0].sort(1).values
         assert torch.equal(first, batch.inputs["values"][..., 0].sort(1).values)
@@ -515,7 +514,7 @@ def test_noise_after_the_split_leaves_the_future_clean(make_series, make_windows
     encoder = make_series(norm="none")
     batch = make_windows(encoder)
     clean = encoder.view(batch, view("future", horizon=HORIZON))
-    noised = encoder.view(batch, view("future+jitter", **{"future.horizon": HORIZON}))
+    noised = encoder.view(batch, chain(("future", {"horizon": HORIZON}), ("jitter", {})))
     assert torch.equal(clean.target, noised.target)
     assert not torch.equal(clean.inputs["values"], noised.inputs["values"])
 
@@ -577,7 +576,7 @@ def test_feature_cutoff_cuts_columns_of_the_embedding(make_series, make_windows)
 def test_channel_cutoff_hides_channels_of_the_history_only(make_series, make_windows):
     encoder = make_series("conv", channels=4)
     batch = make_windows(encoder)
-    spec = view("channel_cutoff+future", **{"future.horizon": HORIZON})
+    spec = chain(("channel_cutoff", {}), ("future", {"horizon": HORIZON}))
     seen = encoder.view(batch, spec)
     shown = seen.inputs["observed"][:, :, 0]
     assert (shown.any(1).sum(1) == 3).all() and torch.equal(shown.any(1), shown.all(1))
@@ -644,3 +643,38 @@ def test_views_keep_the_dtype_of_the_data(make_series, make_windows, name):
         if seen.target is not None and seen.target.is_floating_point():
             assert seen.target.dtype == dtype
         assert encoder(seen).pooled.dtype == dtype
+
+
+# -- devices ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_and_encoder_stay_on_the_device_and_read_no_value_back(
+    make_series, make_windows, kind
+):
+    # Tensors without data: a mixed device or a value read to Python would raise.
+    encoder = make_series(kind, channels=1 if kind == "patchtst" else 3).to("meta")
+    batch = make_windows(encoder, gaps=True).to("meta")
+    for name in VIEWS:
+        if (name, kind) == ("channel_cutoff", "patchtst"):
+            continue
+        args = STRONG.get(name, {"horizon": HORIZON} if name in ("future", "past") else {})
+        seen = encoder.view(batch, view(name, **args))
+        assert encoder(seen).pooled.device.type == "meta"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_and_encoder_compile_as_one_graph(make_series, make_windows, kind):
+    encoder = make_series(kind)
+    batch = make_windows(encoder, gaps=True)
+    for spec in (view("mask_values", unit="span"), view("random_conv")):
+
+        def run(inputs, mask, spec=spec):
+            seen = encoder.view(replace(batch, inputs=inputs, mask=mask), spec)
+            return encoder(seen).tokens
+
+        torch._dynamo.reset()
+        compiled = torch.compile(run, backend="eager", fullgraph=True)
+        found = compiled(batch.inputs, batch.mask)
+        torch.testing.assert_close(found, run(batch.inputs, batch.mask))
