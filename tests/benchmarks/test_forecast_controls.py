@@ -16,10 +16,10 @@ from unlabel.benchmarks.forecasting_data import ForecastData, load_forecasting
 LTSF = (96, 192, 336, 720)
 
 
-def made(values, *, day=4, protocol="ltsf"):
+def made(values, *, day=4):
     steps = len(values)
     ends = (steps * 6 // 10, steps * 8 // 10, steps)
-    return ForecastData("made", values, ("a",) * values.shape[1], ends, day, protocol)
+    return ForecastData("made", values, ("a",) * values.shape[1], ends, day)
 
 
 def mse(data, fit, *, lookback, horizons):
@@ -68,9 +68,7 @@ def test_horizons_fitted_together_are_those_fitted_alone(walk, norm):
     for h in (3, 7, 11):
         alone = fit(walk, lookback=20, horizons=(h,))
         assert together.heads[h][0].alpha == alone.heads[h][0].alpha
-        np.testing.assert_allclose(
-            together.heads[h][0].weight, alone.heads[h][0].weight, atol=1e-9
-        )
+        np.testing.assert_allclose(together.heads[h][0].weight, alone.heads[h][0].weight, atol=1e-9)
 
 
 def test_ridge_of_standardised_windows_minimises_the_error_in_the_units_of_the_data(walk):

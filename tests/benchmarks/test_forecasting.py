@@ -130,6 +130,7 @@ def test_the_ridges_weights_in_a_linear_head_on_the_encoder_forecast_the_same(fo
     with torch.inference_mode():
         window = model.window(batch, view("plain"))
         tokens = model(model.finish(window)).tokens.flatten(1).double()
+        assert window.loc is not None and window.scale is not None
         expected = head(tokens) * window.scale[:, :, 0] + window.loc[:, :, 0]
     np.testing.assert_allclose(forecaster(history)[9][:, 1], expected, atol=1e-5)
 
@@ -173,7 +174,7 @@ def test_an_encoder_of_all_channels_together_has_a_head_for_each(folder):
 def test_too_many_features_are_refused_or_left_for_the_last_token():
     sizes = {"model_type": "dilated_conv", "hidden_size": 8, "output_size": 320}
     model = SeriesEncoder.from_config(sizes, context=336)
-    with pytest.raises(ValueError, match="107,520 features.*choose features='last'"):
+    with pytest.raises(ValueError, match=r"107,520 features.*choose features='last'"):
         encoder_features(model, take="tokens")
     assert encoder_features(model)(np.zeros((1, 1, 336))).x.shape == (1, 1, 320)
     with pytest.raises(ValueError, match="choose one of tokens, pooled, last"):
@@ -240,13 +241,17 @@ def test_a_run_is_measured_before_and_after_over_its_seeds_beside_the_controls(r
     scores = [r.encoders[0].scores["daily 12 MSE"].score for r in alone]
     assert trained.seeds == pytest.approx(scores) and trained.low < trained.score < trained.high
     saved = json.loads((run / "results" / "forecasting.json").read_text())
-    assert saved["encoders"][1]["scores"]["daily 12 MSE"]["seeds"] == pytest.approx(scores, abs=1e-5)
+    assert saved["encoders"][1]["scores"]["daily 12 MSE"]["seeds"] == pytest.approx(
+        scores, abs=1e-5
+    )
     assert (run / "seed-1" / "results" / "forecasting.json").is_file()
     examples = json.loads((run / "results" / "forecasting_examples.json").read_text())
     assert len(examples) == 3
     for one in examples.values():
         assert list(one["encoders"]) == names
-        assert len(one["history"]) == LOOKBACK and len(one["truth"]) == 12 and one["channel"] == "OT"
+        assert (
+            len(one["history"]) == LOOKBACK and len(one["truth"]) == 12 and one["channel"] == "OT"
+        )
 
 
 def test_refuses_a_folder_without_a_series_encoder(run, folder, make_encoder):

@@ -7,6 +7,7 @@ import pytest
 from unlabel.benchmarks.forecasting_data import (
     SETS,
     ForecastData,
+    Part,
     Windows,
     borders,
     load_forecasting,
@@ -43,7 +44,12 @@ def test_chunks_of_a_part_are_the_same_windows(monkeypatch):
 def test_later_parts_look_back_over_the_border_and_forecast_their_own_rows_only():
     values = np.arange(100.0)[:, None]
     data = ForecastData("x", values, ("a",), (60, 80, 100))
-    for part, first, last in (("train", 10, 59), ("validation", 60, 79), ("test", 80, 99)):
+    spans: dict[Part, tuple[int, int]] = {
+        "train": (10, 59),
+        "validation": (60, 79),
+        "test": (80, 99),
+    }
+    for part, (first, last) in spans.items():
         futures = np.concatenate([f for _, f in data.windows(part, 10).chunks(5)])
         assert futures.min() == first and futures.max() == last
     late = ForecastData("x", values, ("a",), (60, 80, 100), protocol="representation")

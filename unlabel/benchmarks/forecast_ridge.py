@@ -20,9 +20,7 @@ Forecaster = Callable[
 class Fit(Protocol):
     """Makes a forecaster of several horizons from the train (and validation) rows of a set."""
 
-    def __call__(
-        self, data: ForecastData, *, lookback: int, horizons: Sequence[int]
-    ) -> Forecaster:
+    def __call__(self, data: ForecastData, *, lookback: int, horizons: Sequence[int]) -> Forecaster:
         """Fit; test rows are never touched."""
         ...
 

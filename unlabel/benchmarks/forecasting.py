@@ -150,9 +150,7 @@ def evaluate_forecasting(
         for name, fit in own.items():
             asked = tuple(dict.fromkeys(horizons or data.horizons))
             errors, shown = window_errors(data, fit, lookback=back, horizons=asked)
-            found.setdefault(name, {}).update(
-                _scores(data, errors, bootstrap=bootstrap, seed=seed)
-            )
+            found.setdefault(name, {}).update(_scores(data, errors, bootstrap=bootstrap, seed=seed))
             for key, one in shown.items():
                 line = one.pop("forecast")
                 examples.setdefault(key, {**one, "encoders": {}})["encoders"][name] = line
