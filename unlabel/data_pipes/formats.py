@@ -20,7 +20,7 @@ Columns = tuple[str | int, ...] | None
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-_UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
+UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
 MAX_LINE = 1 << 24  # characters: no line of a file, however broken, takes more memory than this
 
 
@@ -36,12 +36,12 @@ class Row(NamedTuple):
     problem: str | None = None
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
     """The suffix that decides the format, without that of the compression; None if unknown."""
     name = path.name.lower()
     for packed in PACKED:
         name = name.removesuffix(packed)
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+    return next((suffix for suffix in suffixes if name.endswith(suffix)), None)
 
 
 def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iterator[Row]:
@@ -63,7 +63,7 @@ def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iter
         if kind == ".parquet":
             yield from _parquet(path, columns)
             return
-        with _open_text(path, encoding) as file:
+        with open_text(path, encoding) as file:
             lines = _lines(file)
             if kind in (".csv", ".tsv"):
                 yield from _table(lines, columns, quoted=kind == ".csv")
@@ -73,7 +73,7 @@ def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iter
                 raise BrokenFile(f"it holds plain lines and no columns, so no {_names(columns)}")
             else:
                 yield from (Row(number, (line,)) for number, line in lines)
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise BrokenFile(f"it cannot be read: {e}") from e
 
 
@@ -99,10 +99,13 @@ def _names(columns: Iterable[object]) -> str:
     return ", ".join(repr(c) for c in columns)
 
 
-def _open_text(path: Path, encoding: str | None) -> IO[str]:
-    with path.open("rb") as file:
-        magic = file.read(4)
-    with _unpack(path, magic) as file:
+def open_text(path: Path, encoding: str | None, *, errors: str = "surrogateescape") -> IO[str]:
+    """A text file, unpacked.
+
+    Raises:
+        BrokenFile: when it is empty or looks binary.
+    """
+    with unpack(path) as file:
         head = file.read(8192)
     if encoding is None:
         encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -113,10 +116,13 @@ def _open_text(path: Path, encoding: str | None) -> IO[str]:
     if not head:
         raise BrokenFile("the file is empty")
     # Bytes that are no UTF-8 become lone surrogates, which the caller finds, counts and names.
-    return io.TextIOWrapper(_unpack(path, magic), encoding=encoding, errors="surrogateescape")
+    return io.TextIOWrapper(unpack(path), encoding=encoding, errors=errors)
 
 
-def _unpack(path: Path, magic: bytes) -> Any:
+def unpack(path: Path) -> Any:
+    """The bytes of a file; how they are packed is told by content."""
+    with path.open("rb") as file:
+        magic = file.read(4)
     if magic[:2] == b"\x1f\x8b":
         return gzip.open(path, "rb")
     if magic[:3] == b"BZh":

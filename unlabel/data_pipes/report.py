@@ -42,6 +42,13 @@ class ReadReport:
             text = " | ".join(str(v) for v in values)[:80]
             shown.append(f"{place}: {text.encode('ascii', 'backslashreplace').decode()}")
 
+    def note(self, kind: str, place: str, count: int = 1) -> None:
+        """Count what was found and left in (or mended), and keep the first three as examples."""
+        self.counts[kind] = self.counts.get(kind, 0) + count
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < 3:
+            shown.append(place)
+
     def summary(self) -> str:
         """One line: files, records kept, and what was left out and why."""
         parts = [f"{self.kept:,} of {self.lines:,} rows kept from {len(self.files)} source(s)"]

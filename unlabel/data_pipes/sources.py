@@ -83,9 +83,9 @@ def resolve(source: Any) -> Any:
         ValueError: for what cannot be read again, or is no text source at all.
     """
     if isinstance(source, str) and source.startswith("hf:"):
-        return _hub(source)
+        return load_hub(source)
     if isinstance(source, (str, Path)):
-        return _files([source])
+        return find_files([source])
     if isinstance(source, Mapping):
         raise ValueError(f"Several splits came ({', '.join(map(str, source))}); give one of them.")
     if not isinstance(source, Iterable):
@@ -93,7 +93,7 @@ def resolve(source: Any) -> Any:
     if isinstance(source, Iterator):
         raise ValueError("An iterator can be read only once; give a list, a path or a data set.")
     if isinstance(source, Sequence) and source and _is_path(source[0]):
-        return _files(source)
+        return find_files(source)
     return source
 
 
@@ -106,7 +106,14 @@ def _is_path(item: Any) -> bool:
     return named or Path(item).expanduser().exists()
 
 
-def _files(sources: Sequence[str | Path]) -> Files:
+def find_files(
+    sources: Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES, what: str = "text"
+) -> Files:
+    """The files that paths, folders (searched to the bottom) and globs name, in order.
+
+    Raises:
+        FileNotFoundError: when one of them gives no file.
+    """
     paths: list[Path] = []
     ignored: list[str] = []
     for source in map(Path, sources):
@@ -115,20 +122,25 @@ def _files(sources: Sequence[str | Path]) -> Files:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file())
             visible = [p for p in inside if not any(s[0] == "." for s in p.relative_to(path).parts)]
-            paths += [p for p in visible if kind_of(p)]
-            ignored += [str(p) for p in visible if not kind_of(p)]
+            paths += [p for p in visible if kind_of(p, suffixes)]
+            ignored += [str(p) for p in visible if not kind_of(p, suffixes)]
         elif path.exists():
             paths.append(path)
         else:
             paths += [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
         if len(paths) == before:
-            kinds = f"{', '.join(SUFFIXES)} (packed: {', '.join(PACKED)})"
+            kinds = f"{', '.join(suffixes)} (packed: {', '.join(PACKED)})"
             found = f"{len(ignored)} files of other kinds" if ignored else "nothing"
-            raise FileNotFoundError(f"{path}: found {found} there; text is read from {kinds}.")
+            raise FileNotFoundError(f"{path}: found {found} there; {what} is read from {kinds}.")
     return Files(tuple(dict.fromkeys(paths)), tuple(ignored))
 
 
-def _hub(source: str) -> Any:
+def load_hub(source: str) -> Any:
+    """The data set that `hf:name[:config[:split]]` names, as a stream.
+
+    Raises:
+        ValueError: when it cannot be loaded.
+    """
     import datasets
 
     name, config, split = [*source.removeprefix("hf:").split(":"), "", ""][:3]

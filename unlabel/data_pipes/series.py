@@ -1,0 +1,241 @@
+"""Read time series from nearly any source, and say what was mended or could not be used."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlabel.data_pipes.formats import BrokenFile, kind_of
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_files import SUFFIXES, Cases, read_file
+from unlabel.data_pipes.series_frames import (
+    Columns,
+    Rules,
+    clean,
+    note_oddities,
+    read_frame,
+    stem,
+)
+from unlabel.data_pipes.series_time import step_of
+from unlabel.data_pipes.sources import Files, find_files, load_hub
+
+__all__ = ["Series", "SeriesData", "read_series"]
+
+_Names = str | Sequence[str] | None
+
+
+def read_series(
+    source: Any,
+    *,
+    id_column: str | None = None,
+    timestamp_column: str | None = None,
+    target: _Names = None,
+    covariates: _Names = None,
+    static: _Names = None,
+    freq: str | None = None,
+    missing: Sequence[float] = (),
+    limit: int | None = None,
+    encoding: str | None = None,
+) -> SeriesData:
+    """Read series from nearly anything; what was mended or is odd is counted and named.
+
+    A table with an id column (`item_id` or `unique_id`) is long: a series an id, its values in
+    the column `target` or `y`. Any other table is wide: one series, every column of numbers a
+    channel. The time column is `timestamp`, `ds`, `date`, `datetime`, `time`, or the first whose
+    text reads as dates; without one the rows are steps.
+
+    Rows are put in order of time, of repeated times the last is kept, and rows that a regular
+    step wants but the table lacks are put in as missing. A series without a regular step keeps
+    its rows as steps. Empty fields, `?`, NaN and infinities are missing values.
+
+    Args:
+        source: a path, a glob, a folder (searched to the bottom) or a list of paths of .csv, .tsv,
+            .txt, .parquet, .npy and .ts (UCR/UEA) files, text perhaps packed as .gz, .bz2, .xz or
+            .zst; a pandas DataFrame; a numpy array of (steps,), (steps, channels) or (series,
+            steps, channels); a list of DataFrames or arrays; a `datasets` object of rows or of
+            whole series; or `"hf:name[:config[:split]]"`.
+        id_column: which column of a table tells the series apart.
+        timestamp_column: which column holds the time; dates, or numbers that count.
+        target: columns of values; None as said above.
+        covariates: columns known beside the values; their gaps are filled forward.
+        static: columns of numbers that hold for a whole series; the first row counts.
+        freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
+        missing: values that mean 'missing', such as -9999.
+        limit: stop after so many series.
+        encoding: of text files; None means UTF-8 (or UTF-16 where the file says so).
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        ValueError: when a lone source cannot be used, or none of several; the message names the
+            file, and the column and row where there are some.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
+    if freq is not None:
+        step_of(freq)  # a wrong one is refused before anything is read
+    columns = Columns(
+        id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
+    )
+    rules = Rules(columns, freq, tuple(missing))
+    report, series, classes = ReadReport(), [], {}
+    parts = _parts(source, report)
+    for name, part in parts:
+        try:
+            content = read_file(part, encoding, id_column) if isinstance(part, Path) else part
+            line = _first_line(part, content)
+            found = _read(content, name, rules, report, classes, line, limit)
+        except BrokenFile as e:
+            if len(parts) == 1:
+                raise ValueError(f"{name}: {e}.") from e
+            report.broken[name] = str(e)
+            continue
+        report.files.append(name)
+        series += found
+        if limit is not None and len(series) >= limit:
+            break
+    if not series:
+        raise ValueError(
+            f"No usable series among {len(parts)} sources: "
+            + "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
+        )
+    return SeriesData(_rename(series[:limit], report), report, tuple(classes))
+
+
+def _tuple(names: _Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _parts(source: Any, report: ReadReport) -> list[tuple[str, Any]]:
+    if isinstance(source, str) and source.startswith("hf:"):
+        return [(source, _to_frame(load_hub(source)))]
+    if isinstance(source, (str, Path)):
+        return _paths(find_files([source], SUFFIXES, "series"), report)
+    if isinstance(source, pd.Series):
+        source = source.to_frame(source.name if source.name is not None else "value")
+    if isinstance(source, (pd.DataFrame, np.ndarray)):
+        return [(type(source).__name__, source)]
+    if isinstance(source, Mapping):
+        raise ValueError(f"Several splits came ({', '.join(map(str, source))}); give one of them.")
+    if hasattr(source, "select_columns"):
+        return [(type(source).__name__, _to_frame(source))]
+    if hasattr(source, "__array__"):
+        return [(type(source).__name__, np.asarray(source))]
+    if isinstance(source, Iterator) or not isinstance(source, Iterable):
+        raise ValueError(
+            f"Cannot read series from a {type(source).__name__}; give a path, a DataFrame, an "
+            "array or a list of them."
+        )
+    items = list(source)
+    if not items:
+        raise ValueError("An empty list came; give paths, DataFrames or arrays.")
+    if all(isinstance(item, (str, Path)) for item in items):
+        return _paths(find_files(items, SUFFIXES, "series"), report)
+    if all(isinstance(item, (int, float)) for item in items):
+        return [("list", np.asarray(items, dtype=np.float64))]
+    return [(str(i), x if isinstance(x, pd.DataFrame) else _array(x)) for i, x in enumerate(items)]
+
+
+def _paths(files: Files, report: ReadReport) -> list[tuple[str, Any]]:
+    report.ignored.extend(files.ignored)
+    return [(str(path), path) for path in files.paths]
+
+
+def _array(item: Any) -> np.ndarray:
+    try:
+        return np.asarray(item)
+    except ValueError:
+        return np.empty(0, dtype=object)  # refused below, by name
+
+
+def _to_frame(source: Any) -> pd.DataFrame:
+    if hasattr(source, "to_pandas"):
+        return source.to_pandas()
+    return pd.concat([pd.DataFrame(dict(b)) for b in source.iter(1000)], ignore_index=True)
+
+
+def _first_line(part: Any, content: Any) -> int:
+    if not isinstance(part, Path) or kind_of(part, SUFFIXES) == ".parquet":
+        return 0
+    # A table without a header has numbered columns, and its first row on the first line.
+    headed = isinstance(content, pd.DataFrame) and not isinstance(content.columns, pd.RangeIndex)
+    return 2 if headed else 1
+
+
+def _read(
+    content: Any, name: str, rules: Rules, report: ReadReport,
+    classes: dict[str, int], line: int, limit: int | None,
+) -> list[Series]:  # fmt: skip
+    if isinstance(content, pd.DataFrame):
+        return read_frame(content, name, rules, report, line=line)
+    if isinstance(content, Cases):
+        return _from_cases(content, name, rules, report, classes)
+    return _from_array(content, name, rules, report)[:limit]
+
+
+def _from_cases(
+    cases: Cases, name: str, rules: Rules, report: ReadReport, classes: dict[str, int]
+) -> list[Series]:
+    if not cases.values:
+        raise BrokenFile("it holds no case after @data")
+    for label in cases.classes:
+        classes.setdefault(label, len(classes))
+    if cases.target:
+        report.note("targets_left_out", name, len(cases.values))
+    labels = [classes[cases.classes[i]] if i >= 0 else -1 for i in cases.labels]
+    ids = [f"{stem(name)}:{i}" for i in range(len(cases.values))]
+    report.lines += len(ids)
+    report.kept += len(ids)
+    lengths = list(map(len, cases.values))
+    return _views(np.concatenate(cases.values), lengths, ids, labels, name, rules, report)
+
+
+def _from_array(array: np.ndarray, name: str, rules: Rules, report: ReadReport) -> list[Series]:
+    if array.dtype.kind not in "fiub":
+        raise BrokenFile(f"an array of {array.dtype} came, but numbers of one shape are wanted")
+    if not 1 <= array.ndim <= 3 or not array.size:
+        raise BrokenFile(
+            f"an array of shape {array.shape} came, but (steps,), (steps, channels) or (series, "
+            "steps, channels) is wanted"
+        )
+    array = array[:, None] if array.ndim == 1 else array
+    array = array[None] if array.ndim == 2 else array
+    if array.shape[2] > array.shape[1]:
+        report.note("wide_arrays", f"{name}: steps come first; transpose it if they do not")
+    count, steps, channels = array.shape
+    report.lines += count * steps
+    report.kept += count * steps
+    values = array.reshape(count * steps, channels).astype(np.float64)
+    ids = [stem(name) if count == 1 else f"{stem(name)}:{i}" for i in range(count)]
+    return _views(values, [steps] * count, ids, [-1] * count, name, rules, report)
+
+
+def _views(
+    values: np.ndarray,
+    lengths: Sequence[int],
+    ids: Sequence[str],
+    labels: Sequence[int],
+    name: str,
+    rules: Rules,
+    report: ReadReport,
+) -> list[Series]:
+    names = tuple(map(str, range(values.shape[1])))
+    flat = clean(values, names, name, rules, report).astype(np.float32)
+    ends = np.cumsum(lengths)
+    note_oddities(flat, np.concatenate([[0], ends]), ids, names, report)
+    parts = zip(ids, np.split(flat, ends[:-1]), labels, strict=True)
+    return [Series(i, part, names, label=label) for i, part, label in parts]
+
+
+def _rename(series: list[Series], report: ReadReport) -> list[Series]:
+    """Ids that came before get a number, so that each names one series."""
+    seen: Counter[str] = Counter()
+    for one in series:
+        seen[one.id] += 1
+        if seen[one.id] > 1:
+            report.note("renamed", one.id)
+            one.id = f"{one.id}#{seen[one.id]}"
+    return series

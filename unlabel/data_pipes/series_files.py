@@ -1,0 +1,161 @@
+"""One reader for each kind of file of series: a table, an array, or the cases of a .ts file."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from unlabel.data_pipes.formats import UNREADABLE, BrokenFile, kind_of, open_text, unpack
+
+ID_COLUMNS = ("item_id", "unique_id")
+MISSING = ["", "?", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".ts")
+
+
+@dataclass
+class Cases:
+    """The cases of a .ts file.
+
+    Attributes:
+        values: `(steps, channels)` a case, NaN where missing.
+        classes: names of the classes, in the order of the header.
+        labels: place of each case's class in `classes`; -1 without classes.
+        target: whether each line ended in a regression target, which is left out.
+    """
+
+    values: list[np.ndarray] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    labels: list[int] = field(default_factory=list)
+    target: bool = False
+
+
+def read_file(
+    path: Path, encoding: str | None = None, id_column: str | None = None
+) -> pd.DataFrame | np.ndarray | Cases:
+    """The content of one file; an id column stays text.
+
+    Raises:
+        BrokenFile: when the file cannot be read; the message says why.
+    """
+    kind = kind_of(path, SUFFIXES)
+    try:
+        if path.stat().st_size == 0:
+            raise BrokenFile("the file is empty")
+        if kind == ".parquet":
+            return pd.read_parquet(path)
+        if kind == ".npy":
+            with unpack(path) as file:
+                return np.load(io.BytesIO(file.read()), allow_pickle=False)
+        with open_text(path, encoding, errors="strict") as file:
+            return _read_cases(file) if kind == ".ts" else _read_table(file, kind, id_column)
+    except UnicodeError as e:
+        raise BrokenFile(
+            f"it is not {e.encoding} text; name its encoding=, such as 'latin-1'"
+        ) from e
+    except (*UNREADABLE, pd.errors.ParserError, zipfile.BadZipFile) as e:
+        raise BrokenFile(f"it cannot be read: {str(e).strip()}") from e
+    except ValueError as e:
+        if isinstance(e, BrokenFile):
+            raise
+        raise BrokenFile(f"it cannot be read: {e}") from e
+
+
+def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.DataFrame:
+    first, second = file.readline(1 << 20), file.readline(1 << 20)
+    separator = "\t" if kind == ".tsv" else max(",;\t|", key=first.count)
+    header = pd.read_csv(io.StringIO(first), sep=separator, nrows=0, skipinitialspace=True)
+    names = [str(name) for name in header.columns]
+    ids = [name for name in names if name == id_column or name.lower() in ID_COLUMNS]
+    file.seek(0)
+    return pd.read_csv(
+        file,
+        sep=separator,
+        header=None if _is_data(names) else 0,
+        decimal="," if separator != "," and re.search(r"\d,\d", second) else ".",
+        # Ids such as 007 must not become numbers, nor one such as NA a gap.
+        dtype=dict.fromkeys(ids, str),
+        na_values={name: MISSING for name in names if name not in ids} if ids else MISSING,
+        keep_default_na=False,
+        low_memory=False,
+        skipinitialspace=True,
+    )
+
+
+def _is_data(names: list[str]) -> bool:
+    """Whether the first line holds numbers, and is no header of numbered columns."""
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return False
+    return numbers != list(range(len(names)))
+
+
+def _read_cases(file: IO[str]) -> Cases:
+    lines = enumerate(file, start=1)
+    classes, target = _header(lines)
+    cases = Cases(classes=classes or (), target=target)
+    places = {name: i for i, name in enumerate(cases.classes)}
+    for number, line in lines:
+        if not (line := line.strip()) or line[0] in "#%":
+            continue
+        parts = line.split(":")
+        label = parts.pop().strip() if classes is not None or target else None
+        if classes is not None and label not in places:
+            known = ", ".join(classes[:20])
+            raise BrokenFile(f"line {number}: {label!r:.40} is none of its classes {known}")
+        values = _case(parts, number)
+        if cases.values and values.shape[1] != cases.values[0].shape[1]:
+            raise BrokenFile(
+                f"line {number} has {values.shape[1]} dimensions, but the first case has "
+                f"{cases.values[0].shape[1]}"
+            )
+        cases.values.append(values)
+        cases.labels.append(places[str(label)] if classes is not None else -1)
+    return cases
+
+
+def _header(lines: Iterator[tuple[int, str]]) -> tuple[tuple[str, ...] | None, bool]:
+    classes, target = None, False
+    for _, line in lines:
+        words = line.split()
+        word = words[0].lower() if words else ""
+        if word == "@data":
+            return classes, target
+        if word == "@timestamps" and words[1:2] == ["true"]:
+            raise BrokenFile("its values carry time stamps; write plain values, or a CSV table")
+        if word == "@classlabel" and words[1:2] == ["true"]:
+            classes = tuple(words[2:])
+        if word == "@targetlabel":
+            target = words[1:2] == ["true"]
+    raise BrokenFile("it has no line @data, so it is no .ts file of time series")
+
+
+def _case(parts: list[str], number: int) -> np.ndarray:
+    rows = []
+    for place, part in enumerate(parts, start=1):
+        fields = part.replace("?", "nan").split(",")
+        try:
+            rows.append(np.array(fields, dtype=np.float64))
+        except ValueError as e:
+            wrong = next((f.strip() for f in fields if not _is_number(f)), part)
+            raise BrokenFile(
+                f"line {number}, dimension {place}: {wrong[:40]!r} is no number"
+            ) from e
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) != 1:
+        raise BrokenFile(f"line {number}: its dimensions have {lengths} values; all need the same")
+    return np.stack(rows, axis=1)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

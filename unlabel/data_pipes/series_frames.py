@@ -1,0 +1,335 @@
+"""A table to series: which column is what, rows put on a regular grid, oddities counted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32, Int64
+
+from unlabel.data_pipes.formats import BrokenFile
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.series_data import Series
+from unlabel.data_pipes.series_files import ID_COLUMNS
+from unlabel.data_pipes.series_grid import Grid, grid_of
+from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps
+
+_TIMES = ("timestamp", "ds", "date", "datetime", "time")
+_TARGETS = ("target", "y")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table is what; None or empty: told by name and content."""
+
+    id: str | None = None
+    time: str | None = None
+    target: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How tables are read.
+
+    Attributes:
+        columns: which column is what.
+        freq: the step, in pandas' names; None to infer it.
+        missing: values that mean 'missing'.
+    """
+
+    columns: Columns = Columns()
+    freq: str | None = None
+    missing: tuple[float, ...] = ()
+
+
+def read_frame(
+    frame: pd.DataFrame, name: str, rules: Rules, report: ReadReport, *, line: int = 0
+) -> list[Series]:
+    """The series of a table, each a view of one array.
+
+    Args:
+        frame: long (an id column: many series) or wide (every number column a channel).
+        name: of the file, for messages; its stem is the id of a series without one.
+        rules: how to read it.
+        report: takes counts.
+        line: of the file in which row 0 stands, for messages.
+
+    Raises:
+        BrokenFile: naming the column, and the row, that cannot be used.
+    """
+    frame = _lists_to_rows(_index_to_column(frame))
+    frame.columns = [str(c) for c in frame.columns]
+    if not len(frame):
+        raise BrokenFile("it has a header but no rows" if line else "it has no rows")
+    columns = _choose(frame, rules.columns, name, report)
+    report.lines += len(frame)
+    place = lambda row: f"{name}:{row + line}"  # noqa: E731
+    codes, ids = _codes(frame, columns.id, name)
+    stamps = _stamps(frame, columns.time, line)
+    keep = _usable(codes, stamps, report, place)
+    grid = grid_of(
+        codes[keep],
+        stamps and Stamps(stamps.values[keep], stamps.known[keep], stamps.dates),
+        ids,
+        freq=rules.freq,
+        report=report,
+        place=lambda i: place(int(keep[i])),
+    )
+    report.kept += len(grid.source)
+    source = keep[grid.source]
+    names = columns.target
+    values = grid.lay(clean(_numbers(frame, names, line), names, name, rules, report)[source])
+    covariates = static = None
+    if columns.covariates:
+        covariates = grid.lay(_numbers(frame, columns.covariates, line)[source])
+        if empty := int(np.isnan(covariates).sum()):
+            report.note("filled_covariates", ", ".join(columns.covariates), empty)
+            covariates = grid.fill_forward(covariates)
+    if columns.static:
+        static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
+    note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
+    return _cut(values, covariates, static, grid, ids, names)
+
+
+def _stamps(frame: pd.DataFrame, column: str | None, line: int) -> Stamps | None:
+    if column is None:
+        return None
+    try:
+        return parse_stamps(_column(frame, column))
+    except BadStamp as e:
+        raise BrokenFile(f"column {column!r}, row {e.row + line}: {e}") from e
+
+
+def _usable(
+    codes: Int64[np.ndarray, "rows"],
+    stamps: Stamps | None,
+    report: ReadReport,
+    place: Callable[[int], str],
+) -> Int64[np.ndarray, "usable"]:
+    """Rows with an id and a time; the others are counted."""
+    named = codes >= 0
+    known = np.ones_like(named) if stamps is None else stamps.known
+    for kind, lost in (("without_id", ~named), ("without_time", named & ~known)):
+        if lost.any():
+            report.dropped[kind] += int(lost.sum())
+            shown = report.examples.setdefault(kind, [])
+            shown += [place(int(row)) for row in np.flatnonzero(lost)[: 3 - len(shown)]]
+    keep = np.flatnonzero(named & known)
+    if not len(keep):
+        raise BrokenFile("no row has both an id and a time" if stamps else "no row has an id")
+    return keep
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    return cast(pd.Series, frame[name])
+
+
+def _cut(
+    values: Float32[np.ndarray, "steps channels"],
+    covariates: Float32[np.ndarray, "steps covariates"] | None,
+    static: Float32[np.ndarray, "series static"] | None,
+    grid: Grid,
+    ids: list[str],
+    names: tuple[str, ...],
+) -> list[Series]:
+    return [
+        Series(
+            ids[code],
+            values[begin:end],
+            names,
+            start=grid.starts[i],
+            freq=grid.freqs[i],
+            covariates=None if covariates is None else covariates[begin:end],
+            static=None if static is None else static[i],
+        )
+        for i, (code, begin, end) in enumerate(
+            zip(grid.codes, grid.offsets[:-1], grid.offsets[1:], strict=True)
+        )
+    ]
+
+
+def _index_to_column(frame: pd.DataFrame) -> pd.DataFrame:
+    index = frame.index
+    if isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex)):
+        return frame.rename_axis(index.name or "timestamp").reset_index()
+    if isinstance(index, pd.MultiIndex) or index.name is not None:
+        return frame.reset_index()
+    return frame.reset_index(drop=True)
+
+
+def _lists_to_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table with a whole series in each row (as on the Hugging Face hub) as a long one."""
+    lists = [c for c in frame if len(frame) and isinstance(frame[c].iloc[0], (list, np.ndarray))]
+    if not lists:
+        return frame
+    lengths = {c: _column(frame, c).map(len) for c in lists}
+    # Lists of another length are features of the series (`feat_static_cat`), not steps.
+    main = next((c for c in lists if str(c).lower() in _TARGETS), lists[0])
+    steps = [c for c in lists if bool((lengths[c] == lengths[main]).all())]
+    frame = frame.drop(columns=[c for c in lists if c not in steps])
+    if not any(str(c).lower() in ID_COLUMNS for c in frame):
+        own = next((c for c in frame if str(c).lower() == "id" and c not in steps), None)
+        frame = frame.assign(item_id=frame[own] if own else [str(i) for i in range(len(frame))])
+        frame = frame.drop(columns=[own] if own else [])
+    flat = frame.explode(steps, ignore_index=True)
+    return flat.assign(**{c: flat[c].infer_objects() for c in steps})
+
+
+def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) -> Columns:
+    there = list(frame.columns)
+    wanted = [given.id, given.time, *given.target, *given.covariates, *given.static]
+    if unknown := [c for c in wanted if c is not None and c not in there]:
+        shown = ", ".join(map(repr, there[:20])) + ", ..." * (len(there) > 20)
+        raise BrokenFile(f"no column {', '.join(map(repr, unknown))}; it has the columns {shown}")
+    by_name = {c.lower(): c for c in reversed(there) if c not in wanted}
+    find = lambda names: next((by_name[n] for n in names if n in by_name), None)  # noqa: E731
+    id_column = given.id or find(ID_COLUMNS)
+    rest = [c for c in there if c not in wanted and c != id_column]
+    time = given.time or find(_TIMES) or _find_dates(frame, rest)
+    target = given.target or tuple(c for c in [find(_TARGETS)] if c and id_column)
+    if not target:
+        rest = [c for c in rest if c != time and not _is_row_number(_column(frame, c))]
+        text = [c for c in rest if not _has_numbers(_column(frame, c))]
+        target = tuple(c for c in rest if c not in text)
+        if text:
+            report.note("text_columns", f"{name}: {', '.join(map(repr, text[:3]))}", len(text))
+    if not target:
+        raise BrokenFile(f"no column of numbers among {', '.join(map(repr, there[:20]))}")
+    return Columns(id_column, time, target, given.covariates, given.static)
+
+
+def _find_dates(frame: pd.DataFrame, columns: Sequence[str]) -> str | None:
+    for column in columns:
+        head = _column(frame, column).dropna().head(5)
+        if not len(head) or pd.api.types.is_numeric_dtype(head):
+            continue
+        try:
+            parse_stamps(head)
+        except ValueError:
+            continue
+        return column
+    return None
+
+
+def _is_row_number(column: pd.Series) -> bool:
+    """What pandas writes when its index is not left out."""
+    if not str(column.name).startswith("Unnamed:"):
+        return False
+    return column.tolist() == list(range(len(column)))
+
+
+def _has_numbers(column: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(column):
+        return not pd.api.types.is_complex_dtype(column)
+    if column.dtype.kind in "mM":
+        return False
+    return bool(pd.to_numeric(column, errors="coerce").notna().any())
+
+
+def _codes(
+    frame: pd.DataFrame, column: str | None, name: str
+) -> tuple[Int64[np.ndarray, "rows"], list[str]]:
+    if column is None:
+        return np.zeros(len(frame), np.int64), [stem(name)]
+    given = _column(frame, column)
+    codes, ids = pd.factorize(given.mask(given.eq("")))
+    return codes.astype(np.int64), [str(i) for i in ids]
+
+
+def stem(name: str) -> str:
+    """A file's name without its folder and suffixes."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return last.split(".")[0] or last
+
+
+def _numbers(
+    frame: pd.DataFrame, columns: Sequence[str], line: int
+) -> Float[np.ndarray, "rows columns"]:
+    parts = []
+    for name in columns:
+        column = _column(frame, name)
+        numbers = pd.to_numeric(column, errors="coerce")
+        wrong = (numbers.isna() & column.notna()).to_numpy()
+        if column.dtype.kind in "mMc" or wrong.any():
+            row = int(wrong.argmax())
+            raise BrokenFile(
+                f"column {name!r}, row {row + line}: {str(column.iloc[row])[:40]!r} is no number; "
+                "mend it, or name the columns to read with target="
+            )
+        parts.append(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.stack(parts, axis=1)
+
+
+def clean(
+    values: Float[np.ndarray, "rows channels"],
+    names: Sequence[str],
+    name: str,
+    rules: Rules,
+    report: ReadReport,
+) -> Float[np.ndarray, "rows channels"]:
+    """Infinite and declared values made missing; other suspects named."""
+    if (infinite := np.isinf(values)).any():
+        report.note(
+            "infinite", f"{name}: {names[int(infinite.any(0).argmax())]!r}", int(infinite.sum())
+        )
+        values = np.where(infinite, np.nan, values)
+    if rules.missing and (declared := np.isin(values, rules.missing)).any():
+        report.note("declared_missing", name, int(declared.sum()))
+        values = np.where(declared, np.nan, values)
+    for channel, value, count in find_sentinels(values):
+        report.note(
+            "sentinels",
+            f"{value:g} {count} times in {names[channel]!r} of {name}: missing=[{value:g}]?",
+        )
+    return values
+
+
+def find_sentinels(
+    values: Float[np.ndarray, "rows channels"], *, scale: float = 10.0
+) -> list[tuple[int, float, int]]:
+    """Lowest and highest values that recur, far from all others: -9999 among degrees.
+
+    Args:
+        values: NaN where missing.
+        scale: how many interquartile ranges lie between the value and its nearest neighbour.
+
+    Returns:
+        channel, value and count of each.
+    """
+    found = []
+    for channel, column in enumerate(values.T):
+        column = np.sort(column[~np.isnan(column)])
+        if len(column) < 8:
+            continue
+        far = scale * np.subtract(*np.percentile(column, [75, 25]))
+        for value, others in (
+            (column[0], column[np.searchsorted(column, column[0], "right") :]),
+            (column[-1], column[: np.searchsorted(column, column[-1], "left")][::-1]),
+        ):
+            count = len(column) - len(others)
+            if far > 0 and 2 <= count < len(column) and abs(others[0] - value) > far:
+                found.append((channel, float(value), count))
+    return found
+
+
+def note_oddities(
+    values: Float32[np.ndarray, "steps channels"],
+    offsets: Int64[np.ndarray, "series+1"],
+    ids: Sequence[str],
+    names: Sequence[str],
+    report: ReadReport,
+) -> None:
+    """Count and name the channels without a value, and those that never change."""
+    low = np.fmin.reduceat(values, offsets[:-1], axis=0)
+    high = np.fmax.reduceat(values, offsets[:-1], axis=0)
+    for kind, odd in (
+        ("empty_channels", np.isnan(low)),
+        ("constant_channels", (low == high) & (np.diff(offsets)[:, None] > 1)),
+    ):
+        where = np.argwhere(odd)
+        for count, (series, channel) in enumerate(where[:3]):
+            rest = len(where) - 2 if count == 2 else 1
+            report.note(kind, f"{ids[series]}/{names[channel]}", rest)

@@ -1,0 +1,330 @@
+"""Windows of many series without a copy: flat values, and arithmetic in place of lists."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float32, Int64
+
+from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_windows import Windows, hash_of
+
+Channels = Literal["independent", "together"]
+_ARRAYS = ("steps", "widths", "labels", "static")
+
+
+class SeriesStore:
+    """Windows of context + horizon steps, in memory or in a memory-mapped folder.
+
+    An item is asked for by its ordinal in the whole run, `epoch * len(store) + index`. Its
+    `values` (steps, channels) are a read-only slice of the stored array. A series shorter than a
+    window, but of `min_length` steps, is one sample of fewer steps. Items are ordered by series,
+    then window, then channel.
+
+    Attributes:
+        too_short: ids of the series that give no sample.
+        missing: share of the stored values that are missing.
+
+    Args:
+        data: what `read_series` gave, or a list of `Series`.
+        context: steps of history the encoder sees.
+        horizon: steps of the future after them.
+        channels: `"independent"`, one channel a sample, or `"together"`.
+        stride: steps between the starts of neighbouring windows of a series.
+        min_length: steps that a shorter series must have; None for horizon + 2.
+        sensor: add `partners["sensor"]`, another channel of the same series and time, chosen by
+            the ordinal.
+        balance: `"windows"`, each window once an epoch, or `"series"`, each series equally often:
+            its windows are then drawn by the ordinal.
+        path: folder to write to; the arrays are then memory-mapped and cost workers nothing.
+
+    Raises:
+        ValueError: no series, series that do not go together, sizes below 1, no window at all, or
+            `sensor` without another channel.
+    """
+
+    def __init__(
+        self,
+        data: SeriesData | Iterable[Series],
+        *,
+        context: int,
+        horizon: int = 0,
+        channels: Channels = "independent",
+        stride: int = 1,
+        min_length: int | None = None,
+        sensor: bool = False,
+        balance: Literal["windows", "series"] = "windows",
+        path: str | Path | None = None,
+    ):
+        series = list(data)
+        _check(series, channels)
+        self.channels, self.path = channels, None if path is None else Path(path)
+        self.ids = [s.id for s in series]
+        self.steps = np.array([len(s) for s in series], dtype=np.int64)
+        self.widths = np.array([s.values.shape[1] for s in series], dtype=np.int64)
+        self.labels = np.array([s.label for s in series], dtype=np.int64)
+        given = [s.static for s in series if s.static is not None]
+        self.static = np.stack(given) if given else np.zeros((len(series), 0), np.float32)
+        known = [s.covariates for s in series if s.covariates is not None]
+        self.known = known[0].shape[1] if known else 0
+        self.missing = SeriesData(series).missing
+        # A single channel is a slice where its steps lie together.
+        order = "(c t)" if channels == "independent" else "(t c)"
+        parts = (rearrange(s.values, f"t c -> {order}") for s in series)
+        self._values = _collect(parts, self.path, "values.float32")
+        parts = (rearrange(k, "t k -> (t k)") for k in known)
+        self._covariates = _collect(parts, self.path, "covariates.float32")
+        self._prepare(
+            {
+                "context": context,
+                "horizon": horizon,
+                "stride": stride,
+                "min_length": min_length,
+                "sensor": sensor,
+                "balance": balance,
+                "span": (0, None),
+            }
+        )
+        if self.path is not None:
+            self._save(self.path)
+
+    @classmethod
+    def open(cls, path: str | Path, **settings: Any) -> "SeriesStore":
+        """A store that was written before, perhaps with another context, horizon, stride, ....
+
+        Raises:
+            ValueError: when the folder holds no whole store, or as the constructor.
+        """
+        store = cls.__new__(cls)
+        store.__setstate__({"path": Path(path), "settings": settings})
+        return store
+
+    def part(self, start: float = 0, end: float | None = None) -> "SeriesStore":
+        """The windows that lie within rows `start` to `end` of each series, on the same arrays.
+
+        Args:
+            start: first row; negative counts from the end; a float is a share of the series.
+            end: the row after the last; None for the end.
+
+        Raises:
+            ValueError: when no window lies there.
+        """
+        store = type(self).__new__(type(self))
+        store.__dict__.update(self.__dict__)
+        store._prepare({**self.settings, "span": (start, end)})
+        return store
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, "count"]:
+        """Steps of a window, for each sample."""
+        return np.broadcast_to(np.int64(self.context + self.horizon), len(self))
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return self._windows.count
+
+    def __getitem__(self, ordinal: int) -> dict[str, Any]:
+        """The sample at place `ordinal` of the run.
+
+        Raises:
+            IndexError: for a negative ordinal.
+        """
+        if ordinal < 0:
+            raise IndexError(f"An ordinal is a place in the run, 0 or more, but came {ordinal}.")
+        ordinal = int(ordinal)
+        index = ordinal % len(self)
+        series, rows, channel = self._locate(ordinal)
+        sample: dict[str, Any] = {
+            "values": self._window(series, rows, channel),
+            "index": index,
+            "ordinal": ordinal,
+        }
+        if self.known:
+            begin = int(self._rows[series])
+            sample["covariates"] = self._covariates[begin + rows.start : begin + rows.stop]
+        if self.static.shape[1]:
+            sample["static"] = self.static[series]
+        if self._labelled:
+            sample["label"] = int(self.labels[series])
+        if self.sensor:
+            others = int(self.widths[series]) - 1
+            other = (channel + 1 + hash_of(ordinal) % others) % (others + 1)
+            sample["partners"] = {"sensor": {"values": self._window(series, rows, other)}}
+        return sample
+
+    def place(self, ordinal: int) -> tuple[str, int, int | None]:
+        """Where a sample comes from: series id, first row, and channel (None for all together)."""
+        series, rows, channel = self._locate(ordinal)
+        return self.ids[series], rows.start, channel if self.channels == "independent" else None
+
+    def summary(self) -> str:
+        """One line: series, steps, windows, and what was too short."""
+        size = f"{self.context}" + (f" + {self.horizon}" if self.horizon else "")
+        parts = [
+            f"{len(self.ids):,} series of {int(self.steps.sum()):,} steps",
+            f"{len(self):,} samples of {size} steps (stride {self.stride}, channels "
+            f"{self.channels})",
+            f"{self.missing:.2%} missing",
+        ]
+        if shorter := self._windows.shorter:
+            parts.append(f"{shorter:,} series shorter than a window kept")
+        if self.too_short:
+            named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
+            parts.append(f"{len(self.too_short):,} series too short left out ({named})")
+        return ", ".join(parts)
+
+    def _locate(self, ordinal: int) -> tuple[int, slice, int]:
+        if self.balance == "series":
+            series = int(self._usable[ordinal % len(self) % len(self._usable)])
+            inner = hash_of(ordinal, 1) % int(self._windows.samples[series])
+        else:
+            series, inner = self._windows.locate(ordinal % len(self))
+        width = int(self.widths[series]) if self.channels == "independent" else 1
+        window, channel = divmod(inner, width)
+        first = int(self._windows.first[series]) + window * self.stride
+        last = min(first + self.context + self.horizon, int(self._windows.last[series]))
+        return series, slice(first, last), channel
+
+    def _window(self, series: int, rows: slice, channel: int) -> Float32[np.ndarray, "steps width"]:
+        begin, width = int(self._begin[series]), int(self.widths[series])
+        if self.channels == "together":
+            flat = self._values[begin + rows.start * width : begin + rows.stop * width]
+            return flat.reshape(-1, width)
+        begin += channel * int(self.steps[series])
+        return self._values[begin + rows.start : begin + rows.stop, None]
+
+    def _prepare(self, settings: dict[str, Any]) -> None:
+        _check_settings(settings, self.channels, self.widths)
+        self.settings = settings
+        self.context, self.horizon = settings["context"], settings["horizon"]
+        self.stride, self.sensor = settings["stride"], settings["sensor"]
+        self.balance, least = settings["balance"], settings["min_length"]
+        self.min_length = self.horizon + 2 if least is None else least
+        size = self.context + self.horizon
+        self._windows = Windows.of(
+            self.steps,
+            self.widths if self.channels == "independent" else 1,
+            size=size,
+            stride=self.stride,
+            min_length=self.min_length,
+            span=tuple(settings["span"]),
+        )
+        if not self._windows.count:
+            raise ValueError(
+                f"No window: context {self.context} + horizon {self.horizon} = {size} steps (and "
+                f"at least {self.min_length}), but the longest of {len(self.ids)} series has "
+                f"{self._windows.longest}; take a smaller context."
+            )
+        self._usable = np.flatnonzero(self._windows.samples)
+        self.too_short = [self.ids[i] for i in np.flatnonzero(self._windows.samples == 0)]
+        sizes = self.steps * self.widths
+        self._begin = np.cumsum(sizes) - sizes
+        self._rows = np.cumsum(self.steps) - self.steps
+        self._labelled = bool((self.labels >= 0).any())
+        self._covariates = self._covariates.reshape(-1, max(self.known, 1))
+
+    def _save(self, path: Path) -> None:
+        for name in _ARRAYS:
+            np.save(path / f"{name}.npy", getattr(self, name))
+        about = {"channels": self.channels, "ids": self.ids, "known": self.known}
+        about |= {"missing": self.missing, "settings": self.settings, "values": len(self._values)}
+        (path / "store.json").write_text(json.dumps(about))  # last: its presence says 'whole'
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process that is not forked gets the folder's name, not the series.
+        if self.path is None:
+            return self.__dict__
+        return {"path": self.path, "settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.path is None:
+            self._values = _freeze(self._values)  # pickling forgets it
+            self._covariates = _freeze(self._covariates)
+            return
+        try:
+            about = json.loads((self.path / "store.json").read_text())
+            for name in _ARRAYS:
+                setattr(self, name, np.load(self.path / f"{name}.npy"))
+            self.channels, self.ids = about["channels"], about["ids"]
+            self.known, self.missing = about["known"], about["missing"]
+            self._values = _map(self.path / "values.float32")
+            self._covariates = _map(self.path / "covariates.float32")
+            if not int((self.steps * self.widths).sum()) == len(self._values) == about["values"]:
+                raise ValueError(
+                    f"{about['values']} values were written, {len(self._values)} are there"
+                )
+        except (OSError, ValueError, LookupError) as e:
+            raise ValueError(
+                f"{self.path} holds no whole series store ({e}); write it anew."
+            ) from e
+        self._prepare({**about["settings"], **state["settings"]})
+
+
+def _freeze(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _map(path: Path) -> Float32[np.ndarray, "values"]:
+    if not path.stat().st_size:
+        return np.zeros(0, np.float32)  # an empty file cannot be mapped
+    return np.memmap(path, np.float32, "r").view(np.ndarray)
+
+
+def _collect(
+    parts: Iterable[np.ndarray], path: Path | None, name: str
+) -> Float32[np.ndarray, "values"]:
+    if path is None:
+        held = [np.asarray(part, dtype=np.float32) for part in parts]
+        # A lone series is still copied: what the caller does to its array is not our affair.
+        return _freeze(np.concatenate([np.zeros(0, np.float32), *held]))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "store.json").unlink(missing_ok=True)
+    with (path / name).open("wb") as file:
+        for part in parts:
+            np.ascontiguousarray(part, dtype=np.float32).tofile(file)
+    return _map(path / name)
+
+
+def _check(series: list[Series], channels: str) -> None:
+    if not series:
+        raise ValueError("There is no series to store; read_series gave none.")
+    if channels not in ("independent", "together"):
+        raise ValueError(f"channels is 'independent' or 'together', but {channels!r} came.")
+    first = series[0]
+    for other in series[1:]:
+        if channels == "together" and other.values.shape[1] != first.values.shape[1]:
+            raise ValueError(
+                f"Series {first.id!r} has {first.values.shape[1]} channels and {other.id!r} has "
+                f"{other.values.shape[1]}; take channels='independent'."
+            )
+        for name in ("covariates", "static"):
+            mine, its = getattr(first, name), getattr(other, name)
+            if (mine is None) != (its is None) or (
+                mine is not None and mine.shape[-1] != its.shape[-1]
+            ):
+                raise ValueError(
+                    f"Series {first.id!r} and {other.id!r} have different {name}; give all series "
+                    "the same ones, or none."
+                )
+
+
+def _check_settings(
+    settings: dict[str, Any], channels: str, widths: Int64[np.ndarray, "count"]
+) -> None:
+    for name, least in (("context", 1), ("horizon", 0), ("stride", 1)):
+        if settings[name] < least:
+            raise ValueError(f"{name} is at least {least}, but {settings[name]} came.")
+    if settings["balance"] not in ("windows", "series"):
+        raise ValueError(f"balance is 'windows' or 'series', but {settings['balance']!r} came.")
+    if settings["sensor"] and channels == "together":
+        raise ValueError("sensor=True pairs single channels; take channels='independent'.")
+    if settings["sensor"] and widths.min() < 2:
+        raise ValueError(
+            "sensor=True pairs a channel with another one of its series, but a series has only "
+            "one; leave sensor out."
+        )

@@ -1,0 +1,224 @@
+"""Time stamps to step numbers: which step a series has, and where its gaps are."""
+
+import warnings
+from datetime import timedelta
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int64
+from pandas.tseries import offsets
+from pandas.tseries.frequencies import to_offset
+
+_DAY = 86_400_000_000  # microseconds
+
+
+class BadStamp(ValueError):
+    """A time stamp that cannot be read.
+
+    Attributes:
+        row: its place in the column, from 0.
+    """
+
+    def __init__(self, row: int, text: str):
+        super().__init__(f"{text!r} is no date")
+        self.row = row
+
+
+class Step(NamedTuple):
+    """The regular step of a series.
+
+    Attributes:
+        unit: `ticks` (microseconds of dates, or the numbers of a counting time column), `months`
+            or `business` days.
+        size: how many of them.
+    """
+
+    unit: str
+    size: int
+
+
+class Stamps(NamedTuple):
+    """A time column as whole numbers.
+
+    Attributes:
+        values: microseconds since 1970, or numbers that count.
+        known: False where the field is empty.
+        dates: whether the numbers are dates.
+    """
+
+    values: Int64[np.ndarray, "rows"]
+    known: Bool[np.ndarray, "rows"]
+    dates: bool
+
+
+def parse_stamps(column: pd.Series) -> Stamps:
+    """Read a time column.
+
+    Stamps of a time zone become wall-clock dates where all lie at midnight, and UTC otherwise.
+    Numbers with a fraction are counted in millionths.
+
+    Raises:
+        BadStamp: naming the first stamp that cannot be read.
+    """
+    if pd.api.types.is_bool_dtype(column):
+        raise BadStamp(0, str(column.iloc[0]))
+    if pd.api.types.is_numeric_dtype(column):
+        return _parse_numbers(column)
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+    dates = _without_zone(_parse_dates(column)).to_numpy(dtype="datetime64[us]")
+    return Stamps(dates.astype(np.int64), ~np.isnat(dates), True)
+
+
+def timestamp(microseconds: int) -> pd.Timestamp:
+    """The date that a stamp stands for."""
+    return cast(pd.Timestamp, pd.Timestamp(microseconds, unit="us"))
+
+
+def _parse_numbers(column: pd.Series) -> Stamps:
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.isfinite(numbers)
+    if pd.api.types.is_integer_dtype(column):  # beyond 2 ** 53 a float is not exact
+        return Stamps(column.to_numpy(dtype=np.int64, na_value=0), known, False)
+    numbers = np.where(known, numbers, 0.0)
+    scale = 1.0 if (numbers % 1 == 0).all() else 1e6
+    return Stamps(np.rint(numbers * scale).astype(np.int64), known, False)
+
+
+def _parse_dates(column: pd.Series) -> pd.Series:
+    tries: tuple[dict[str, Any], ...] = (
+        {},
+        {"dayfirst": True},
+        {"format": "ISO8601"},
+        {"format": "ISO8601", "utc": True},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a format that had to be guessed
+        for options in tries:
+            try:
+                return pd.to_datetime(column, **options)
+            except (ValueError, TypeError, OverflowError):
+                continue
+        dates = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
+    wrong = np.flatnonzero((dates.isna() & column.notna()).to_numpy())
+    row = int(wrong[0]) if len(wrong) else 0
+    raise BadStamp(row, str(column.iloc[row])[:40])
+
+
+def _without_zone(dates: pd.Series) -> pd.Series:
+    if dates.dt.tz is None:
+        return dates
+    wall = dates.dt.tz_localize(None)
+    return wall if (wall == wall.dt.normalize()).all() else dates.dt.tz_convert(None)
+
+
+def infer_step(
+    stamps: Int64[np.ndarray, "rows"], differences: Int64[np.ndarray, "pairs"], *, dates: bool
+) -> Step | None:
+    """The commonest difference as a step; calendar months and business days are told apart.
+
+    None where even the commonest one is rare.
+
+    Args:
+        stamps: microseconds since 1970, or counts.
+        differences: of neighbours in time within a series, all above 0.
+        dates: whether the stamps are dates.
+    """
+    if not len(differences):
+        return None
+    sizes, counts = np.unique(differences, return_counts=True)
+    if len(differences) > 3 and counts.max() < max(2, len(differences) / 5):
+        return None
+    size = int(sizes[counts.argmax()])
+    if dates and 28 * _DAY <= size <= 366 * _DAY and _same_day_of_month(stamps):
+        months = np.diff(np.unique(_months(stamps)))
+        return Step("months", int(np.bincount(months).argmax()))
+    if dates and size == _DAY and (sizes == 3 * _DAY).any():
+        days = stamps // _DAY
+        if np.is_busday(days.astype("datetime64[D]")).all():
+            return Step("business", 1)
+    return Step("ticks", size)
+
+
+def step_of(freq: str) -> Step:
+    """What pandas' name of a frequency means.
+
+    Raises:
+        ValueError: for a name pandas does not know, or a step that is not of equal length.
+    """
+    try:
+        offset = to_offset(freq)
+    except ValueError as e:
+        raise ValueError(f"freq={freq!r} is no step that pandas knows; try 'h' or 'MS'.") from e
+    months = {"M": 1, "Q": 3, "Y": 12, "B": 0}
+    name = offset.rule_code.split("-")[0]
+    if isinstance(offset, offsets.Week):
+        return Step("ticks", 7 * _DAY * offset.n)
+    if isinstance(offset, offsets.Day):
+        return Step("ticks", _DAY * offset.n)
+    if isinstance(offset, offsets.Tick):
+        return Step("ticks", offset.nanos // 1000)
+    if name == "B":
+        return Step("business", offset.n)
+    if name in {f"{period}{end}" for period in "MQY" for end in "SE"}:
+        return Step("months", months[name[0]] * offset.n)
+    raise ValueError(f"freq={freq!r} is not supported; take minutes to years, such as 'h', 'MS'.")
+
+
+def count_steps(
+    stamps: Int64[np.ndarray, "rows"], first: Int64[np.ndarray, "rows"], step: Step
+) -> tuple[Int64[np.ndarray, "rows"], Bool[np.ndarray, "rows"]]:
+    """Steps from `first` to each stamp, and True where the stamp lies on the grid."""
+    if step.unit == "months":
+        number, rest = np.divmod(_months(stamps) - _months(first), step.size)
+        return number, rest == 0
+    if step.unit == "business":
+        days, starts = stamps // _DAY, first // _DAY
+        dates = days.astype("datetime64[D]")
+        passed = np.busday_count(starts.astype("datetime64[D]"), dates)
+        number, rest = np.divmod(passed, step.size)
+        same_hour = stamps - days * _DAY == first - starts * _DAY
+        return number, (rest == 0) & same_hour & np.is_busday(dates)
+    number, rest = np.divmod(stamps - first, step.size)
+    return number, rest == 0
+
+
+def name_of(step: Step, first: pd.Timestamp) -> str | None:
+    """Pandas' name of a step, such as `"h"`, `"W-FRI"` or `"QS-OCT"`; None where it has none."""
+    if step.unit == "business":
+        return offsets.BDay(step.size).freqstr
+    if step.unit == "months":
+        return _name_of_months(step.size, first)
+    days, rest = divmod(step.size, _DAY)
+    if rest:
+        return to_offset(timedelta(microseconds=step.size)).freqstr
+    if days % 7:
+        return offsets.Day(days).freqstr
+    return offsets.Week(days // 7, weekday=first.weekday()).freqstr
+
+
+def _name_of_months(months: int, first: pd.Timestamp) -> str | None:
+    if not (first.is_month_start or first.is_month_end):
+        return None
+    start, month = first.is_month_start, first.month
+    if months % 12 == 0:
+        year = offsets.YearBegin if start else offsets.YearEnd
+        return year(months // 12, month=month).freqstr
+    if months % 3 == 0:
+        quarter = offsets.QuarterBegin if start else offsets.QuarterEnd
+        return quarter(months // 3, startingMonth=month).freqstr
+    return (offsets.MonthBegin if start else offsets.MonthEnd)(months).freqstr
+
+
+def _months(stamps: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
+    return stamps.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64)
+
+
+def _same_day_of_month(stamps: Int64[np.ndarray, "rows"]) -> bool:
+    def day(moved: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
+        months = moved.astype("datetime64[us]").astype("datetime64[M]")
+        return moved - months.astype("datetime64[us]").astype(np.int64)
+
+    # At the end of every month, or as long after its beginning.
+    return bool(np.ptp(day(stamps)) == 0 or (day(stamps + _DAY) < _DAY).all())
