@@ -7,8 +7,8 @@ import pytest
 from unlabel.benchmarks.forecasting_data import (
     SETS,
     ForecastData,
+    ForecastWindows,
     Part,
-    Windows,
     borders,
     load_forecasting,
     standardised,
@@ -24,7 +24,7 @@ def write(folder, *, rows=400, freq="h", name="own", **columns):
 
 def test_windows_are_every_stretch_of_rows_and_nothing_else():
     values = np.arange(40.0).reshape(20, 2)
-    windows = Windows(values, lookback=4)
+    windows = ForecastWindows(values, lookback=4)
     history, future = (np.concatenate(p) for p in zip(*windows.chunks(3), strict=True))
     assert len(history) == windows.count(3) == 20 - 4 - 3 + 1
     for i in range(len(history)):
@@ -33,7 +33,7 @@ def test_windows_are_every_stretch_of_rows_and_nothing_else():
 
 
 def test_chunks_of_a_part_are_the_same_windows(monkeypatch):
-    windows = Windows(np.random.default_rng(0).normal(size=(50, 3)), lookback=5)
+    windows = ForecastWindows(np.random.default_rng(0).normal(size=(50, 3)), lookback=5)
     whole = np.concatenate([h for h, _ in windows.chunks(2)])
     monkeypatch.setattr("unlabel.benchmarks.forecasting_data.CHUNK_VALUES", 3 * 7 * 4)
     parts = [h for h, _ in windows.chunks(2, 3, 30)]

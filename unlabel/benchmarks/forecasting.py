@@ -20,7 +20,12 @@ from unlabel.benchmarks.forecast_encoder import (
     load_forecast_encoder,
 )
 from unlabel.benchmarks.forecast_ridge import Fit, nested_chunks
-from unlabel.benchmarks.forecasting_data import ForecastData, Protocol, Windows, load_forecasting
+from unlabel.benchmarks.forecasting_data import (
+    ForecastData,
+    ForecastWindows,
+    Protocol,
+    load_forecasting,
+)
 from unlabel.benchmarks.intervals import block_mean_resamples
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench
@@ -63,7 +68,7 @@ def window_errors(
 
 
 def _examples(
-    data: ForecastData, windows: Windows, forecaster: Any, horizon: int
+    data: ForecastData, windows: ForecastWindows, forecaster: Any, horizon: int
 ) -> dict[str, dict[str, Any]]:
     """Forecasts of the last channel (the usual target) in evenly spaced windows."""
     found = {}
