@@ -113,10 +113,17 @@ def load_series_encoder(path: str | Path, *, device: str | None = None) -> Serie
 
 @dataclass(frozen=True)
 class EncoderForecast:
-    """The ridge on a frozen encoder's features, under the name the encoder has in tables."""
+    """The ridge on a frozen encoder's features, under the name the encoder has in tables.
+
+    Attributes:
+        name: of the encoder.
+        fit: the ridge.
+        context: steps that the encoder was made for.
+    """
 
     name: str
     fit: Fit
+    context: int
 
 
 def load_forecast_encoder(
@@ -142,4 +149,4 @@ def load_forecast_encoder(
     """
     encoder = load_series_encoder(path, device=device)
     features = encoder_features(encoder, take=take, batch_size=batch_size)
-    return EncoderForecast(name or Path(path).name, ridge(features))
+    return EncoderForecast(name or Path(path).name, ridge(features), encoder.context)
