@@ -7,7 +7,8 @@ import pytest
 from unlabel.benchmarks.forecasting_data import (
     SETS,
     ForecastData,
-    Windows,
+    ForecastWindows,
+    Part,
     borders,
     load_forecasting,
     standardised,
@@ -23,7 +24,7 @@ def write(folder, *, rows=400, freq="h", name="own", **columns):
 
 def test_windows_are_every_stretch_of_rows_and_nothing_else():
     values = np.arange(40.0).reshape(20, 2)
-    windows = Windows(values, lookback=4)
+    windows = ForecastWindows(values, lookback=4)
     history, future = (np.concatenate(p) for p in zip(*windows.chunks(3), strict=True))
     assert len(history) == windows.count(3) == 20 - 4 - 3 + 1
     for i in range(len(history)):
@@ -32,7 +33,7 @@ def test_windows_are_every_stretch_of_rows_and_nothing_else():
 
 
 def test_chunks_of_a_part_are_the_same_windows(monkeypatch):
-    windows = Windows(np.random.default_rng(0).normal(size=(50, 3)), lookback=5)
+    windows = ForecastWindows(np.random.default_rng(0).normal(size=(50, 3)), lookback=5)
     whole = np.concatenate([h for h, _ in windows.chunks(2)])
     monkeypatch.setattr("unlabel.benchmarks.forecasting_data.CHUNK_VALUES", 3 * 7 * 4)
     parts = [h for h, _ in windows.chunks(2, 3, 30)]
@@ -43,7 +44,12 @@ def test_chunks_of_a_part_are_the_same_windows(monkeypatch):
 def test_later_parts_look_back_over_the_border_and_forecast_their_own_rows_only():
     values = np.arange(100.0)[:, None]
     data = ForecastData("x", values, ("a",), (60, 80, 100))
-    for part, first, last in (("train", 10, 59), ("validation", 60, 79), ("test", 80, 99)):
+    spans: dict[Part, tuple[int, int]] = {
+        "train": (10, 59),
+        "validation": (60, 79),
+        "test": (80, 99),
+    }
+    for part, (first, last) in spans.items():
         futures = np.concatenate([f for _, f in data.windows(part, 10).chunks(5)])
         assert futures.min() == first and futures.max() == last
     late = ForecastData("x", values, ("a",), (60, 80, 100), protocol="representation")

@@ -56,9 +56,7 @@ def plot_forecast(
     ax.margins(x=0.01)
     if ax.get_legend_handles_labels()[1]:
         # Above the axes: a forecast has no corner that is always free.
-        ax.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize="small"
-        )
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize="small")
     return ax
 
 

@@ -58,7 +58,7 @@ OWN = ForecastSet(0)
 
 
 @dataclass(frozen=True)
-class Windows:
+class ForecastWindows:
     """Every window of a stretch of rows, stride 1; nothing is copied before a chunk is read.
 
     A shorter horizon has the same windows and a few more at the end, so that one pass serves
@@ -130,7 +130,7 @@ class ForecastData:
         """Of the published tables of the protocol."""
         return getattr(self.about, self.protocol)
 
-    def windows(self, part: Part, lookback: int) -> Windows:
+    def windows(self, part: Part, lookback: int) -> ForecastWindows:
         """All windows of a part; those after training may look back over its border.
 
         In the representation protocol the first forecast starts one step later than in LTSF: the
@@ -141,14 +141,14 @@ class ForecastData:
         """
         place = get_args(Part).index(part)
         if place == 0:
-            return Windows(self.values[: self.borders[0]], lookback)
+            return ForecastWindows(self.values[: self.borders[0]], lookback)
         first = self.borders[place - 1] - lookback + (self.protocol == "representation")
         if first < 0:
             raise ValueError(
                 f"{self.name}: a lookback of {lookback} reaches before the first row from the "
                 f"{part} rows, which start at {self.borders[place - 1]}; ask for less."
             )
-        return Windows(self.values[first : self.borders[place]], lookback)
+        return ForecastWindows(self.values[first : self.borders[place]], lookback)
 
 
 def standardised(
