@@ -13,6 +13,7 @@ from unlabel.benchmarks.forecasting_data import (
     load_forecasting,
     standardised,
 )
+from unlabel.data_pipes.synthetic_series import embedded_series
 
 
 def write(folder, *, rows=400, freq="h", name="own", **columns):
@@ -134,3 +135,17 @@ def test_every_window_counts(data_folder, name, protocol, train, counts):
     data = load_forecasting(name, data_folder / "series", protocol=protocol)
     assert data.windows("train", 336).count(96) == train
     assert {h: data.windows("test", 336).count(h) for h in counts} == counts
+
+
+def test_the_embedded_set_says_the_least_error_and_the_signal_reaches_it():
+    data = load_forecasting("synthetic")
+    made = embedded_series(missing=0.0)
+    assert data.values.shape == (14_400, 7) and data.day == 24
+    train = made[0].values[:8640].astype(np.float64)
+    signal = (made.signal[0] - train.mean(0)) / train.std(0)
+    error = np.mean((data.values - signal)[11_520:] ** 2)
+    said = float(data.about.note.split("MSE of ")[1].split(";")[0])
+    assert error == pytest.approx(said, rel=0.03)
+    gaps = embedded_series()[0].values
+    there = ~np.isnan(gaps)
+    np.testing.assert_array_equal(gaps[there], made[0].values[there])
