@@ -28,7 +28,8 @@ def list_methods(modality: str | None = None) -> None:
         raise ValueError(f"No modality {modality!r}; there are {', '.join(MODALITIES)}.")
     table = Table(title="Objectives", title_justify="left")
     for heading in ("name", "what it does", "needs", *chosen, "paper"):
-        table.add_column(heading)
+        # In a narrow window too, a name is to be read as one word, and so is a paper's first.
+        table.add_column(heading, no_wrap=heading == "name", min_width=16 * (heading == "paper"))
     for name, method in CATALOGUE.items():
         runs = [
             "runs"

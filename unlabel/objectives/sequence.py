@@ -174,7 +174,7 @@ class TimeContrast(Objective):
     frames); semi-hard negatives: Schroff et al. 2015, arXiv 1503.03832, section 3.2.
     """
 
-    paper = "Time-contrastive networks (Sermanet et al. 2018, arXiv 1704.06888)"
+    paper = "TCN (Sermanet et al. 2018, arXiv 1704.06888)"
     needs = frozenset({"tokens"})
 
     def __init__(
