@@ -15,29 +15,29 @@ from rich.table import Table
 
 
 def list_methods(modality: str | None = None) -> None:
-    """Print every method, what it needs of an encoder, and its paper.
+    """Print every method, the kinds of data it runs on, and its paper.
 
     Args:
-        modality: only methods that run on this kind of data.
+        modality: say for this kind of data which methods run, and what the others lack.
     """
     from unlabel.modalities import MODALITIES
     from unlabel.objectives import CATALOGUE
+    from unlabel.training.pretraining import lacking
 
     chosen = {k: v for k, v in MODALITIES.items() if modality in (None, k)}
     if not chosen:
         raise ValueError(f"No modality {modality!r}; there are {', '.join(MODALITIES)}.")
-    table = Table(title="Objectives", title_justify="left")
-    for heading in ("name", "what it does", "needs", *chosen, "paper"):
-        table.add_column(heading)
+    table = Table(title="Objectives", title_justify="left", show_lines=True)
+    for heading in ("name", "what it does", "runs on" if modality is None else modality, "paper"):
+        table.add_column(heading, no_wrap=heading == "name", ratio=None if heading == "name" else 1)
     for name, method in CATALOGUE.items():
-        runs = [
-            "runs"
-            if method.needs <= kind.gives
-            else "refused: no " + ", ".join(sorted(method.needs - kind.gives))
-            for kind in chosen.values()
-        ]
+        lacks = {k: lacking(method(), kind) for k, kind in chosen.items()}
+        runs = [k for k, missing in lacks.items() if not missing]
+        said = ", ".join(runs) if modality is None else "runs"
+        if modality is not None and not runs:
+            said = "refused: no " + ", ".join(lacks[modality])
         summary = (method.__doc__ or "").split("\n")[0]
-        table.add_row(name, summary, ", ".join(sorted(method.needs)), *runs, method.paper)
+        table.add_row(name, summary, said, method.paper)
     Console().print(table)
 
 

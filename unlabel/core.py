@@ -176,6 +176,7 @@ class Encoder(Protocol):
     Attributes:
         width: of pooled and token vectors.
         gives: what an objective may need, such as `tokens`, `table`, `values`, `causal`.
+        views: names of the views it makes.
         table_size: rows and columns of the token table, where it gives `table`.
         token_values: numbers that one token stands for, where it gives `values`.
         channels: numbers of one step, likewise.
@@ -184,6 +185,7 @@ class Encoder(Protocol):
 
     width: int
     gives: frozenset[str]
+    views: frozenset[str]
     table_size: tuple[int, int]
     token_values: int
     channels: int

@@ -74,7 +74,12 @@ def test_ids_stay_text(tmp_path):
 
 def test_decimal_commas_and_tables_without_header_are_read(tmp_path):
     (tmp_path / "eu.csv").write_text("date;a\n13/01/2024;1,5\n14/01/2024;2,5\n15/01/2024;\n")
+    (tmp_path / "ends.csv").write_text("date,a,\n2024-01-13,1,\n2024-01-14,2,\n")
+    assert read_series(tmp_path / "ends.csv")[0].names == ("a",)
     (tmp_path / "bare.csv").write_text("1.5,2\n3,?\n")
+    (tmp_path / "dated.csv").write_text("2024-01-13,1.5\n2024-01-15,2\n2024-01-14,3\n")
+    (one,) = read_series(tmp_path / "dated.csv")
+    same(one.values, [[1.5], [3], [2]])
     (one,) = read_series(tmp_path / "eu.csv")
     same(one.values, [[1.5], [2.5], [NAN]])
     assert (one.start, one.freq) == (pd.Timestamp("2024-01-13"), "D")
@@ -136,7 +141,7 @@ CASES = """#comment
 @classLabel true cat dog
 @data
 1,2,3:4,?,6:dog
-7,8:9,NaN:cat
+7,8:9,:cat
 """
 
 
@@ -219,6 +224,29 @@ def test_numbers_in_a_time_column_count_steps():
     same(one.values[:, 0], [0, 1, 2, NAN, 4])
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_numbers_since_1970_are_dates(unit):
+    since = HOURS.astype(f"datetime64[{unit}]").astype("int64")
+    (one,) = read_series(wide().assign(date=since))
+    assert (one.start, one.freq) == (HOURS[0], "h")
+
+
+@pytest.mark.parametrize(
+    ("text", "freq", "start", "steps"),
+    [
+        (("01/02/2024", "13/02/2024", "14/02/2024", "15/02/2024"), "D", "2024-02-01", 15),
+        (("2020Q1", "2020Q2", "2020Q4", "2021Q1"), "QS-JAN", "2020-01-01", 5),
+        (("1990/1/1 0:00", "1990/1/2 0:00", "1990/1/3 0:00"), "D", "1990-01-01", 3),
+        (("2024-01-15", "2024-02-15", "2024-04-15", "2024-05-15"), None, "2024-01-15", 5),
+        (("2024-01-01T00:00Z", "2024-01-01T00:30Z"), "30min", "2024-01-01", 2),
+        (("1500-01-01", "1501-01-01", "1503-01-01", "1504-01-01"), "YS-JAN", "1500-01-01", 5),
+    ],
+)
+def test_dates_are_read_as_people_write_them(text, freq, start, steps):
+    (one,) = read_series(pd.DataFrame({"when": text, "y": np.arange(len(text))}))
+    assert (one.freq, one.start, len(one)) == (freq, pd.Timestamp(start), steps)
+
+
 def test_the_hour_that_a_clock_change_repeats_is_kept():
     stamps = pd.date_range("2024-10-27", periods=6, freq="h", tz="Europe/Berlin")
     text = pd.DataFrame({"date": stamps.map(str), "y": np.arange(6.0)})
@@ -233,7 +261,7 @@ def test_the_hour_that_a_clock_change_repeats_is_kept():
 
 
 def test_empty_constant_and_infinite_channels_are_named_and_stay():
-    data = read_series(wide(gone=NAN, flat=3.0, inf=[1, 2, np.inf, 4, 5, -np.inf], town="Rome"))
+    data = read_series(wide(gone=NAN, flat=3.0, inf=[1, 2, np.inf, 4, 5, -1e39], town="Rome"))
     assert data[0].names == ("a", "b", "gone", "flat", "inf")
     assert data.report.counts == {
         "empty_channels": 1, "constant_channels": 1, "infinite": 2, "text_columns": 1,
@@ -242,6 +270,21 @@ def test_empty_constant_and_infinite_channels_are_named_and_stay():
     assert "1 channel without a value (DataFrame/gone)" in summary
     assert "1 constant channel (DataFrame/flat)" in summary
     same(data[0].values[:, 4], [1, 2, NAN, 4, 5, NAN])
+
+
+def test_columns_beside_the_target_of_a_long_table_are_named_unless_it_was_chosen():
+    frame = long().assign(price=1.0)
+    assert "1 column not used (DataFrame: 'price')" in read_series(frame).summary()
+    assert not read_series(frame, target="target").report.counts
+    assert read_series(frame, target=["target", "price"])[0].names == ("target", "price")
+
+
+def test_rows_without_a_time_are_left_out_and_counted():
+    data = read_series(wide().assign(date=[h if h.hour != 2 else None for h in HOURS]))
+    same(data[0].values[:, 0], [0, 1, NAN, 3, 4, 5])
+    assert data.report.dropped == {"without_time": 1}
+    assert data.report.examples["without_time"] == ["DataFrame:2"]
+    assert "1 without time row(s) left out (DataFrame:2)" in data.summary()
 
 
 def test_a_recurring_value_far_from_all_others_is_suspected():
@@ -270,6 +313,7 @@ GOOD = b"date,a\n2024-01-01,1\n2024-01-02,2\n"
         ("t.csv", b"town,b\nRome,\n", {"target": "town"}, "'town', row 2: 'Rome' is no number"),
         ("t.csv", b"town,where\nRome,here\n", {}, "no column of numbers among 'town', 'where'"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n", {}, "Expected 2 fields in line 3, saw 3"),
+        ("t.csv", b"date,a\n2024-01-01,1,7\n2024-01-02,2,7\n", {}, "read: Length of head"),
         ("t.csv", GOOD, {"target": "z"}, "no column 'z'; it has the columns 'date', 'a'"),
         ("t.csv", GOOD, {"freq": "2D"}, "do not lie on a step of '2D'"),
         ("t.csv", b"date,gr\xf6sse\n2024-01-01,1\n", {}, "not utf-8 text; name its encoding="),
@@ -343,6 +387,10 @@ def test_a_bad_file_of_a_folder_is_skipped_and_reported(tmp_path):
         (np.array(["a"]), "array of <U1"),
         (np.zeros((2, 2, 2, 2)), r"shape \(2, 2, 2, 2\)"),
         (pd.DataFrame({"a": []}), "no rows"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "several columns called 'a'"),
+        (long(names=("city", "date", "load")), r"repeat a time of 'date'.* id_column='city'"),
+        (pd.DataFrame({"item_id": [None], "target": [1]}), "no row has an id"),
+        (pd.DataFrame({"ds": [None], "y": [1]}), "no row has both an id and a time"),
     ],
 )
 def test_what_is_no_source_is_refused(source, message):

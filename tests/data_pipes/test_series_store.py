@@ -118,6 +118,18 @@ def test_a_part_of_a_folder_travels_as_the_folders_name_and_its_rows(tmp_path):
     np.testing.assert_array_equal(again[5]["values"], store[5]["values"])
 
 
+def test_a_store_in_memory_stays_read_only_on_its_way_to_a_worker(data):
+    again = pickle.loads(pickle.dumps(SeriesStore(data, context=3)))
+    assert not again[0]["values"].flags.writeable
+
+
+def test_the_windows_of_the_usual_split_are_as_many_as_the_tables_say():
+    # LTSF: ETTh rows 8640 / 11520 / 14400; inputs may reach back over the border.
+    store = SeriesStore([ramp(17420, 7)], context=336, horizon=96, channels="together")
+    parts = store.part(0, 8640), store.part(8640 - 336, 11520), store.part(11520 - 336, 14400)
+    assert [len(p) for p in parts] == [8640 - 336 - 96 + 1, 2785, 2785]
+
+
 def test_a_written_store_opens_with_another_window(data, tmp_path):
     store = SeriesStore(data, context=3, path=tmp_path)
     assert SeriesStore.open(tmp_path).summary() == store.summary()

@@ -94,6 +94,7 @@ class TinySeries(nn.Module):
         self.gives = frozenset(
             "pooled tokens layers values future sensor length visible_only".split()
         ) | ({"causal"} if causal else set())
+        self.views = frozenset(LINKS)
         self.causal = causal
         self.embed = nn.Linear(self.token_values, width)
         self.flags = nn.Linear(self.token_values, width, bias=False)

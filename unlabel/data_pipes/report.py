@@ -18,7 +18,8 @@ class ReadReport:
         kept: records handed on.
         dropped: kind -> rows: `empty`, `repeated`, `undecodable` (not valid in the encoding),
             `nul` (NUL bytes), `too_short`, `too_long`, `missing` (no such column, or no text in
-            it), `ragged` (more or fewer fields than the header), `bad_csv`, `bad_json`.
+            it), `ragged` (more or fewer fields than the header), `bad_csv`, `bad_json`;
+            rows of series `without_id`, `without_time` and of a `repeated` time.
         repeats_kept: repeated records handed on because of `keep_repeats`.
         examples: kind -> up to three places, as `file:line: text`.
         counts: further figures of a source, such as packages and docstrings.
@@ -42,12 +43,18 @@ class ReadReport:
             text = " | ".join(str(v) for v in values)[:80]
             shown.append(f"{place}: {text.encode('ascii', 'backslashreplace').decode()}")
 
-    def note(self, kind: str, place: str, count: int = 1) -> None:
+    def drop_rows(self, kind: str, places: Sequence[str], count: int) -> None:
+        """Count many rows of one kind that are left out; the first three places are examples."""
+        self.dropped[kind] += count
+        shown = self.examples.setdefault(kind, [])
+        shown += places[: 3 - len(shown)]
+
+    def note(self, kind: str, *places: str, count: int = 1) -> None:
         """Count what was found and left in (or mended), and keep the first three as examples."""
         self.counts[kind] = self.counts.get(kind, 0) + count
-        shown = self.examples.setdefault(kind, [])
-        if len(shown) < 3:
-            shown.append(place)
+        if places:
+            shown = self.examples.setdefault(kind, [])
+            shown += places[: 3 - len(shown)]
 
     def summary(self) -> str:
         """One line: files, records kept, and what was left out and why."""

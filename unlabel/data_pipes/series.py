@@ -12,14 +12,8 @@ from unlabel.data_pipes.formats import BrokenFile, kind_of
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_files import SUFFIXES, Cases, read_file
-from unlabel.data_pipes.series_frames import (
-    Columns,
-    Rules,
-    clean,
-    note_oddities,
-    read_frame,
-    stem,
-)
+from unlabel.data_pipes.series_frames import Columns, Rules, read_frame, stem
+from unlabel.data_pipes.series_oddities import clean, note_oddities
 from unlabel.data_pipes.series_time import step_of
 from unlabel.data_pipes.sources import Files, find_files, load_hub
 
@@ -184,7 +178,7 @@ def _from_cases(
     for label in cases.classes:
         classes.setdefault(label, len(classes))
     if cases.target:
-        report.note("targets_left_out", name, len(cases.values))
+        report.note("targets_left_out", name, count=len(cases.values))
     labels = [classes[cases.classes[i]] if i >= 0 else -1 for i in cases.labels]
     ids = [f"{stem(name)}:{i}" for i in range(len(cases.values))]
     report.lines += len(ids)
@@ -223,7 +217,7 @@ def _views(
     report: ReadReport,
 ) -> list[Series]:
     names = tuple(map(str, range(values.shape[1])))
-    flat = clean(values, names, name, rules, report).astype(np.float32)
+    flat = clean(values, names, name, rules.missing, report).astype(np.float32)
     ends = np.cumsum(lengths)
     note_oddities(flat, np.concatenate([[0], ends]), ids, names, report)
     parts = zip(ids, np.split(flat, ends[:-1]), labels, strict=True)

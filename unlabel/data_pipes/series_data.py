@@ -20,6 +20,7 @@ _WORDS = {
     "constant_channels": ("constant channel", "constant channels"),
     "sentinels": ("suspected code for missing", "suspected codes for missing"),
     "text_columns": ("text column left out", "text columns left out"),
+    "unused_columns": ("column not used", "columns not used"),
     "wide_arrays": ("array with more channels than steps", "arrays with more channels than steps"),
     "renamed": ("repeated id numbered", "repeated ids numbered"),
     "targets_left_out": ("regression target left out", "regression targets left out"),
@@ -95,7 +96,7 @@ class SeriesData:
         freqs = sorted({s.freq for s in self.series if s.freq})
         parts = [
             f"{len(self):,} series of {_span(lengths)} steps and {_span(channels)} channel(s)",
-            f"step {', '.join(freqs[:3])}" if freqs else "no dates",
+            f"step {', '.join(freqs[:3])}" if freqs else "steps without a name",
             f"{self.missing:.2%} missing",
         ]
         if self.classes:
@@ -122,7 +123,10 @@ def _notes(report: ReadReport) -> list[str]:
         for kind, words in _WORDS.items()
         if counts.get(kind)
     ]
-    notes += [f"{n:,} {kind} row(s) left out{named(kind)}" for kind, n in report.dropped.items()]
+    notes += [
+        f"{n:,} {kind.replace('_', ' ')} row(s) left out{named(kind)}"
+        for kind, n in report.dropped.items()
+    ]
     if report.broken:
         broken = "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         notes.append(f"{len(report.broken)} broken file(s) skipped ({broken})")

@@ -2,11 +2,12 @@
 
 import io
 import re
-import zipfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from unlabel.data_pipes.formats import UNREADABLE, BrokenFile, kind_of, open_tex
 ID_COLUMNS = ("item_id", "unique_id")
 MISSING = ["", "?", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".ts")
+
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 
 
 @dataclass
@@ -58,7 +61,7 @@ def read_file(
         raise BrokenFile(
             f"it is not {e.encoding} text; name its encoding=, such as 'latin-1'"
         ) from e
-    except (*UNREADABLE, pd.errors.ParserError, zipfile.BadZipFile) as e:
+    except (*UNREADABLE, pd.errors.ParserError, pd.errors.ParserWarning, BadZipFile) as e:
         raise BrokenFile(f"it cannot be read: {str(e).strip()}") from e
     except ValueError as e:
         if isinstance(e, BrokenFile):
@@ -73,6 +76,14 @@ def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.Da
     names = [str(name) for name in header.columns]
     ids = [name for name in names if name == id_column or name.lower() in ID_COLUMNS]
     file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than the header
+        return _parse_table(file, separator, names, ids, second)
+
+
+def _parse_table(
+    file: IO[str], separator: str, names: list[str], ids: list[str], second: str
+) -> pd.DataFrame:
     return pd.read_csv(
         file,
         sep=separator,
@@ -82,18 +93,19 @@ def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.Da
         dtype=dict.fromkeys(ids, str),
         na_values={name: MISSING for name in names if name not in ids} if ids else MISSING,
         keep_default_na=False,
+        index_col=False,  # else a row of one field too many has its first column taken away
         low_memory=False,
         skipinitialspace=True,
     )
 
 
 def _is_data(names: list[str]) -> bool:
-    """Whether the first line holds numbers, and is no header of numbered columns."""
-    try:
-        numbers = [float(name) for name in names]
-    except ValueError:
+    """Whether the first line holds numbers (and dates), and is no header of numbered columns."""
+    numbers = [float(name) for name in names if _is_number(name)]
+    dates = sum(bool(_DATE.match(name)) for name in names)
+    if not numbers or len(numbers) + dates < len(names):
         return False
-    return numbers != list(range(len(names)))
+    return dates > 0 or numbers != list(range(len(names)))
 
 
 def _read_cases(file: IO[str]) -> Cases:
@@ -139,11 +151,11 @@ def _header(lines: Iterator[tuple[int, str]]) -> tuple[tuple[str, ...] | None, b
 def _case(parts: list[str], number: int) -> np.ndarray:
     rows = []
     for place, part in enumerate(parts, start=1):
-        fields = part.replace("?", "nan").split(",")
+        fields = [f.strip() or "nan" for f in part.replace("?", "nan").split(",")]
         try:
             rows.append(np.array(fields, dtype=np.float64))
         except ValueError as e:
-            wrong = next((f.strip() for f in fields if not _is_number(f)), part)
+            wrong = next((f for f in fields if not _is_number(f)), part)
             raise BrokenFile(
                 f"line {number}, dimension {place}: {wrong[:40]!r} is no number"
             ) from e

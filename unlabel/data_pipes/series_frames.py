@@ -13,6 +13,7 @@ from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_files import ID_COLUMNS
 from unlabel.data_pipes.series_grid import Grid, grid_of
+from unlabel.data_pipes.series_oddities import clean, note_oddities
 from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps
 
 _TIMES = ("timestamp", "ds", "date", "datetime", "time")
@@ -62,6 +63,8 @@ def read_frame(
     """
     frame = _lists_to_rows(_index_to_column(frame))
     frame.columns = [str(c) for c in frame.columns]
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise BrokenFile(f"it has several columns called {twice[0]!r}")
     if not len(frame):
         raise BrokenFile("it has a header but no rows" if line else "it has no rows")
     columns = _choose(frame, rules.columns, name, report)
@@ -70,6 +73,8 @@ def read_frame(
     codes, ids = _codes(frame, columns.id, name)
     stamps = _stamps(frame, columns.time, line)
     keep = _usable(codes, stamps, report, place)
+    if columns.id is None and stamps:
+        _refuse_many_in_one(stamps.values[keep], frame, columns)
     grid = grid_of(
         codes[keep],
         stamps and Stamps(stamps.values[keep], stamps.known[keep], stamps.dates),
@@ -81,12 +86,14 @@ def read_frame(
     report.kept += len(grid.source)
     source = keep[grid.source]
     names = columns.target
-    values = grid.lay(clean(_numbers(frame, names, line), names, name, rules, report)[source])
+    values = grid.lay(
+        clean(_numbers(frame, names, line), names, name, rules.missing, report)[source]
+    )
     covariates = static = None
     if columns.covariates:
         covariates = grid.lay(_numbers(frame, columns.covariates, line)[source])
         if empty := int(np.isnan(covariates).sum()):
-            report.note("filled_covariates", ", ".join(columns.covariates), empty)
+            report.note("filled_covariates", ", ".join(columns.covariates), count=empty)
             covariates = grid.fill_forward(covariates)
     if columns.static:
         static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
@@ -114,13 +121,24 @@ def _usable(
     known = np.ones_like(named) if stamps is None else stamps.known
     for kind, lost in (("without_id", ~named), ("without_time", named & ~known)):
         if lost.any():
-            report.dropped[kind] += int(lost.sum())
-            shown = report.examples.setdefault(kind, [])
-            shown += [place(int(row)) for row in np.flatnonzero(lost)[: 3 - len(shown)]]
+            report.drop_rows(kind, list(map(place, np.flatnonzero(lost)[:3])), int(lost.sum()))
     keep = np.flatnonzero(named & known)
     if not len(keep):
         raise BrokenFile("no row has both an id and a time" if stamps else "no row has an id")
     return keep
+
+
+def _refuse_many_in_one(
+    stamps: Int64[np.ndarray, "rows"], frame: pd.DataFrame, columns: Columns
+) -> None:
+    """Several series one below the other, whose ids nobody named, would lose most rows."""
+    if 3 * len(np.unique(stamps)) > 2 * len(stamps):
+        return
+    others = [c for c in frame.columns if c not in (columns.time, *columns.target)]
+    raise BrokenFile(
+        f"a third or more of its rows repeat a time of {columns.time!r}; name the column that "
+        f"tells the series apart with id_column={(others or ['...'])[0]!r}"
+    )
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -190,12 +208,18 @@ def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) 
     rest = [c for c in there if c not in wanted and c != id_column]
     time = given.time or find(_TIMES) or _find_dates(frame, rest)
     target = given.target or tuple(c for c in [find(_TARGETS)] if c and id_column)
+    if target and not given.target and (others := [c for c in rest if c not in (time, *target)]):
+        report.note(
+            "unused_columns", f"{name}: {', '.join(map(repr, others[:3]))}", count=len(others)
+        )
     if not target:
-        rest = [c for c in rest if c != time and not _is_row_number(_column(frame, c))]
+        rest = [c for c in rest if c != time and not _is_left_over(_column(frame, c))]
         text = [c for c in rest if not _has_numbers(_column(frame, c))]
         target = tuple(c for c in rest if c not in text)
         if text:
-            report.note("text_columns", f"{name}: {', '.join(map(repr, text[:3]))}", len(text))
+            report.note(
+                "text_columns", f"{name}: {', '.join(map(repr, text[:3]))}", count=len(text)
+            )
     if not target:
         raise BrokenFile(f"no column of numbers among {', '.join(map(repr, there[:20]))}")
     return Columns(id_column, time, target, given.covariates, given.static)
@@ -214,11 +238,11 @@ def _find_dates(frame: pd.DataFrame, columns: Sequence[str]) -> str | None:
     return None
 
 
-def _is_row_number(column: pd.Series) -> bool:
-    """What pandas writes when its index is not left out."""
+def _is_left_over(column: pd.Series) -> bool:
+    """Row numbers that pandas writes with a table, or nothing, after a separator at line ends."""
     if not str(column.name).startswith("Unnamed:"):
         return False
-    return column.tolist() == list(range(len(column)))
+    return bool(column.isna().all()) or column.tolist() == list(range(len(column)))
 
 
 def _has_numbers(column: pd.Series) -> bool:
@@ -261,75 +285,3 @@ def _numbers(
             )
         parts.append(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     return np.stack(parts, axis=1)
-
-
-def clean(
-    values: Float[np.ndarray, "rows channels"],
-    names: Sequence[str],
-    name: str,
-    rules: Rules,
-    report: ReadReport,
-) -> Float[np.ndarray, "rows channels"]:
-    """Infinite and declared values made missing; other suspects named."""
-    if (infinite := np.isinf(values)).any():
-        report.note(
-            "infinite", f"{name}: {names[int(infinite.any(0).argmax())]!r}", int(infinite.sum())
-        )
-        values = np.where(infinite, np.nan, values)
-    if rules.missing and (declared := np.isin(values, rules.missing)).any():
-        report.note("declared_missing", name, int(declared.sum()))
-        values = np.where(declared, np.nan, values)
-    for channel, value, count in find_sentinels(values):
-        report.note(
-            "sentinels",
-            f"{value:g} {count} times in {names[channel]!r} of {name}: missing=[{value:g}]?",
-        )
-    return values
-
-
-def find_sentinels(
-    values: Float[np.ndarray, "rows channels"], *, scale: float = 10.0
-) -> list[tuple[int, float, int]]:
-    """Lowest and highest values that recur, far from all others: -9999 among degrees.
-
-    Args:
-        values: NaN where missing.
-        scale: how many interquartile ranges lie between the value and its nearest neighbour.
-
-    Returns:
-        channel, value and count of each.
-    """
-    found = []
-    for channel, column in enumerate(values.T):
-        column = np.sort(column[~np.isnan(column)])
-        if len(column) < 8:
-            continue
-        far = scale * np.subtract(*np.percentile(column, [75, 25]))
-        for value, others in (
-            (column[0], column[np.searchsorted(column, column[0], "right") :]),
-            (column[-1], column[: np.searchsorted(column, column[-1], "left")][::-1]),
-        ):
-            count = len(column) - len(others)
-            if far > 0 and 2 <= count < len(column) and abs(others[0] - value) > far:
-                found.append((channel, float(value), count))
-    return found
-
-
-def note_oddities(
-    values: Float32[np.ndarray, "steps channels"],
-    offsets: Int64[np.ndarray, "series+1"],
-    ids: Sequence[str],
-    names: Sequence[str],
-    report: ReadReport,
-) -> None:
-    """Count and name the channels without a value, and those that never change."""
-    low = np.fmin.reduceat(values, offsets[:-1], axis=0)
-    high = np.fmax.reduceat(values, offsets[:-1], axis=0)
-    for kind, odd in (
-        ("empty_channels", np.isnan(low)),
-        ("constant_channels", (low == high) & (np.diff(offsets)[:, None] > 1)),
-    ):
-        where = np.argwhere(odd)
-        for count, (series, channel) in enumerate(where[:3]):
-            rest = len(where) - 2 if count == 2 else 1
-            report.note(kind, f"{ids[series]}/{names[channel]}", rest)

@@ -116,8 +116,8 @@ def _note_unsorted(codes: Rows, stamps: Rows, ids: list[str], report: ReadReport
     by_series = np.argsort(codes, kind="stable")
     back = np.diff(stamps[by_series]) < 0
     unsorted = np.unique(codes[by_series][1:][back & (np.diff(codes[by_series]) == 0)])
-    for count, code in enumerate(unsorted[:3]):
-        report.note("unsorted", ids[code], len(unsorted) - 2 if count == 2 else 1)
+    if len(unsorted):
+        report.note("unsorted", *(ids[code] for code in unsorted[:3]), count=len(unsorted))
 
 
 def _drop_repeats(
@@ -127,9 +127,7 @@ def _drop_repeats(
     repeated = np.append(same, False)
     if not same.any():
         return order
-    report.dropped["repeated"] += int(same.sum())
-    shown = report.examples.setdefault("repeated", [])
-    shown += [place(int(i)) for i in order[repeated][: 3 - len(shown)]]
+    report.drop_rows("repeated", list(map(place, order[repeated][:3])), int(same.sum()))
     return order[~repeated]
 
 
@@ -199,8 +197,8 @@ def _note_gaps(
     gaps = np.flatnonzero(jumps > 0)
     if not len(gaps):
         return
-    report.counts["gap_steps"] = report.counts.get("gap_steps", 0) + int(jumps[gaps].sum())
-    series = np.searchsorted(first, gaps, side="right") - 1
-    for count, (i, row) in enumerate(zip(series[:3], gaps[:3], strict=True)):
-        before = timestamp(int(stamps[row - 1])) if dates else stamps[row - 1]
-        report.note("gaps", f"{names[i]} after {before}", len(gaps) - 2 if count == 2 else 1)
+    series = np.searchsorted(first, gaps[:3], side="right") - 1
+    before = [timestamp(t) if dates else t for t in stamps[gaps[:3] - 1].tolist()]
+    places = [f"{names[i]} after {t}" for i, t in zip(series, before, strict=True)]
+    report.note("gaps", *places, count=len(gaps))
+    report.note("gap_steps", count=int(jumps[gaps].sum()))

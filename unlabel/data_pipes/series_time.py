@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from pandas.tseries import offsets
 from pandas.tseries.frequencies import to_offset
 
@@ -56,7 +56,8 @@ def parse_stamps(column: pd.Series) -> Stamps:
     """Read a time column.
 
     Stamps of a time zone become wall-clock dates where all lie at midnight, and UTC otherwise.
-    Numbers with a fraction are counted in millionths.
+    Numbers of 10, 13, 16 or 19 digits are seconds, milli-, micro- or nanoseconds since 1970; other
+    numbers count steps, in millionths where they have a fraction.
 
     Raises:
         BadStamp: naming the first stamp that cannot be read.
@@ -79,11 +80,19 @@ def timestamp(microseconds: int) -> pd.Timestamp:
 def _parse_numbers(column: pd.Series) -> Stamps:
     numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     known = np.isfinite(numbers)
+    for digits in (10, 13, 16, 19):  # seconds to nanoseconds since 1970, of 2001 to 2286
+        if known.any() and _has_digits(numbers[known], digits):
+            unit = {10: "s", 13: "ms", 16: "us", 19: "ns"}[digits]
+            return parse_stamps(cast(pd.Series, pd.to_datetime(column, unit=unit)))
     if pd.api.types.is_integer_dtype(column):  # beyond 2 ** 53 a float is not exact
         return Stamps(column.to_numpy(dtype=np.int64, na_value=0), known, False)
     numbers = np.where(known, numbers, 0.0)
     scale = 1.0 if (numbers % 1 == 0).all() else 1e6
     return Stamps(np.rint(numbers * scale).astype(np.int64), known, False)
+
+
+def _has_digits(numbers: Float[np.ndarray, "rows"], digits: int) -> bool:
+    return bool((numbers >= 10 ** (digits - 1)).all() and (numbers < 10**digits).all())
 
 
 def _parse_dates(column: pd.Series) -> pd.Series:
@@ -94,7 +103,7 @@ def _parse_dates(column: pd.Series) -> pd.Series:
         {"format": "ISO8601", "utc": True},
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a format that had to be guessed
+        warnings.simplefilter("ignore")  # a format that had to be guessed, quarters as text
         for options in tries:
             try:
                 return pd.to_datetime(column, **options)

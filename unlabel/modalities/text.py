@@ -79,6 +79,7 @@ class TextEncoder(nn.Module):
     """
 
     gives = frozenset({"pooled", "tokens", "layers", "token_ids", "table"})
+    views = frozenset(VIEWS)
 
     def __init__(
         self,

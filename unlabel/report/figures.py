@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -138,6 +139,39 @@ def forecast(
         return _svg(figure, label)
 
 
+def window(
+    *,
+    seen: Sequence[float | None],
+    asked: Sequence[float | None] = (),
+    future: Sequence[float | None] = (),
+    cut: Sequence[bool] = (),
+    label: str = "",
+) -> Markup:
+    """One window of a series: what the encoder sees, what it is asked for, what is cut.
+
+    Args:
+        seen: values by step, None where hidden or missing.
+        asked: hidden values to be predicted, likewise.
+        future: values after the window, to be predicted.
+        cut: True at steps whose embedding is zeroed.
+        label: what the figure shows, for readers who cannot see it.
+    """
+    gaps = lambda values: [np.nan if v is None else v for v in values]  # noqa: E731
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(8.0, 1.0)
+        for start in np.flatnonzero(np.asarray(cut, dtype=bool)):
+            ax.axvspan(start - 0.5, start + 0.5, color=RULE, linewidth=0)
+        if any(v is not None for v in asked):
+            ax.plot(gaps(asked), color=AFTER, linewidth=1.1)
+        later = range(len(seen), len(seen) + len(future))
+        ax.plot(later, gaps(future), color=AFTER, linewidth=1.1)
+        ax.plot(gaps(seen), color=INK, linewidth=0.8)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        ax.margins(x=0.005, y=0.1)
+        return _svg(figure, label)
+
+
 def _dot(ax: Axes, y: float, cell: Mapping[str, Any], color: str, **marker: Any) -> None:
     if cell["score"] is None:
         return
@@ -172,4 +206,4 @@ def _svg(figure: Figure, label: str) -> Markup:
     return opening + Markup(body)
 
 
-__all__ = ["dots", "forecast", "lines", "path"]
+__all__ = ["dots", "forecast", "lines", "path", "window"]

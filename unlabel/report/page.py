@@ -16,6 +16,7 @@ from unlabel.report.scores import ScoreTable, score_table, verdict
 from unlabel.training.monitors import alarms
 
 logger = logging.getLogger(__name__)
+BENCHMARK = {"text": "sts", "series": "forecasting"}  # the first one to run, by modality
 MEANING = {
     "sts": "Spearman correlation with human judgements of similarity, ×100",
     "retrieval": "Share of queries that find their own document",
@@ -60,6 +61,9 @@ def _render(folder: Path, runs: list[Run]) -> str:
     dotted = {t.benchmark: t for t in tables if t.has_gain and len(t.rows) > 1}
     return environment.get_template("page.html.j2").render(
         title=folder.resolve().name,
+        modality=(modality := lead.about.get("modality", "text")),
+        benchmark=BENCHMARK.get(modality, "sts"),
+        things="test windows" if modality == "series" else "pairs",
         folder=str(folder),
         lead=str(lead.path),
         seeds=len(runs),

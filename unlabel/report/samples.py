@@ -1,9 +1,10 @@
-"""Samples as the page shows them: tokens of the first batch, points of the map."""
+"""Samples as the page shows them: tokens or steps of the first batch, points of the map."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unlabel.report import figures
 from unlabel.report.words import spaced
 
 SPECIAL = re.compile(r"\[[A-Z]+\]|<[^<>]+>")
@@ -12,15 +13,22 @@ WORD_STARTS = ("Ġ", "▁")
 
 
 def views(first_batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The views of the first batch, equal ones together, tokens grouped into words."""
+    """The views of the first batch, equal ones together: words of tokens, or drawn steps."""
     found: dict[str, dict[str, Any]] = {}
     for view in (first_batch or {}).get("views", []):
-        key = repr((view["view"], view["sentences"]))
-        entry = found.setdefault(key, {"name": spaced(view["view"]), "encoders": []})
+        samples = view.get("sentences") or view.get("series") or []
+        key = repr((view["view"], samples))
+        name = spaced(view["view"]).replace("+", " + ")
+        entry = found.setdefault(key, {"name": name, "encoders": [], "is_series": "series" in view})
         entry["encoders"].append(view["encoder"])
-        sentences = [_grouped(s) for s in view["sentences"]]
-        entry["rows"] = list(zip((first_batch or {})["index"], sentences, strict=False))
+        shown = [_drawn(s) if "series" in view else _grouped(s) for s in samples]
+        entry["rows"] = list(zip((first_batch or {})["index"], shown, strict=False))
     return list(found.values())
+
+
+def _drawn(window: Mapping[str, Any]) -> Any:
+    label = "a window as the encoder sees it, with what it is to predict"
+    return figures.window(**window, label=label)
 
 
 def _grouped(tokens: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:

@@ -131,7 +131,9 @@ def facts(abouts: Sequence[About]) -> list[tuple[str, list[str]]]:
         "Training": _training(about),
         "Time": _each(results, "train_seconds", duration),
         "Samples per second": _each(results, "samples_per_second", count),
-        "Padding": [_padding(r["padding"]) for r in results[:1] if "padding" in r],
+        "Padding": [
+            _padding(r["padding"]) for r in results[:1] if any(r.get("padding", {}).values())
+        ],
         "Skipped steps": _each(results, "skipped_steps", count),
         "Seeds" if len(seeds) > 1 else "Seed": [" · ".join(map(str, seeds))],
         "Versions": [", ".join(versions)] if versions else [],
@@ -179,20 +181,25 @@ def spaced(text: str) -> str:
 def _encoder(about: About) -> list[str]:
     options = about.get("encoder", {})
     config = options.get("config") or {}
+    is_text = about.get("modality", "text") == "text"
     sizes = {
         "num_hidden_layers": "blocks",
         "hidden_size": "wide",
+        "d_model": "wide",
         "num_attention_heads": "heads",
     }
     shape = [f"{config[k]} {word}" for k, word in sizes.items() if k in config]
     start = options.get("pretrained")
-    named = f"started from {start}" if start else f"{config.get('model_type', 'bert')}, new"
+    kind = config.get("model_type", "bert" if is_text else "patchtst")
+    named = f"started from {start}" if start else f"{kind}, new"
     lines = [", ".join([named, *([] if start else shape)])]
     if about.get("parameters"):
         lines.append(f"{about['parameters']:,} parameters")
     if "max_length" in options:
         pooling = options.get("pooling") or ("its own" if start else "mean")
         lines.append(f"{pooling} pooling, at most {options['max_length']} tokens")
+    if "context" in options:
+        lines.append(f"{options['context']} steps of context, channels {options['channels']}")
     return lines if options else []
 
 

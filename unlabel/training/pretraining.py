@@ -49,11 +49,12 @@ class Pretraining(nn.Module):
     def __init__(self, encoder: nn.Module, objective: Objective):
         super().__init__()
         self.encoder, self.objective = encoder, objective
-        if missing := sorted(objective.needs - self.encoder.gives):
+        if missing := lacking(objective, self.encoder):
             gives = ", ".join(sorted(self.encoder.gives))
             raise ValueError(
                 f"{type(objective).__name__} needs {', '.join(missing)} of the encoder, which "
-                f"{type(encoder).__name__} cannot give; it gives {gives}."
+                f"{type(encoder).__name__} cannot give; it gives {gives} and the views "
+                f"{', '.join(sorted(self.encoder.views))}."
             )
         objective.build(self.encoder)
         momentum = objective.teacher_momentum
@@ -97,6 +98,13 @@ class Pretraining(nn.Module):
         self.objective.step()
         if self.teacher is not None:
             self.teacher.step()
+
+
+def lacking(objective: Objective, encoder: Any) -> list[str]:
+    """What the objective needs and the encoder (or its class) lacks: parts and views, by name."""
+    wanted = {part.name for spec in objective.views for part in spec.parts()}
+    views = sorted(f"view {name}" for name in wanted - encoder.views)
+    return sorted(objective.needs - encoder.gives) + views
 
 
 def cached_step(
