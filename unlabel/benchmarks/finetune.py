@@ -16,36 +16,23 @@ when all is chosen. The validation rows are the protocol's own, whatever the sha
 import logging
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
 
-from unlabel.benchmarks.finetune_network import Tuning, held_out, network_forecaster, tune
+from unlabel.benchmarks.finetune_arms import FOLDERS, FROZEN, RAW, TRAINED, UNTRAINED, Arms, Place
+from unlabel.benchmarks.finetune_network import Tuning
 from unlabel.benchmarks.finetune_run import Cells, PretrainedRun, pretrained_runs, weights_digest
-from unlabel.benchmarks.forecast_encoder import WIDEST, encoder_features
-from unlabel.benchmarks.forecast_ridge import (
-    ALPHAS,
-    Features,
-    Forecaster,
-    RidgeForecaster,
-    raw_features,
-    window_moments,
-)
-from unlabel.benchmarks.forecasting import window_errors, window_scores
-from unlabel.benchmarks.forecasting_data import ForecastData, Windows, load_forecasting
+from unlabel.benchmarks.forecasting import window_scores
+from unlabel.benchmarks.forecasting_data import load_forecasting
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.ridge import fit_ridge
 
 logger = logging.getLogger(__name__)
 
-TRAINED, UNTRAINED, RAW = "trained", "untrained", "ridge on values"
-FROZEN = {f"{name}, frozen": name for name in (UNTRAINED, TRAINED)}
-FOLDERS = {TRAINED: "model", UNTRAINED: "untrained"}
 # What is cheap comes first, so that a table that is stopped half way has its controls.
 ARMS = (RAW, *FROZEN, TRAINED, UNTRAINED)
 SHOWN = (UNTRAINED, TRAINED, *FROZEN, RAW)
@@ -57,129 +44,7 @@ ABOUT = (
 )
 
 
-def latest_windows(data: ForecastData, share: float, *, lookback: int, horizon: int) -> Windows:
-    """The latest share of the train windows, those before the validation rows.
-
-    A share of windows, not of rows: few rows hold no window of a long history and horizon at all.
-    `n` windows lie in `n + lookback + horizon - 1` rows.
-
-    Raises:
-        ValueError: no share from above 0 to 1.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"A share of the train windows is above 0 and at most 1, not {share}.")
-    whole = data.windows("train", lookback)
-    count = whole.count(horizon)
-    return Windows(whole.values[count - max(1, round(share * count)) :], lookback)
-
-
-@dataclass(frozen=True)
-class Place:
-    """One row of the table (of several horizons where one head serves them).
-
-    Attributes:
-        data: the set.
-        horizons: of one fit, or of one network.
-        share: of the train windows.
-        lookback: steps of history.
-    """
-
-    data: ForecastData
-    horizons: tuple[int, ...]
-    share: float
-    lookback: int
-
-    @property
-    def name(self) -> str:
-        """For a file."""
-        return f"{self.data.name}-{'-'.join(map(str, self.horizons))}-share-{self.share:g}"
-
-    @property
-    def row(self) -> str:
-        """For people."""
-        return f"{self.data.name} {self.share * 100:g}%"
-
-    @property
-    def windows(self) -> Windows:
-        """To fit."""
-        longest = max(self.horizons)
-        return latest_windows(self.data, self.share, lookback=self.lookback, horizon=longest)
-
-    def ridge(self, features: Features) -> RidgeForecaster:
-        """The ridge on the share, alpha by validation, for each horizon."""
-        train = window_moments(self.windows, features, self.horizons)
-        held = self.data.windows("validation", self.lookback)
-        checks = window_moments(held, features, self.horizons)
-        grid = ALPHAS[self.data.protocol]
-        heads = {h: fit_ridge(train[h], checks[h], grid) for h in self.horizons}
-        return RidgeForecaster(features, heads)
-
-    def errors(self, forecaster: Forecaster) -> dict[int, np.ndarray]:
-        """Of every test window; the first and only time that they are read."""
-        fitted = lambda data, **_: forecaster  # noqa: E731
-        asked = {"lookback": self.lookback, "horizons": self.horizons}
-        return window_errors(self.data, fitted, **asked)[0]
-
-
-Fitted = tuple[Forecaster, dict[str, Any]]
-
-
-def fit_arms(
-    place: Place, run: PretrainedRun, how: Tuning, device: str | None
-) -> dict[str, Callable[[], Fitted]]:
-    """What makes each arm's forecaster, and tells how it came about; no test window is read."""
-    from unlabel.modalities.series import SeriesEncoder
-
-    def load(name: str) -> SeriesEncoder:
-        return SeriesEncoder.from_pretrained(run.path / FOLDERS[name])
-
-    @cache
-    def frozen(name: str) -> RidgeForecaster:
-        return place.ridge(encoder_features(load(name).to(_device(device))))
-
-    def start(name: str) -> RidgeForecaster | None:
-        encoder = load(name)
-        wide = encoder.length * encoder.width
-        if how.head == "random":
-            return None
-        if wide > WIDEST:
-            raise ValueError(
-                f"A head on {encoder.length} tokens of width {encoder.width} has {wide:,} "
-                f"features, and a ridge takes up to {WIDEST:,}; give head='random'."
-            )
-        return frozen(name)
-
-    def tuned(name: str, extra: int) -> Fitted:
-        longest, ridge = max(place.horizons), start(name)
-        found = tune(
-            lambda: load(name),
-            place.windows,
-            held_out(place.data, place.lookback, longest, how.validation_windows),
-            horizon=longest,
-            how=how,
-            start=None if ridge is None else ridge.heads[longest],
-            extra=extra,
-            seed=run.seed,
-            device=device,
-        )
-        return network_forecaster(found.module, place.horizons), found.about
-
-    return {
-        RAW: lambda: _ridge_fitted(place.ridge(raw_features("last"))),
-        **{arm: lambda name=name: _ridge_fitted(frozen(name)) for arm, name in FROZEN.items()},
-        TRAINED: lambda: tuned(TRAINED, 0),
-        UNTRAINED: lambda: tuned(UNTRAINED, run.sequences),
-    }
-
-
-def _ridge_fitted(found: RidgeForecaster) -> Fitted:
-    return found, {"alpha": {str(h): heads[0].alpha for h, heads in found.heads.items()}}
-
-
-def _device(device: str | None) -> str:
-    import torch
-
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+Errors = dict[int, np.ndarray]  # of every test window, by horizon
 
 
 def measure(
@@ -190,11 +55,20 @@ def measure(
     *,
     scratch: bool = True,
     device: str | None = None,
-) -> dict[str, list[dict[int, np.ndarray]]]:
-    """Errors of each arm, by seed; what is on disk is read from there."""
-    found: dict[str, list[dict[int, np.ndarray]]] = {}
+) -> dict[str, list[Errors]]:
+    """Errors of each arm, for each seed; what is on disk is read from there.
+
+    Args:
+        place: the row of the table.
+        runs: a seed each.
+        how: networks are trained.
+        cells: those on disk.
+        scratch: train the untrained network too.
+        device: as for torch.
+    """
+    found: dict[str, list[Errors]] = {}
     for run in runs:
-        arms = fit_arms(place, run, how, device)
+        arms = Arms(place, run, how, device)
         for arm in ARMS:
             if (arm == UNTRAINED and not scratch) or (arm == RAW and arm in found):
                 continue
@@ -202,15 +76,19 @@ def measure(
             name += "" if arm == RAW else f"-seed-{run.seed}"
             made_of = _made_of(place, run, arm)
             if cells.get(name, made_of) is None:
-                began, cpu = time.time(), time.process_time()
-                forecaster, about = arms[arm]()
-                errors = place.errors(forecaster)
-                about["cpu_seconds"] = round(time.process_time() - cpu, 2)
-                about["seconds"] = round(time.time() - began, 2)
+                about, errors = _fitted(arms, arm)
                 cells.put(name, made_of, about, errors)
                 logger.info("%s: %s", name, _said(about))
             found.setdefault(arm, []).append(cells.errors(name))
     return found
+
+
+def _fitted(arms: Arms, arm: str) -> tuple[dict[str, Any], Errors]:
+    began, cpu = time.time(), time.process_time()
+    forecaster, about = arms.fit(arm)
+    errors = arms.place.errors(forecaster)
+    spent = {"cpu_seconds": time.process_time() - cpu, "seconds": time.time() - began}
+    return {**about, **{k: round(v, 2) for k, v in spent.items()}}, errors
 
 
 def _made_of(place: Place, run: PretrainedRun, arm: str) -> dict[str, Any]:
@@ -247,6 +125,7 @@ def bench_finetune(
     checks: int = 20,
     validation_windows: int = 512,
     patience: int = 0,
+    dropout: float | None = None,
     folder: str | Path | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -269,12 +148,13 @@ def bench_finetune(
         learning_rates: each is tried, from the same start; validation chooses, for each cell.
         batch_size: sequences a step.
         head: starts as the closed-form `ridge` on the frozen (or untrained) encoder, as in LP-FT,
-            or `random`.
+            whose penalty goes on in training, or `random`.
         scratch: train the untrained network for the whole budget, too: the dearest part.
         joint: one network for all horizons, trained on the longest, instead of one for each.
         checks: looks at the validation windows, the start being one more; the best is kept.
         validation_windows: looked at each time, evenly spaced; 0 for all.
         patience: looks without a better one that end the training; 0 for never.
+        dropout: of the networks while they are trained; None leaves the encoder's own.
         folder: of the sets, see `evaluate_forecasting`; also `bootstrap`, `seed`.
         bootstrap: resamples for the intervals of a single seed.
         seed: of the resamples.
@@ -289,32 +169,33 @@ def bench_finetune(
     """
     path = Path(path)
     how = Tuning(
-        steps, tuple(learning_rates), batch_size, head, checks, validation_windows, patience
+        steps,
+        tuple(learning_rates),
+        batch_size,
+        head,
+        checks,
+        validation_windows,
+        patience,
+        dropout,
     )
     runs = pretrained_runs(path, scratch=scratch)
     lookback = _context(runs)
     cells = Cells(path / "finetune", {**asdict(how), "joint": joint})
+    asked = tuple(dict.fromkeys(horizons))
+    read = [load_forecasting(name, folder) for name in dict.fromkeys(sets)]
     found: dict[str, list[dict[str, Score]]] = {}
-    notes = [ABOUT]
-    for name in dict.fromkeys(sets):
-        data = load_forecasting(name, folder)
-        notes += [runs[0].saw_beyond_train(data), data.about.note]
-        asked = tuple(dict.fromkeys(horizons))
-        for share in dict.fromkeys(shares):
-            errors: dict[str, list[dict[int, np.ndarray]]] = {}
-            for group in [asked] if joint else [(h,) for h in asked]:
-                place = Place(data, group, share, lookback)
-                own = measure(place, runs, how, cells, scratch=scratch, device=device)
-                for arm, seeds in own.items():
-                    whole = errors.setdefault(arm, [{} for _ in seeds])
-                    for one, more in zip(whole, seeds, strict=True):
-                        one.update(more)
-            named = replace(data, name=Place(data, asked, share, lookback).row)
-            for arm, seeds in errors.items():
-                rows = found.setdefault(arm, [{} for _ in seeds])
-                for one, more in zip(rows, seeds, strict=True):
-                    ordered = {h: more[h] for h in asked}
-                    one.update(window_scores(named, ordered, bootstrap=bootstrap, seed=seed))
+    for place in (Place(d, asked, s, lookback) for d in read for s in dict.fromkeys(shares)):
+        parts = [
+            measure(own, runs, how, cells, scratch=scratch, device=device)
+            for own in ([place] if joint else place.parts)
+        ]
+        named = replace(place.data, name=place.row)
+        for arm in parts[0]:
+            for i, rows in enumerate(found.setdefault(arm, [{} for _ in parts[0][arm]])):
+                errors = {h: e for part in parts for h, e in part[arm][i].items()}
+                ordered = {h: errors[h] for h in asked}
+                rows.update(window_scores(named, ordered, bootstrap=bootstrap, seed=seed))
+    notes = [ABOUT, *(n for d in read for n in (runs[0].saw_beyond_train(d), d.about.note))]
     result = BenchmarkResult(
         "finetune",
         _setting(how, runs[0], lookback, joint),
@@ -323,7 +204,7 @@ def bench_finetune(
             for arm in SHOWN
             if arm in found
         ),
-        "\n".join(filter(None, dict.fromkeys(notes))),
+        "\n".join(filter(None, notes)),
         better="lower",
         digits=4,
         unit="error on standardised values",
@@ -356,4 +237,4 @@ def _setting(how: Tuning, run: PretrainedRun, lookback: int, joint: bool) -> str
     return ", ".join(parts)
 
 
-__all__ = ["bench_finetune", "latest_windows"]
+__all__ = ["bench_finetune", "measure"]

@@ -23,9 +23,10 @@ from unlabel.benchmarks.forecast_encoder import read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, Windows
 from unlabel.benchmarks.ridge import Linear
+from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
-from unlabel.objectives import Forecast, ForecastHead
+from unlabel.objectives import Forecast, ForecastHead, Term
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.pretraining import Pretraining
 from unlabel.training.trainer import Trainer
@@ -54,6 +55,7 @@ class Tuning:
             choosing among more.
         validation_windows: looked at each time, evenly spaced; 0 for all.
         patience: looks without a better one that end the training; 0 for never.
+        dropout: of the network while it is trained; None leaves the encoder's own.
     """
 
     steps: int = 500
@@ -63,6 +65,7 @@ class Tuning:
     checks: int = 20
     validation_windows: int = 512
     patience: int = 0
+    dropout: float | None = None
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
@@ -88,6 +91,30 @@ class Tuned:
 
     module: Pretraining
     about: dict[str, Any]
+
+
+class RidgeForecast(Forecast):
+    """Forecast with the penalty of the ridge that its head starts from.
+
+    The head's start is the minimum of loss and penalty while the encoder stays as it is, so that
+    training has something to gain from the encoder alone. Without it, the first steps undo what
+    the ridge's alpha was chosen for.
+
+    Args:
+        penalty: of the sum of the head's squared weights.
+        options: as for `Forecast`.
+    """
+
+    def __init__(self, *, penalty: float = 0.0, **options: Any):
+        super().__init__(**options)
+        self.penalty = penalty
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """Two terms, `forecast` and `ridge`."""
+        ridge = self.penalty * self.head.linear.weight.square().sum()
+        return {**super().forward(encodings, views, batch), "ridge": Term(ridge)}
 
 
 def start_head(head: ForecastHead, ridges: Sequence[Linear]) -> None:
@@ -199,7 +226,8 @@ def tune(
         held: validation windows, to choose weights and learning rate by.
         horizon: steps to predict.
         how: see `Tuning`.
-        start: the head's first weights, see `start_head`; None for random ones.
+        start: the head's first weights, see `start_head`, and the penalty that goes on with them;
+            None for random ones.
         extra: sequences of training on top of `how.steps`.
         seed: of the head's random weights, of dropout and of the order of windows.
         device: as for torch; a GPU where there is one.
@@ -208,10 +236,13 @@ def tune(
     for rate in how.learning_rates:
         encoder = load()
         transformers.set_seed(seed)  # the heads start alike, however the encoder was made
-        module = Pretraining(encoder, Forecast(horizon=horizon, weigh=True))
-        if start is not None:
-            start_head(module.objective.head, start)
         store = _store(windows, horizon, encoder.channels)
+        # The ridge's is beside a sum over all values to predict; the loss is a mean over them.
+        penalty = start[0].alpha / (len(store) * horizon * encoder.channels) if start else 0.0
+        objective = RidgeForecast(horizon=horizon, weigh=True, penalty=penalty)
+        module = Pretraining(encoder, objective)
+        if start is not None:
+            start_head(objective.head, start)
         batch = min(how.batch_size, len(store))
         steps = how.steps + math.ceil(extra / batch)
         keep = KeepBest(
@@ -272,4 +303,13 @@ def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: A
     return trainer.state.global_step
 
 
-__all__ = ["KeepBest", "Tuned", "Tuning", "held_out", "network_forecaster", "start_head", "tune"]
+__all__ = [
+    "KeepBest",
+    "RidgeForecast",
+    "Tuned",
+    "Tuning",
+    "held_out",
+    "network_forecaster",
+    "start_head",
+    "tune",
+]
