@@ -200,9 +200,11 @@ class KeepBest(TrainerCallback):
     def _look(self, step: int) -> None:
         error = self.score()
         self.looks.append((step, error))
-        if error < self.best or not self.weights:
+        better = error < self.best  # never so for an error that is no number
+        if better or not self.weights:
             state = self.module.state_dict()
             self.weights = {k: v.detach().clone() for k, v in state.items()}
+        if better:
             self.best, self.best_step = error, step
 
 

@@ -119,6 +119,7 @@ def _encode(
     inputs = {"values": seen, "observed": observed}
     window = encoder.window(Batch(inputs, observed[:, :, 0], place, place), view("plain"))
     encoding = encoder(encoder.finish(window))
+    assert window.loc is not None and window.scale is not None  # by `finish`
     return read(encoding), window.loc, window.scale
 
 
