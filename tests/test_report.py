@@ -436,3 +436,21 @@ def test_three_significant_digits(value, said):
 )  # fmt: skip
 def test_durations_read_as_people_say_them(seconds, said):
     assert words.duration(seconds) == said
+
+
+def test_forecasts_are_shown_with_their_digits_and_drawn(run):
+    scores = [
+        EncoderScores(side, {"ETTh1 96 MSE": Score(x, x - 0.01, x + 0.01, pairs=2785)})
+        for side, x in (("untrained", 0.3733), ("trained", 0.3651))
+    ]
+    content = BenchmarkResult("forecasting", "MSE", tuple(scores), better="lower", digits=4)
+    save(run, "forecasting", content.to_dict())
+    lines = {"untrained": [0.1, 0.2], "trained": [0.2, 0.3], "ridge on values": [0.0, 0.1]}
+    example = {"channel": "OT", "history": [0.0] * 9, "truth": [0.1, 0.3], "encoders": lines}
+    save(run, "forecasting_examples", {"ETTh1 96, test window 7": example})
+    page = Page(report(str(run)))
+    assert "0.3733 [0.3633, 0.3833]" in page.text and "Lower is better." in page.text
+    assert "0.373 → 0.365" in page.text.replace("0.373→0.365", "0.373 → 0.365")
+    assert "ETTh1 96, test window 7, OT" in page.text
+    svg = (run / "report.html").read_text()
+    assert "forecasts of OT by ridge on values, untrained, trained" in svg

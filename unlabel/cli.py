@@ -1,4 +1,4 @@
-"""The command line: `unlabel train`, `bench`, `embed`, `export`, `list`, `report`.
+"""The command line: `unlabel train`, `bench`, `embed`, `export`, `forecast`, `list`, `report`.
 
 Commands are plain functions of the same shape as their Python calls; jsonargparse reads their
 signatures, so a misspelt option is refused by name.
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.embedding import embed
     from unlabel.export import export
+    from unlabel.forecast_command import forecast
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         "embed": embed,
         "export": export,
+        "forecast": forecast,
         "pictures": pictures,
         "report": report,
         "list": list_methods,

@@ -82,6 +82,9 @@ class ViewSpec:
             chain `"jitter.sigma"` names the argument of one part.
         encoder: `"online"`, or `"teacher"` for the moving average.
         partner: encode this partner of the sample instead of the sample itself.
+
+    Raises:
+        ValueError: an argument for a part that is not in the chain.
     """
 
     name: str
@@ -92,18 +95,21 @@ class ViewSpec:
     # The stream of randomness that is this view's own; its arguments do not change the draw.
     stream: int = field(init=False)
 
+    # The links of a chain, made once: torch.compile cannot follow how a stream is named.
+    links: "tuple[ViewSpec, ...]" = field(init=False, repr=False, compare=False)
+
     def __post_init__(self):
         object.__setattr__(self, "stream", stream_of(self.name, self.draw, self.partner))
+        object.__setattr__(self, "links", self._links())
 
     def parts(self) -> "list[ViewSpec]":
-        """The links of the chain, each with its own arguments and its own stream.
+        """The links of the chain, each with its own arguments and its own stream."""
+        return list(self.links) or [self]
 
-        Raises:
-            ValueError: an argument for a part that is not in the chain.
-        """
+    def _links(self) -> "tuple[ViewSpec, ...]":
         names = self.name.split("+")
         if len(names) == 1:
-            return [self]
+            return ()
         own: dict[str, dict[str, Any]] = {name: {} for name in names}
         for key, value in self.args:
             name, _, arg = key.partition(".")
@@ -114,10 +120,10 @@ class ViewSpec:
                 )
             own[name][arg] = value
         # The place in the chain keeps apart two parts of one name.
-        return [
+        return tuple(
             view(name, self.draw * 64 + i, encoder=self.encoder, partner=self.partner, **own[name])
             for i, name in enumerate(names)
-        ]
+        )
 
 
 def view(

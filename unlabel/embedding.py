@@ -48,6 +48,12 @@ def run_model_folder(path: Path) -> Path | None:
     return path / "model" if (path / "model" / "config.json").is_file() else None
 
 
+def modality_of(folder: Path) -> str:
+    """Kind of data of a saved encoder; text where its folder does not say."""
+    settings = folder / "unlabel.json"
+    return json.loads(settings.read_text())["modality"] if settings.is_file() else "text"
+
+
 def load_embedder(
     path_or_name: str | Path,
     *,
@@ -117,8 +123,7 @@ def _refuse_unknown(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ValueError(f"{folder} holds {found}; expected {expected}.")
-    settings = folder / "unlabel.json"
-    if settings.is_file() and (kind := json.loads(settings.read_text())["modality"]) != "text":
+    if (kind := modality_of(folder)) != "text":
         raise ValueError(f"{folder} is an encoder of {kind}; text is embedded by a text encoder.")
 
 
@@ -231,22 +236,57 @@ def embed(
     normalize: bool = False,
     pooling: str | None = None,
     max_length: int | None = None,
+    per_step: bool = False,
+    id_column: str | None = None,
+    timestamp_column: str | None = None,
+    target: list[str] | None = None,
+    freq: str | None = None,
 ) -> None:
-    """Embed a file, folder or glob of text of any size, and say what was written.
+    """Embed a file, folder or glob of text or time series, and say what was written.
+
+    Text may be of any size. Of series there is one vector each, or one a step; channels that the
+    encoder takes one at a time have their own.
 
     Args:
         model: a run's output folder, a model's folder, or a name on the Hub.
         source: what to embed.
-        output: ends in `.parquet` (index, text and embedding) or `.npy` (embeddings).
+        output: ends in `.parquet` (index, text and embedding; of series id and embedding) or
+            `.npy` (embeddings).
         column: of a table that holds the text.
         batch_size: sentences a forward pass.
         normalize: scale every vector to length 1.
-        pooling: for transformers folders: `cls`, `mean` or `first_last`.
+        pooling: for transformers folders of text: `cls`, `mean` or `first_last`.
         max_length: longest sentence in tokens; default what the model was saved with.
+        per_step: of series: a vector for every step.
+        id_column: of series: which column of a table tells them apart.
+        timestamp_column: of series: which column holds the time.
+        target: of series: columns of values; default every column of numbers.
+        freq: of series: the step, in pandas' names.
     """
+    folder = run_model_folder(Path(model)) or Path(model)
+    about_series = {
+        "id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq
+    }  # fmt: skip
+    about_text = {"column": column, "pooling": pooling, "max_length": max_length}
+    is_series = modality_of(folder) == "series"
+    _refuse_unused(is_series, {**about_series, "per_step": per_step or None}, about_text)
+    if is_series:
+        from unlabel.series_embedding import embed_series_file
+
+        own: dict[str, Any] = {**about_series, "per_step": per_step}
+        sizes: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
+        print(embed_series_file(folder, source, output, **sizes, **own))
+        return
     embedder = load_embedder(model, pooling=pooling, max_length=max_length)
     settings: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
     print(embed_file(embedder, source, output, column=column, **settings).summary())
+
+
+def _refuse_unused(is_series: bool, series: dict[str, Any], text: dict[str, Any]) -> None:
+    """Options of the other kind of data would be silently unused."""
+    other, kind = (text, "series") if is_series else (series, "text")
+    if unused := [name for name, value in other.items() if value is not None]:
+        raise ValueError(f"The model is an encoder of {kind}, which has no {', '.join(unused)}.")
 
 
 def _chunks(

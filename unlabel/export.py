@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from unlabel.embedding import run_model_folder
+from unlabel.embedding import modality_of, run_model_folder
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.model_card import model_card
 
@@ -22,7 +23,7 @@ def export(
     out: str | Path,
     folder: str | Path | None = None,
     *,
-    to: Format = "sentence-transformers",
+    to: Format | None = None,
     normalize: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -34,7 +35,7 @@ def export(
             the format in the run's output folder.
         to: `sentence-transformers` loads with `SentenceTransformer(folder)`, releases 2 to 6;
             `transformers` loads with `AutoModel.from_pretrained(folder)`, which does not pool:
-            the model card says how.
+            the model card says how. By default the former for text, the latter for series.
         normalize: end with vectors of length 1 (sentence-transformers only).
         overwrite: replace an earlier export in `folder`.
 
@@ -44,15 +45,19 @@ def export(
     Raises:
         ValueError: an unknown format, no model in `out`, or a folder that is not free.
     """
+    out = Path(out)
+    source = run_model_folder(out) or out
+    is_series = modality_of(source) == "series"
+    to = to or ("transformers" if is_series else "sentence-transformers")
     if to not in ("sentence-transformers", "transformers"):
         raise ValueError(f"to={to!r}: choose sentence-transformers or transformers.")
+    if is_series and to == "sentence-transformers":
+        raise ValueError(f"{out} is an encoder of series; export it to transformers.")
     if normalize and to == "transformers":
         raise ValueError(
             "A transformers folder has no place for normalizing; normalize after pooling, or "
             "export to sentence-transformers."
         )
-    out = Path(out)
-    source = run_model_folder(out) or out
     if not (source / "config.json").is_file():
         raise ValueError(
             f"{out} has no model/config.json, as a run's output folder has, and no config.json, as "
@@ -61,11 +66,13 @@ def export(
     if folder is None and source == out:
         raise ValueError(f"{out} is a model and no run's output folder; say where to export to.")
     folder = Path(folder) if folder is not None else out / to
-    encoder = TextEncoder.from_pretrained(source, local_files_only=True)
+    kind = SeriesEncoder if is_series else TextEncoder
+    encoder = kind.from_pretrained(source, local_files_only=True)
     _make_room(folder, out, overwrite)
     encoder.save_pretrained(folder)
-    _name_tokenizer(folder / "tokenizer_config.json")
-    if to == "sentence-transformers":
+    if isinstance(encoder, TextEncoder):
+        _name_tokenizer(folder / "tokenizer_config.json")
+    if isinstance(encoder, TextEncoder) and to == "sentence-transformers":
         _add_modules(encoder, folder, normalize)
     card = model_card(encoder, _run_of(out), to=to, normalize=normalize)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 
 _SENTENCE_TRANSFORMERS = """\
@@ -32,6 +33,20 @@ mask = inputs["attention_mask"].unsqueeze(-1)
 embeddings = {pooling}
 ```"""
 
+_SERIES = """\
+```python
+import numpy as np
+from unlabel.modalities.series import SeriesEncoder
+
+encoder = SeriesEncoder.from_pretrained("path/to/this/folder")
+values = np.random.default_rng(0).normal(size=(2, {context}, {channels})).cumsum(axis=1)
+embeddings = encoder.encode(values)  # one vector a series; NaN stands for a missing value
+```
+
+`unlabel.Forecaster("path/to/this/folder", prediction_length=24)` forecasts with it. The weights
+alone load with `transformers.AutoModel`, which neither normalises a window nor marks its
+gaps{convolution}."""
+
 _POOLINGS = {
     "cls": "output.last_hidden_state[:, 0]",
     "mean": "(output.last_hidden_state * mask).sum(1) / mask.sum(1)",
@@ -41,7 +56,9 @@ _POOLINGS = {
 }
 
 
-def model_card(encoder: TextEncoder, run: Path, *, to: str, normalize: bool = False) -> str:
+def model_card(
+    encoder: TextEncoder | SeriesEncoder, run: Path, *, to: str, normalize: bool = False
+) -> str:
     """The README.md of an export.
 
     Args:
@@ -54,14 +71,18 @@ def model_card(encoder: TextEncoder, run: Path, *, to: str, normalize: bool = Fa
     about = json.loads(file.read_text()) if file.is_file() else {}
     results = [json.loads(p.read_text()) for p in sorted(run.glob("results/*.json"))]
     parts = [
-        _front_matter(to),
-        _what(encoder, normalize),
-        _usage(encoder, to),
+        *_about(encoder, to, normalize),
         _training(about),
         *(_scores(r) for r in results if "encoders" in r),
         _papers(about),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(encoder: TextEncoder | SeriesEncoder, to: str, normalize: bool) -> tuple[str, str, str]:
+    if isinstance(encoder, SeriesEncoder):
+        return _about_series(encoder, to)
+    return _front_matter(to), _what(encoder, normalize), _usage(encoder, to)
 
 
 def _front_matter(to: str) -> str:
@@ -89,6 +110,25 @@ def _usage(encoder: TextEncoder, to: str) -> str:
             max_length=encoder.max_length, pooling=_POOLINGS[encoder.pooling]
         )
     return f"## Use\n\n{code}"
+
+
+def _about_series(encoder: SeriesEncoder, to: str) -> tuple[str, str, str]:
+    tags = ["unlabel", "time-series", "feature-extraction", "self-supervised"]
+    lines = [f"library_name: {to}", "pipeline_tag: time-series-forecasting", "tags:"]
+    front = "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
+    parameters = sum(p.numel() for p in encoder.parameters())
+    channels = "one channel" if encoder.channels == 1 else f"{encoder.channels} channels"
+    what = (
+        "# Encoder of time series\n\n"
+        f"A {type(encoder.model).__name__} with {parameters / 1e6:.1f} million parameters, "
+        f"pretrained without labels by unlabel. It turns {encoder.context} steps of {channels} "
+        f"(patches of {encoder.patch}, normalised: {encoder.norm}) into {encoder.width} numbers "
+        f"(pooling: {encoder.pooling})."
+    )
+    own = encoder.model.config.model_type == "dilated_conv"
+    convolution = ", once `unlabel.modalities.series` is imported" if own else ""
+    about = {"context": encoder.context, "channels": encoder.channels}
+    return front, what, "## Use\n\n" + _SERIES.format(**about, convolution=convolution)
 
 
 def _training(about: dict[str, Any]) -> str:

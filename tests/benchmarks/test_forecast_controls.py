@@ -16,10 +16,10 @@ from unlabel.benchmarks.forecasting_data import ForecastData, load_forecasting
 LTSF = (96, 192, 336, 720)
 
 
-def made(values, *, day=4, protocol="ltsf"):
+def made(values, *, day=4):
     steps = len(values)
     ends = (steps * 6 // 10, steps * 8 // 10, steps)
-    return ForecastData("made", values, ("a",) * values.shape[1], ends, day, protocol)
+    return ForecastData("made", values, ("a",) * values.shape[1], ends, day)
 
 
 def mse(data, fit, *, lookback, horizons):
@@ -56,7 +56,10 @@ def test_a_series_that_repeats_itself_daily_is_forecast_without_error_by_profile
 def test_no_day_no_daily_control():
     data = made(np.zeros((100, 1)), day=0)
     assert list(controls(data, 20)) == ["repeat last", "ridge on values"]
-    assert "yesterday" not in controls(made(np.zeros((100, 1)), day=24), 20)
+    hourly = made(np.zeros((100, 1)), day=24)
+    assert "yesterday" not in controls(hourly, 20)
+    assert list(controls(hourly, 40)) == ["repeat last", "yesterday", "ridge on values"]
+    assert "3-day profile" in controls(hourly, 80) and "7-day profile" in controls(hourly, 336)
     with pytest.raises(ValueError, match="no steps a day"):
         daily_profile()(data, lookback=20, horizons=[3])
 
@@ -110,7 +113,7 @@ def test_no_control_forecasts_white_noise_better_than_its_mean():
     assert all(error > mean - 1e-3 for error in found.values()), found
     # Known answers: two independent values differ by variance 2; a mean of n by 1 + 1/n.
     assert found["repeat last"] == pytest.approx(2.0, rel=0.05)
-    assert found["7-day profile"] == pytest.approx(1.25, rel=0.05)  # 4 days fit the lookback
+    assert found["4-day profile"] == pytest.approx(1.25, rel=0.05)
 
 
 # -- the numbers measured on real data, by an implementation that this one shares nothing with ----

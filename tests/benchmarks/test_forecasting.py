@@ -62,7 +62,7 @@ def test_controls_come_in_one_table_where_lower_is_better(folder, tmp_path):
     result = evaluate_forecasting(
         folder=folder, sets=("daily", "noise"), horizons=(6, 12), lookback=48, bootstrap=50
     )
-    names = ["repeat last", "yesterday", "7-day profile", "ridge on values"]
+    names = ["repeat last", "yesterday", "2-day profile", "ridge on values"]
     assert [e.name for e in result.encoders] == names
     assert list(result.encoders[0].scores) == [
         f"{s} {h} {m}" for s in ("daily", "noise") for h in (6, 12) for m in ("MSE", "MAE")
@@ -130,6 +130,7 @@ def test_the_ridges_weights_in_a_linear_head_on_the_encoder_forecast_the_same(fo
     with torch.inference_mode():
         window = model.window(batch, view("plain"))
         tokens = model(model.finish(window)).tokens.flatten(1).double()
+        assert window.loc is not None and window.scale is not None
         expected = head(tokens) * window.scale[:, :, 0] + window.loc[:, :, 0]
     np.testing.assert_allclose(forecaster(history)[9][:, 1], expected, atol=1e-5)
 
@@ -173,7 +174,7 @@ def test_an_encoder_of_all_channels_together_has_a_head_for_each(folder):
 def test_too_many_features_are_refused_or_left_for_the_last_token():
     sizes = {"model_type": "dilated_conv", "hidden_size": 8, "output_size": 320}
     model = SeriesEncoder.from_config(sizes, context=336)
-    with pytest.raises(ValueError, match="107,520 features.*choose features='last'"):
+    with pytest.raises(ValueError, match=r"107,520 features.*choose features='last'"):
         encoder_features(model, take="tokens")
     assert encoder_features(model)(np.zeros((1, 1, 336))).x.shape == (1, 1, 320)
     with pytest.raises(ValueError, match="choose one of tokens, pooled, last"):
@@ -224,8 +225,7 @@ def test_a_run_is_measured_before_and_after_over_its_seeds_beside_the_controls(r
         run, folder=folder, sets=("daily",), horizons=(12,), lookback=LOOKBACK, bootstrap=20
     )
     names = [e.name for e in result.encoders]
-    assert names == ["untrained", "trained", "repeat last", "yesterday", "7-day profile",
-                     "ridge on values"]  # fmt: skip
+    assert names == ["untrained", "trained", "repeat last", "yesterday", "ridge on values"]
     trained = result.encoders[1].scores["daily 12 MSE"]
     alone = [
         evaluate_forecasting(
@@ -240,13 +240,26 @@ def test_a_run_is_measured_before_and_after_over_its_seeds_beside_the_controls(r
     scores = [r.encoders[0].scores["daily 12 MSE"].score for r in alone]
     assert trained.seeds == pytest.approx(scores) and trained.low < trained.score < trained.high
     saved = json.loads((run / "results" / "forecasting.json").read_text())
-    assert saved["encoders"][1]["scores"]["daily 12 MSE"]["seeds"] == pytest.approx(scores, abs=1e-5)
+    assert saved["encoders"][1]["scores"]["daily 12 MSE"]["seeds"] == pytest.approx(
+        scores, abs=1e-5
+    )
     assert (run / "seed-1" / "results" / "forecasting.json").is_file()
     examples = json.loads((run / "results" / "forecasting_examples.json").read_text())
     assert len(examples) == 3
     for one in examples.values():
         assert list(one["encoders"]) == names
-        assert len(one["history"]) == LOOKBACK and len(one["truth"]) == 12 and one["channel"] == "OT"
+        assert (
+            len(one["history"]) == LOOKBACK and len(one["truth"]) == 12 and one["channel"] == "OT"
+        )
+
+
+def test_another_lookback_than_the_encoders_context_is_said(run, folder):
+    for lookback, said in ((48, "sees the last 24."), (18, "sees the last 18.")):
+        result = bench_forecasting(
+            run / "seed-0", folder=folder, sets=("daily",), horizons=(6,), lookback=lookback,
+            controls=False, bootstrap=0,
+        )  # fmt: skip
+        assert f"trained was made for 24 steps and {said}" in result.note
 
 
 def test_refuses_a_folder_without_a_series_encoder(run, folder, make_encoder):

@@ -7,11 +7,13 @@ import pytest
 from unlabel.benchmarks.forecasting_data import (
     SETS,
     ForecastData,
-    Windows,
+    ForecastWindows,
+    Part,
     borders,
     load_forecasting,
     standardised,
 )
+from unlabel.data_pipes.synthetic_series import embedded_series
 
 
 def write(folder, *, rows=400, freq="h", name="own", **columns):
@@ -23,7 +25,7 @@ def write(folder, *, rows=400, freq="h", name="own", **columns):
 
 def test_windows_are_every_stretch_of_rows_and_nothing_else():
     values = np.arange(40.0).reshape(20, 2)
-    windows = Windows(values, lookback=4)
+    windows = ForecastWindows(values, lookback=4)
     history, future = (np.concatenate(p) for p in zip(*windows.chunks(3), strict=True))
     assert len(history) == windows.count(3) == 20 - 4 - 3 + 1
     for i in range(len(history)):
@@ -32,7 +34,7 @@ def test_windows_are_every_stretch_of_rows_and_nothing_else():
 
 
 def test_chunks_of_a_part_are_the_same_windows(monkeypatch):
-    windows = Windows(np.random.default_rng(0).normal(size=(50, 3)), lookback=5)
+    windows = ForecastWindows(np.random.default_rng(0).normal(size=(50, 3)), lookback=5)
     whole = np.concatenate([h for h, _ in windows.chunks(2)])
     monkeypatch.setattr("unlabel.benchmarks.forecasting_data.CHUNK_VALUES", 3 * 7 * 4)
     parts = [h for h, _ in windows.chunks(2, 3, 30)]
@@ -43,7 +45,12 @@ def test_chunks_of_a_part_are_the_same_windows(monkeypatch):
 def test_later_parts_look_back_over_the_border_and_forecast_their_own_rows_only():
     values = np.arange(100.0)[:, None]
     data = ForecastData("x", values, ("a",), (60, 80, 100))
-    for part, first, last in (("train", 10, 59), ("validation", 60, 79), ("test", 80, 99)):
+    spans: dict[Part, tuple[int, int]] = {
+        "train": (10, 59),
+        "validation": (60, 79),
+        "test": (80, 99),
+    }
+    for part, (first, last) in spans.items():
         futures = np.concatenate([f for _, f in data.windows(part, 10).chunks(5)])
         assert futures.min() == first and futures.max() == last
     late = ForecastData("x", values, ("a",), (60, 80, 100), protocol="representation")
@@ -128,3 +135,17 @@ def test_every_window_counts(data_folder, name, protocol, train, counts):
     data = load_forecasting(name, data_folder / "series", protocol=protocol)
     assert data.windows("train", 336).count(96) == train
     assert {h: data.windows("test", 336).count(h) for h in counts} == counts
+
+
+def test_the_embedded_set_says_the_least_error_and_the_signal_reaches_it():
+    data = load_forecasting("synthetic")
+    made = embedded_series(missing=0.0)
+    assert data.values.shape == (14_400, 7) and data.day == 24
+    train = made[0].values[:8640].astype(np.float64)
+    signal = (made.signal[0] - train.mean(0)) / train.std(0)
+    error = np.mean((data.values - signal)[11_520:] ** 2)
+    said = float(data.about.note.split("MSE of ")[1].split(";")[0])
+    assert error == pytest.approx(said, rel=0.03)
+    gaps = embedded_series()[0].values
+    there = ~np.isnan(gaps)
+    np.testing.assert_array_equal(gaps[there], made[0].values[there])

@@ -6,6 +6,8 @@ import pytest
 import torch
 from tiny_series import TinySeries, make_series
 
+from unlabel.core import view
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import MAE
 from unlabel.objectives.autoencoder import MaskedDecoder, by_token
 from unlabel.training.pretraining import Pretraining
@@ -97,3 +99,35 @@ def test_refusals_say_what_to_do():
     encoder.gives -= {"visible_only"}
     with pytest.raises(ValueError, match="MAE needs visible_only of the encoder"):
         Pretraining(encoder, MAE())
+
+
+def test_a_patch_encoder_of_series_never_sees_a_hidden_patch():
+    sizes = {"patch_length": 2, "d_model": 16, "num_attention_heads": 2, "ffn_dim": 16}
+    torch.manual_seed(0)
+    encoder = SeriesEncoder.from_config(sizes, context=16, dropout=0.0, norm="none").eval()
+    module: Any = Pretraining(encoder, MAE(ratio=0.5, hidden=16, layers=1, heads=2))
+    batch = make_series(TinySeries(channels=1))
+    (seen,) = module.view(batch)
+    assert seen.mask.shape == (8, 4) and seen.is_target.shape == (8, 8, 2)
+    hidden = torch.ones(8, 8, dtype=torch.bool).scatter(1, seen.inputs["positions"], False)
+    assert torch.equal(seen.is_target.any(2), hidden & seen.is_target.any(2))
+    (before,) = module.encode([seen])
+    noise = hidden.repeat_interleave(2, 1)[:, :, None] * 5.0
+    batch.inputs["values"][:, :16] += noise * batch.inputs["observed"][:, :16]
+    (again,) = module.view(batch)
+    assert torch.equal(module.encode([again])[0].tokens, before.tokens)
+    assert not torch.equal(again.target, seen.target)
+
+
+def test_a_short_sample_keeps_its_visible_patches_and_padding_is_masked():
+    sizes = {"patch_length": 2, "d_model": 16, "num_attention_heads": 2, "ffn_dim": 16}
+    encoder = SeriesEncoder.from_config(sizes, context=16, dropout=0.0)
+    module: Any = Pretraining(encoder, MAE(ratio=0.5, hidden=16, layers=1, heads=2))
+    batch = make_series(TinySeries(channels=1))
+    batch.mask[0, :10] = False  # three patches are left, one of them hidden
+    (seen,) = module.view(batch)
+    assert seen.mask.sum(1).tolist() == [2] + [4] * 7
+    assert seen.inputs["positions"][0][seen.mask[0]].min() >= 5
+    assert module(batch).loss.isfinite()
+    with pytest.raises(ValueError, match="Only whole patches can be dropped, but unit is 'step'"):
+        encoder.view(batch, view("mask_values", unit="step", drop=True))

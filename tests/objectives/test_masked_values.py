@@ -84,11 +84,11 @@ def test_one_step_of_the_window_is_asked_where_that_is_the_share():
 
 def test_the_view_is_asked_for_by_name_and_arguments():
     (spec,) = MaskedValues(
-        unit="span", ratio=0.15, before="random_conv", args={"random_conv.blend": 0.5}
+        unit="span", ratio=0.15, before="scaling", after="jitter", args={"jitter.high": 0.5}
     ).views
-    assert spec.name == "random_conv+mask_values"
-    conv, mask = spec.parts()
-    assert dict(conv.args) == {"blend": 0.5}
+    assert spec.name == "scaling+mask_values+jitter"
+    _, mask, jitter = spec.parts()
+    assert dict(jitter.args) == {"high": 0.5}
     assert dict(mask.args) == {"unit": "span", "ratio": 0.15, "mean_length": 3.0}
     (alone,) = MaskedValues().views
     assert dict(alone.args) == {"unit": "patch", "ratio": 0.4, "mean_length": 3.0}

@@ -41,6 +41,6 @@ def test_the_views_are_asked_for_by_name():
     (spec,) = ReorderPrediction(segments=3, after="jitter", args={"jitter.high": 0.2}).views
     assert spec.name == "reorder+jitter"
     assert dict(spec.parts()[0].args) == {"segments": 3, "ask": True}
-    for segments in (1, 7):
-        with pytest.raises(ValueError, match=f"segments is 2 to 6.*but {segments} came"):
+    for segments in (1, 6):
+        with pytest.raises(ValueError, match=f"segments is 2 to 5.*but {segments} came"):
             ReorderPrediction(segments=segments)

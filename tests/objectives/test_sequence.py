@@ -192,10 +192,10 @@ def test_the_two_crops_overlap_and_what_is_compared_is_the_same_steps():
     assert not torch.equal(left.inputs["observed"], right.inputs["observed"])
 
 
-def test_the_two_crops_are_placed_by_one_draw_and_cut_by_two():
+def test_the_two_crops_are_two_sides_of_a_pair_and_cut_by_two_draws():
     left, right = HierarchicalContrast().views
-    assert left.parts()[0].stream == right.parts()[0].stream
-    assert left.parts()[-1].name == right.parts()[-1].name == "token_cutoff"
+    assert left.name == right.name == "overlap+token_cutoff"
+    assert [dict(s.parts()[0].args)["side"] for s in (left, right)] == ["left", "right"]
     assert left.parts()[-1].stream != right.parts()[-1].stream
     module, batch = pretraining(HierarchicalContrast())
     one, other = (v.keep_positions for v in module.view(batch))

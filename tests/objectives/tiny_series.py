@@ -40,6 +40,7 @@ SERIES = {
     "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
     "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
     "backcast": lambda: Backcast(horizon=8, loss="huber"),
+    "masked_jittered": lambda: MaskedValues(unit="span", after="jitter", loss="huber"),
     "mae": lambda: MAE(ratio=0.5, hidden=16, layers=1, heads=2),
     "cpc": lambda: CPC(steps=3),
     "cpc_gru": lambda: CPC(steps=2, context="gru", width=8, normalize=True, temperature=0.2),

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from unlabel.benchmarks.forecast_encoder import read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
-from unlabel.benchmarks.forecasting_data import ForecastData, Windows
+from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import Linear
 from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series import Series
@@ -210,7 +210,7 @@ class KeepBest(TrainerCallback):
 
 def tune(
     load: Callable[[], "SeriesEncoder"],
-    windows: Windows,
+    windows: ForecastWindows,
     held: Held,
     *,
     horizon: int,
@@ -270,7 +270,7 @@ def tune(
     return Tuned(best.module, {**best.about, "looks": every})
 
 
-def _store(windows: Windows, horizon: int, channels: int) -> SeriesStore:
+def _store(windows: ForecastWindows, horizon: int, channels: int) -> SeriesStore:
     series = Series("train", windows.values.astype(np.float32))
     kind = "independent" if channels == 1 else "together"
     return SeriesStore([series], context=windows.lookback, horizon=horizon, channels=kind)

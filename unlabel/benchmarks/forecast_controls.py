@@ -60,8 +60,10 @@ def daily_profile(days: int = 7) -> Fit:
 def controls(data: ForecastData, lookback: int) -> dict[str, Fit]:
     """What is printed beside every encoder, by name: those that the set and lookback allow."""
     found: dict[str, Fit] = {"repeat last": repeat_last}
-    if data.day and lookback >= data.day:
+    days = min(7, lookback // data.day) if data.day else 0
+    if days:
         found["yesterday"] = daily_profile(1)
-        found["7-day profile"] = daily_profile(7)
+    if days > 1:
+        found[f"{days}-day profile"] = daily_profile(days)
     found["ridge on values"] = ridge(raw_features("last"))
     return found

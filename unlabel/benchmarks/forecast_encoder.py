@@ -1,9 +1,10 @@
 """A frozen series encoder as features of windows, for the ridge of the forecasting benchmark."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,9 +15,7 @@ from torch import Tensor
 from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, ridge
 from unlabel.core import Batch, Encoding, view
 from unlabel.embedding import run_model_folder
-
-if TYPE_CHECKING:
-    from unlabel.modalities.series import SeriesEncoder
+from unlabel.modalities.series import SeriesEncoder
 
 Take = Literal["tokens", "pooled", "last"]
 FEATURES = get_args(Take)
@@ -29,7 +28,7 @@ WIDEST = 8192  # features of a ridge: its Gram matrix is half a gigabyte then
 
 
 def encoder_features(
-    encoder: "SeriesEncoder", *, take: Take | None = None, batch_size: int = 512
+    encoder: SeriesEncoder, *, take: Take | None = None, batch_size: int = 512
 ) -> Features:
     """Features of windows by a frozen encoder, from their last `encoder.context` steps.
 
@@ -65,7 +64,7 @@ def encoder_features(
 
 
 def read_windows(
-    encoder: "SeriesEncoder",
+    encoder: SeriesEncoder,
     history: Float[np.ndarray, "windows channels lookback"],
     read: Callable[[Encoding], Tensor],
     *,
@@ -109,7 +108,7 @@ def read_windows(
 
 
 def _encode(
-    encoder: "SeriesEncoder",
+    encoder: SeriesEncoder,
     values: Float[np.ndarray, "batch steps channels"],
     read: Callable[[Encoding], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,16 +118,42 @@ def _encode(
     inputs = {"values": seen, "observed": observed}
     window = encoder.window(Batch(inputs, observed[:, :, 0], place, place), view("plain"))
     encoding = encoder(encoder.finish(window))
-    assert window.loc is not None and window.scale is not None  # by `finish`
+    assert window.loc is not None and window.scale is not None  # finish set them
     return read(encoding), window.loc, window.scale
+
+
+def load_series_encoder(path: str | Path, *, device: str | None = None) -> SeriesEncoder:
+    """The series encoder of a run's output folder, or of the folder it was saved in.
+
+    Raises:
+        FileNotFoundError: no such folder, or no model in it.
+        ValueError: the folder holds an encoder of something else.
+    """
+    folder = run_model_folder(Path(path)) or Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{path} is no folder; give a run's output folder or that of a saved series encoder."
+        )
+    said = folder / "unlabel.json"
+    if said.is_file() and (kind := json.loads(said.read_text())["modality"]) != "series":
+        raise ValueError(f"{path} is an encoder of {kind}; this benchmark is for time series.")
+    encoder = SeriesEncoder.from_pretrained(folder, local_files_only=True)
+    return encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass(frozen=True)
 class EncoderForecast:
-    """The ridge on a frozen encoder's features, under the name the encoder has in tables."""
+    """The ridge on a frozen encoder's features, under the name the encoder has in tables.
+
+    Attributes:
+        name: of the encoder.
+        fit: the ridge.
+        context: steps that the encoder was made for.
+    """
 
     name: str
     fit: Fit
+    context: int
 
 
 def load_forecast_encoder(
@@ -142,16 +167,16 @@ def load_forecast_encoder(
     """The series encoder of a run's output folder, or of a folder it was saved in.
 
     Args:
-        path: the folder, or a name on the Hub.
+        path: the folder.
         name: shown in tables; default the folder's name.
         take: see `encoder_features`.
         batch_size: sequences a forward pass.
         device: as for torch; a GPU where there is one.
-    """
-    from unlabel.modalities.series import SeriesEncoder
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    path = Path(path)
-    encoder = SeriesEncoder.from_pretrained(run_model_folder(path) or path).to(device)
+    Raises:
+        FileNotFoundError: no such folder, or no model in it.
+        ValueError: the folder holds an encoder of something else.
+    """
+    encoder = load_series_encoder(path, device=device)
     features = encoder_features(encoder, take=take, batch_size=batch_size)
-    return EncoderForecast(name or path.name, ridge(features))
+    return EncoderForecast(name or Path(path).name, ridge(features), encoder.context)

@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float
 
-from unlabel.benchmarks.forecasting_data import ForecastData, Windows
+from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_ridge
 
 # Forecasts of windows, (windows, channels, horizon), by horizon; the truth is not its to see.
@@ -27,7 +27,7 @@ class Fit(Protocol):
 
 @dataclass(frozen=True)
 class Featured:
-    """Windows as the ridge sees them.
+    """ForecastWindows as the ridge sees them.
 
     Attributes:
         x: features, `(windows, channels, features)` where one head serves all channels, or
@@ -51,9 +51,10 @@ class Featured:
 
 Features = Callable[[Float[np.ndarray, "windows channels lookback"]], Featured]
 Select = Literal["mse", "rmse+mae"]
-# Wide enough that no set chooses an end; the representation protocol's are TS2Vec's.
+# Up to where a ridge is nearly a constant, which is what exchange rates ask for; those of the
+# representation protocol are TS2Vec's.
 ALPHAS = {
-    "ltsf": tuple(10.0**k for k in range(-1, 7)),
+    "ltsf": tuple(10.0**k for k in range(-1, 10)),
     "representation": (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 }
 LEAST = 1e-5  # smallest scale, as RevIN's epsilon: a constant window has none
@@ -78,7 +79,7 @@ def raw_features(norm: Literal["last", "standard"] = "last") -> Features:
 
 
 def window_moments(
-    windows: Windows, features: Features, horizons: Sequence[int]
+    windows: ForecastWindows, features: Features, horizons: Sequence[int]
 ) -> dict[int, list[Moments]]:
     """Sums over all windows of each horizon, in one pass.
 
@@ -166,7 +167,7 @@ def ridge(
 
 
 def nested_chunks(
-    windows: Windows, horizons: Sequence[int]
+    windows: ForecastWindows, horizons: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
     """History of every window once, with the futures of those horizons that it has whole."""
     start = 0
@@ -178,7 +179,7 @@ def nested_chunks(
 
 
 def _by_forecasts(
-    held: Windows,
+    held: ForecastWindows,
     features: Features,
     paths: Mapping[int, Sequence[RidgePath]],
     alphas: Sequence[float],

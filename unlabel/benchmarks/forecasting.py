@@ -6,6 +6,7 @@ that of the representation papers (Yue et al. 2022, TS2Vec, section 4.2).
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ from unlabel.benchmarks.forecast_encoder import (
     load_forecast_encoder,
 )
 from unlabel.benchmarks.forecast_ridge import Fit, nested_chunks
-from unlabel.benchmarks.forecasting_data import ForecastData, Protocol, Windows, load_forecasting
+from unlabel.benchmarks.forecasting_data import (
+    ForecastData,
+    ForecastWindows,
+    Protocol,
+    load_forecasting,
+)
 from unlabel.benchmarks.intervals import block_mean_resamples
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench
@@ -63,7 +69,7 @@ def window_errors(
 
 
 def _examples(
-    data: ForecastData, windows: Windows, forecaster: Any, horizon: int
+    data: ForecastData, windows: ForecastWindows, forecaster: Any, horizon: int
 ) -> dict[str, dict[str, Any]]:
     """Forecasts of the last channel (the usual target) in evenly spaced windows."""
     found = {}
@@ -195,8 +201,8 @@ def bench_forecasting(
         path: a run's output folder (both its untrained and its trained encoder are measured, as
             means over its seeds), or the folder of a saved series encoder.
         compare: further runs (after training) or encoders for the same table.
-        controls: measure repeating the last value, yesterday and the profile of seven days, and a
-            ridge on the raw window, too.
+        controls: measure repeating the last value, yesterday and the mean profile of up to seven
+            days, and a ridge on the raw window, too.
         folder: of the sets, see `evaluate_forecasting`; also `sets`, `horizons`, `protocol`,
             `lookback`, `univariate`, `bootstrap`, `seed`.
         sets: which sets.
@@ -219,7 +225,12 @@ def bench_forecasting(
     }  # fmt: skip
 
     def evaluate(loaded: EncoderForecast) -> BenchmarkResult:
-        return evaluate_forecasting({loaded.name: loaded.fit}, **options)
+        result = evaluate_forecasting({loaded.name: loaded.fit}, **options)
+        if loaded.context == lookback:
+            return result
+        seen = min(loaded.context, lookback)
+        odd = f"{loaded.name} was made for {loaded.context} steps and sees the last {seen}."
+        return replace(result, note=f"{result.note}\n{odd}")
 
     return bench(
         path,

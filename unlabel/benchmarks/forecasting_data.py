@@ -11,6 +11,8 @@ import pandas as pd
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
 
+from unlabel.data_pipes.synthetic_series import DAY, embedded_series
+
 Protocol = Literal["ltsf", "representation"]
 Part = Literal["train", "validation", "test"]
 ENDINGS = (".csv.gz", ".csv")
@@ -58,7 +60,7 @@ OWN = ForecastSet(0)
 
 
 @dataclass(frozen=True)
-class Windows:
+class ForecastWindows:
     """Every window of a stretch of rows, stride 1; nothing is copied before a chunk is read.
 
     A shorter horizon has the same windows and a few more at the end, so that one pass serves
@@ -130,7 +132,7 @@ class ForecastData:
         """Of the published tables of the protocol."""
         return getattr(self.about, self.protocol)
 
-    def windows(self, part: Part, lookback: int) -> Windows:
+    def windows(self, part: Part, lookback: int) -> ForecastWindows:
         """All windows of a part; those after training may look back over its border.
 
         In the representation protocol the first forecast starts one step later than in LTSF: the
@@ -141,14 +143,14 @@ class ForecastData:
         """
         place = get_args(Part).index(part)
         if place == 0:
-            return Windows(self.values[: self.borders[0]], lookback)
+            return ForecastWindows(self.values[: self.borders[0]], lookback)
         first = self.borders[place - 1] - lookback + (self.protocol == "representation")
         if first < 0:
             raise ValueError(
                 f"{self.name}: a lookback of {lookback} reaches before the first row from the "
                 f"{part} rows, which start at {self.borders[place - 1]}; ask for less."
             )
-        return Windows(self.values[first : self.borders[place]], lookback)
+        return ForecastWindows(self.values[first : self.borders[place]], lookback)
 
 
 def standardised(
@@ -189,10 +191,11 @@ def load_forecasting(
     protocol: Protocol = "ltsf",
     univariate: bool = False,
 ) -> ForecastData:
-    """One set: a name of `SETS`, or of your own wide table `name.csv[.gz]` in the folder.
+    """One set: a name of `SETS`, your own wide table `name.csv[.gz]`, or the embedded series.
 
     Args:
         name: of the set; the first column of its file is the time, the others are channels.
+            `synthetic` is the corpus that needs no file, split as ETTh is.
         folder: where the files are, see `series_folder`.
         protocol: `ltsf` (Zeng et al. 2023, section 5.1) or `representation` (Yue et al. 2022,
             section 4.2); it decides splits of the sets that have no borders by row, and windows.
@@ -203,6 +206,8 @@ def load_forecasting(
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol={protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
+    if name == "synthetic":
+        return _synthetic(protocol, univariate)
     place = series_folder(folder)
     path = next((p for e in ENDINGS if (p := place / f"{name}{e}").is_file()), None)
     if path is None:
@@ -220,6 +225,19 @@ def load_forecasting(
     values = standardised(_numbers(table, path), ends[0])
     names = tuple(map(str, table.columns))
     return ForecastData(name, values, names, ends, _day(time), protocol, about)
+
+
+def _synthetic(protocol: Protocol, univariate: bool) -> ForecastData:
+    made = embedded_series(missing=0.0)
+    (series,) = made
+    kept = slice(-1, None) if univariate else slice(None)
+    values = series.values[:, kept].astype(np.float64)
+    least = (made.noise_std[0, kept] / values[: _HOURS[0]].std(axis=0)) ** 2
+    note = f"synthetic: its noise alone is an MSE of {least.mean():.4f}; no forecast has less."
+    about = ForecastSet(len(values), _HOURS, note=note)
+    day = round(DAY)
+    scaled = standardised(values, _HOURS[0])
+    return ForecastData("synthetic", scaled, series.names[kept], _HOURS, day, protocol, about)
 
 
 def _numbers(table: pd.DataFrame, path: Path) -> Float[np.ndarray, "steps channels"]:

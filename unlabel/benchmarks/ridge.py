@@ -75,6 +75,13 @@ class Moments:
         self.xy[:, :known] += x.T @ y
         self.yy[:known] += np.einsum("rt,rt->t", y, y)
 
+    def __add__(self, other: "Moments") -> "Moments":
+        """The sums over the rows of both."""
+        total = Moments(0, 0)
+        for name in vars(total):
+            setattr(total, name, getattr(self, name) + getattr(other, name))
+        return total
+
     def first(self, targets: int) -> "Moments":
         """A copy with the first targets alone."""
         copy = Moments(0, 0)

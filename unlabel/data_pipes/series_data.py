@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float32
 
 from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.series_time import Step
 
 # What the report counts, in words: one, several.
 _WORDS = {
@@ -41,6 +42,10 @@ class Series:
         covariates: known beside the values, without gaps, `(steps, covariates)`.
         static: numbers that hold for the whole series, `(static,)`.
         label: place of its class in `SeriesData.classes`, -1 for none.
+        step: what `freq` names, of counting time columns too; None where rows are steps, or the
+            step is irregular.
+        id_name: column of the table that told it apart, "" for none.
+        time_name: column that held its time, "" for none.
     """
 
     id: str
@@ -51,6 +56,9 @@ class Series:
     covariates: Float32[np.ndarray, "steps covariates"] | None = None
     static: Float32[np.ndarray, "static"] | None = None
     label: int = -1
+    step: Step | None = None
+    id_name: str = ""
+    time_name: str = ""
 
     def __len__(self) -> int:
         """Number of steps."""

@@ -98,7 +98,7 @@ def read_frame(
     if columns.static:
         static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
     note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
-    return _cut(values, covariates, static, grid, ids, names)
+    return _cut(values, covariates, static, grid, ids, columns)
 
 
 def _stamps(frame: pd.DataFrame, column: str | None, line: int) -> Stamps | None:
@@ -151,17 +151,20 @@ def _cut(
     static: Float32[np.ndarray, "series static"] | None,
     grid: Grid,
     ids: list[str],
-    names: tuple[str, ...],
+    columns: Columns,
 ) -> list[Series]:
     return [
         Series(
             ids[code],
             values[begin:end],
-            names,
+            columns.target,
             start=grid.starts[i],
             freq=grid.freqs[i],
             covariates=None if covariates is None else covariates[begin:end],
             static=None if static is None else static[i],
+            step=grid.steps[i],
+            id_name=columns.id or "",
+            time_name=columns.time or "",
         )
         for i, (code, begin, end) in enumerate(
             zip(grid.codes, grid.offsets[:-1], grid.offsets[1:], strict=True)

@@ -35,6 +35,7 @@ class Grid:
         codes: of the series, `(series,)`.
         starts: first time stamp of each series.
         freqs: step of each series, in pandas' names.
+        steps: likewise, None where there is none.
     """
 
     source: Rows
@@ -44,6 +45,7 @@ class Grid:
     codes: Int64[np.ndarray, "series"]
     starts: list[pd.Timestamp | int | None]
     freqs: list[str | None]
+    steps: list[Step | None]
 
     def lay(self, rows: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "steps columns"]:
         """Rows (in the order of `source`) at their steps, NaN in the gaps."""
@@ -98,18 +100,19 @@ def grid_of(
     counts = np.diff(first, append=len(codes))
     starts: list[pd.Timestamp | int | None] = [None] * len(first)
     freqs: list[str | None] = [None] * len(first)
+    own: list[Step | None] = [None] * len(first)
     if times is None:
         steps = np.arange(len(codes)) - np.repeat(first, counts)
     else:
         stamps, dates = times.values[order], times.dates
         names = [ids[c] for c in codes[first]]
-        steps, freqs = _count(stamps, first, counts, names, dates, freq, report)
+        steps, own, freqs = _count(stamps, first, counts, names, dates, freq, report)
         starts = [timestamp(t) if dates else t for t in stamps[first].tolist()]
         _note_gaps(steps, stamps, first, names, dates, report)
     lengths = steps[first + counts - 1] + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     target = steps + np.repeat(offsets[:-1], counts)
-    return Grid(order, target, first, offsets, codes[first], starts, freqs)
+    return Grid(order, target, first, offsets, codes[first], starts, freqs, own)
 
 
 def _note_unsorted(codes: Rows, stamps: Rows, ids: list[str], report: ReadReport) -> None:
@@ -134,7 +137,7 @@ def _drop_repeats(
 def _count(
     stamps: Rows, first: Rows, counts: Rows, names: list[str],
     dates: bool, freq: str | None, report: ReadReport,
-) -> tuple[Rows, list[str | None]]:  # fmt: skip
+) -> tuple[Rows, list[Step | None], list[str | None]]:  # fmt: skip
     inside = np.ones(len(stamps), bool)
     inside[first] = False
     differences = np.diff(stamps, prepend=stamps[:1])[inside]
@@ -143,7 +146,7 @@ def _count(
     if not freq:  # days lie on a grid of hours too
         single = np.add.reduceat(np.diff(steps, prepend=0) * inside == 1, first, dtype=np.int64)
         fits &= 2 * single >= counts - 1
-    chosen = [step] * len(first)
+    chosen: list[Step | None] = [step] * len(first)
     for i in np.flatnonzero(~fits):
         rows = slice(int(first[i]), int(first[i] + counts[i]))
         if freq and dates:
@@ -162,7 +165,7 @@ def _count(
             f"the {counts[i]:,} rows of {names[i]!r} span {spans[i]:,} steps, so nearly all would "
             "be missing; mend its time stamps, or name a longer step with freq="
         )
-    return steps, _names(stamps[first], chosen, freq, dates)
+    return steps, chosen, _names(stamps[first], chosen, freq, dates)
 
 
 def _try(

@@ -7,16 +7,13 @@ from typing import Any, Literal
 
 from unlabel.data_pipes.series import SeriesData, read_series
 from unlabel.data_pipes.series_store import SeriesStore
-from unlabel.data_pipes.synthetic_series import generate_series
+from unlabel.data_pipes.synthetic_series import embedded_series
 from unlabel.kinds.prepared import Prepared
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
-
-# The default data, which needs no download: 600 days of hourly loads.
-EMBEDDED: dict[str, Any] = {"count": 1, "length": 14_400, "channels": 7, "seed": 0}
 
 
 @dataclass
@@ -104,7 +101,7 @@ class SeriesOptions:
 
     def _read(self, data: Any) -> SeriesData:
         if data is None or data == "synthetic":
-            return generate_series(**EMBEDDED)
+            return embedded_series()
         return read_series(
             data,
             id_column=self.id_column,

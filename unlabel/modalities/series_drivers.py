@@ -1,5 +1,7 @@
 """How each kind of model is called, and what it is refused for."""
 
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -82,8 +84,8 @@ def places_of(model: PreTrainedModel, tokens: int) -> int:
     """Rows of the position table; a convolution has no table, and room for any number."""
     if not is_patchtst(model):
         return tokens
-    table: Tensor = model.encoder.positional_encoder.position_enc
-    return table.shape[0]
+    encoder: Any = model.encoder
+    return encoder.positional_encoder.position_enc.shape[0]
 
 
 __all__ = ["Convolution", "check_sizes", "driver_of", "places_of"]

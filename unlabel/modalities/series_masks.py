@@ -85,14 +85,26 @@ def mask_values(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_
         ratio: the share (default 0.4).
         mean_length: of a span, in steps (default 3).
         together: all channels at the same steps, else each at its own (default).
+        drop: leave the hidden patches out of the view, so that the encoder sees the visible ones
+            only (MAE); then all channels go together.
+
+    Raises:
+        ValueError: another unit than `patch` is to be left out.
     """
-    args = arguments(spec, unit="patch", ratio=0.4, mean_length=3, together=False)
+    args = arguments(spec, unit="patch", ratio=0.4, mean_length=3, together=False, drop=False)
+    if drops := args.pop("drop"):
+        if args["unit"] != "patch":
+            raise ValueError(f"Only whole patches can be dropped, but unit is {args['unit']!r}.")
+        args["together"] = True
+    tokens = window.history // patch
     hidden = _hidden(window, batch, spec, patch, **args)
     return replace(
         window,
         is_hidden=window.is_hidden | hidden,
         is_asked=window.is_asked | hidden,
         asks=True,
+        # As many as a whole window leaves visible; a shorter sample leaves fewer.
+        keeps=tokens - max(1, int(tokens * args["ratio"])) if drops else None,
     )
 
 

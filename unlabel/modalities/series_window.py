@@ -32,6 +32,7 @@ class Window:
         is_hidden: True where the encoder is not shown the value.
         is_asked: True where it is hidden and to be predicted.
         asks: a link of the chain asks for hidden values.
+        keeps: tokens that a view without hidden tokens has; None leaves them in.
         history: steps that the encoder may see; later ones are there until a link splits them off.
         future: what follows the history, `(batch, horizon, channels)`, after a link split it off.
         future_observed: likewise.
@@ -53,6 +54,7 @@ class Window:
     is_asked: Bool[Tensor, "batch steps channels"]
     history: int
     asks: bool = False
+    keeps: int | None = None
     future: Float[Tensor, "batch horizon channels"] | None = None
     future_observed: Bool[Tensor, "batch horizon channels"] | None = None
     keep_steps: Bool[Tensor, "batch steps"] | None = None
@@ -230,7 +232,7 @@ def finish(window: Window, *, norm: str, patch: int) -> View:
         inputs["static"] = window.static
     is_target, target = _target(window, scaled, patch)
     keep = window.keep_steps
-    return View(
+    view = View(
         inputs=inputs,
         mask=rearrange(window.mask, "b (l p) -> b l p", p=patch).any(2),
         is_target=is_target,
@@ -240,6 +242,31 @@ def finish(window: Window, *, norm: str, patch: int) -> View:
         if keep is None
         else rearrange(keep, "b (l p) -> b l p", p=patch).all(2),
         keep_features=window.keep_features,
+    )
+    if window.keeps is None:
+        return view
+    is_hidden = rearrange(window.is_hidden, "b (l p) c -> b l (p c)", p=patch).any(2)
+    return visible_only(view, view.mask & ~is_hidden, window.keeps)
+
+
+def visible_only(view: View, is_visible: Bool[Tensor, "batch tokens"], keeps: int) -> View:
+    """The view with its `keeps` tokens that are visible alone; the target is that of all.
+
+    A row with fewer of them is padded at the left.
+    """
+    order = is_visible.long().argsort(dim=1, stable=True)[:, is_visible.shape[1] - keeps :]
+
+    def pick(x: Tensor) -> Tensor:
+        return x.gather(
+            1, order.reshape(*order.shape, *(1,) * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+        )
+
+    keep = view.keep_positions
+    return replace(
+        view,
+        inputs={k: v if k == "static" else pick(v) for k, v in view.inputs.items()},
+        mask=pick(is_visible),
+        keep_positions=None if keep is None else pick(keep),
     )
 
 
@@ -268,4 +295,5 @@ __all__ = [
     "mean_and_std",
     "normal",
     "statistics",
+    "visible_only",
 ]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlabel.core import Batch, Encoding, View, view
+from unlabel.core import Batch, Encoding, View
+from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import gather
 from unlabel.objectives.hierarchy import hierarchical_chance, hierarchical_contrast
 from unlabel.objectives.objective import Objective, Term
@@ -18,7 +19,8 @@ class HierarchicalContrast(Objective):
     Args:
         alpha: weight of the contrast over the batch; that over time has the rest.
         mask: share of tokens cut out of each crop.
-        args: arguments of the views, such as `{"overlap.ratio": 0.5}`.
+        args: arguments of the views, such as `{"overlap.ratio": 0.5}`, the share of the tokens that
+            the crops have for themselves.
 
     Raises:
         ValueError: alpha is no share.
@@ -36,12 +38,11 @@ class HierarchicalContrast(Objective):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is a share between 0 and 1, but {alpha} came.")
         self.alpha = alpha
-        how: dict[str, Any] = {"token_cutoff.ratio": mask, **(args or {})}
-        # One draw places both crops. `plain` moves the second cut to another place in the chain,
-        # and so to a draw of its own.
-        names = {"left": "overlap+token_cutoff", "right": "overlap+plain+token_cutoff"}
+        how = {"token_cutoff.ratio": mask, **(args or {})}
+        # The two sides belong to one pair of crops, but each is cut by a draw of its own.
         self.views = tuple(
-            view(name, **{**how, "overlap.side": side}) for side, name in names.items()
+            chain("overlap", "token_cutoff", draw=draw, args={**how, "overlap.side": side})
+            for draw, side in enumerate(("left", "right"))
         )
 
     def forward(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -21,6 +22,7 @@ class ForecastHead(nn.Module):
     `linear` reads features in the order `(length width)`, tokens of padding being 0, and writes
     values in the order `(horizon channels)`, or `(quantiles horizon channels)`. So a closed-form
     regression on such features can set `linear.weight` (outputs, inputs) and `linear.bias`.
+    Covariates of the future, if any, stand after the tokens, `(horizon covariates)`.
 
     Args:
         length: tokens of a whole view; a shorter one is its newest tokens.
@@ -29,6 +31,7 @@ class ForecastHead(nn.Module):
         channels: numbers of one step.
         quantiles: how many quantiles of each number; 0 is one value, without that dimension.
         dropout: of the features, in training.
+        covariates: kinds of numbers known of each step to predict.
 
     Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.1.
     """
@@ -42,17 +45,27 @@ class ForecastHead(nn.Module):
         *,
         quantiles: int = 0,
         dropout: float = 0.0,
+        covariates: int = 0,
     ):
         super().__init__()
         self.length, self.horizon, self.channels = length, horizon, channels
-        self.quantiles = quantiles
+        self.quantiles, self.covariates = quantiles, covariates
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(length * width, max(quantiles, 1) * horizon * channels)
+        inputs = length * width + horizon * covariates
+        self.linear = nn.Linear(inputs, max(quantiles, 1) * horizon * channels)
 
     def features(
-        self, tokens: Float[Tensor, "batch tokens width"], mask: Bool[Tensor, "batch tokens"]
-    ) -> Float[Tensor, "batch length_width"]:
+        self,
+        tokens: Float[Tensor, "batch tokens width"],
+        mask: Bool[Tensor, "batch tokens"],
+        known: Float[Tensor, "batch horizon covariates"] | None = None,
+    ) -> Float[Tensor, "batch features"]:
         """What `linear` reads: the tokens of a whole view side by side, 0 where there is none.
+
+        Args:
+            tokens: of the view.
+            mask: True at real ones.
+            known: covariates of the future, where the head was made for them.
 
         Raises:
             ValueError: more tokens than the head was made for.
@@ -65,13 +78,20 @@ class ForecastHead(nn.Module):
             )
         real = tokens * rearrange(mask, "batch length -> batch length 1")
         # What is missing is the oldest, so that the newest token keeps its place.
-        return rearrange(F.pad(real, (0, 0, missing, 0)), "batch l d -> batch (l d)")
+        seen = rearrange(F.pad(real, (0, 0, missing, 0)), "batch l d -> batch (l d)")
+        if not self.covariates:
+            return seen
+        assert known is not None  # the head was made for them
+        return torch.cat([seen, rearrange(known, "batch h k -> batch (h k)")], dim=1)
 
     def forward(
-        self, tokens: Float[Tensor, "batch tokens width"], mask: Bool[Tensor, "batch tokens"]
+        self,
+        tokens: Float[Tensor, "batch tokens width"],
+        mask: Bool[Tensor, "batch tokens"],
+        known: Float[Tensor, "batch horizon covariates"] | None = None,
     ) -> Float[Tensor, "batch *quantiles horizon channels"]:
         """Predicted values, `(batch, horizon, channels)`, quantiles before the horizon if any."""
-        out = self.linear(self.dropout(self.features(tokens, mask)))
+        out = self.linear(self.dropout(self.features(tokens, mask, known)))
         if not self.quantiles:
             return rearrange(out, "batch (h c) -> batch h c", c=self.channels)
         sizes = {"q": self.quantiles, "c": self.channels}
@@ -147,13 +167,17 @@ class Forecast(Objective):
             dropout=self.dropout,
         )
 
+    def predict(self, encoding: Encoding, batch: Batch) -> Tensor:
+        """What the head makes of an encoding."""
+        return self.head(encoding.tokens, encoding.mask)
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `forecast`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None  # the view makes both
-        pred, target, where = self.head(encoding.tokens, encoding.mask), seen.target, seen.is_target
+        pred, target, where = self.predict(encoding, batch), seen.target, seen.is_target
         if self.quantiles:
             pred = rearrange(pred, "batch q h c -> batch h c q")
             losses = pinball(pred, target, self.quantiles, where, reduction="none")

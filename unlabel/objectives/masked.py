@@ -66,9 +66,12 @@ class MaskedValues(Objective):
         ratio: share that is hidden.
         mean_length: steps that a span has on average.
         loss: distance, `"mse"`, `"l1"` or `"huber"`.
-        before: views applied before the masking, joined by `+`, such as `"random_conv"`; targets
-            are taken from their result.
-        args: their arguments, such as `{"random_conv.blend": 0.5}`.
+        before: views applied before the masking, joined by `+`, such as `"scaling"`; targets are
+            taken from their result. One that mixes steps would give away what is hidden: put it
+            after.
+        after: views of what is left visible, joined by `+`, such as `"jitter"` or `"random_conv"`;
+            targets stay as they were.
+        args: their arguments, such as `{"jitter.high": 0.5}`.
 
     Raises:
         ValueError: no share between 0 and 1, or an argument of a view that is not there.
@@ -88,6 +91,7 @@ class MaskedValues(Objective):
         mean_length: float = 3.0,
         loss: Literal["mse", "l1", "huber"] = "mse",
         before: str = "",
+        after: str = "",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -95,7 +99,7 @@ class MaskedValues(Objective):
             raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
         how = {"unit": unit, "ratio": ratio, "mean_length": mean_length}
         named = {f"mask_values.{key}": value for key, value in how.items()}
-        self.views = (chain(before, "mask_values", args={**named, **(args or {})}),)
+        self.views = (chain(before, "mask_values", after, args={**named, **(args or {})}),)
         self.loss: Literal["mse", "l1", "huber"] = loss
 
     def build(self, encoder: Encoder) -> None:

@@ -19,7 +19,7 @@ class ReorderPrediction(Objective):
     Cross-entropy over the `segments!` orders, ln of that where the head knows nothing.
 
     Args:
-        segments: into how many a sample is cut, 2 to 6.
+        segments: into how many a sample is cut, 2 to 5.
         after: views applied after the reordering, joined by `+`.
         args: arguments of the views.
 
@@ -33,11 +33,11 @@ class ReorderPrediction(Objective):
     paper = "Sorting sequences (Lee et al. 2017, arXiv 1708.01246)"
 
     def __init__(
-        self, *, segments: int = 4, after: str = "", args: Mapping[str, Any] | None = None
+        self, *, segments: int = 3, after: str = "", args: Mapping[str, Any] | None = None
     ):
         super().__init__()
-        if not 2 <= segments <= 6:
-            raise ValueError(f"segments is 2 to 6 (2 to 720 orders), but {segments} came.")
+        if not 2 <= segments <= 5:
+            raise ValueError(f"segments is 2 to 5 (2 to 120 orders), but {segments} came.")
         how = {"reorder.segments": segments, "reorder.ask": True, **(args or {})}
         self.views = (chain("reorder", after, args=how),)
         self.orders = math.factorial(segments)

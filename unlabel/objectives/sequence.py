@@ -174,7 +174,7 @@ class TimeContrast(Objective):
     frames); semi-hard negatives: Schroff et al. 2015, arXiv 1503.03832, section 3.2.
     """
 
-    paper = "Time-contrastive networks (Sermanet et al. 2018, arXiv 1704.06888)"
+    paper = "TCN (Sermanet et al. 2018, arXiv 1704.06888)"
     needs = frozenset({"tokens"})
 
     def __init__(
@@ -195,6 +195,7 @@ class TimeContrast(Objective):
             )
         self.views = (chain(augment, args=args),)
         self.near, self.far, self.margin, self.width = near, far, margin, width
+        self.stream = stream_of("time_contrast")
 
     def build(self, encoder: Encoder) -> None:
         """Make the projection."""
@@ -225,7 +226,7 @@ class TimeContrast(Objective):
         both = rearrange(mask, "b l -> b l 1") & rearrange(mask, "b l -> b 1 l")
         near, far = (m & both for m in near_and_far(length, self.near, self.far, z.device))
         # The draw belongs to the sample: which of the tokens nearby, counted from the oldest.
-        share = uniform(batch.seed, batch.ordinal, stream_of("time_contrast"), length)
+        share = uniform(batch.seed, batch.ordinal, self.stream, length)
         wanted = (share * near.sum(2)).long() + 1
         positive = ((near.cumsum(2) == wanted[:, :, None]) & near).int().argmax(2)
         apart = torch.cdist(z, z)

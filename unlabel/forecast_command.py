@@ -1,0 +1,106 @@
+"""`unlabel forecast`: from a table and an encoder to a table of forecasts and a picture."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from unlabel.data_pipes.series import read_series
+from unlabel.forecaster import Forecaster, is_forecaster
+
+
+def forecast(
+    model: str,
+    data: str,
+    output: str = "forecast.csv",
+    *,
+    prediction_length: int | None = None,
+    target: list[str] | str | None = None,
+    method: Literal["ridge", "linear", "finetune"] = "ridge",
+    quantile_levels: list[float] | None = None,
+    id_column: str | None = None,
+    timestamp_column: str | None = None,
+    covariates: list[str] | None = None,
+    static: list[str] | None = None,
+    freq: str | None = None,
+    future: str | None = None,
+    plot: str | None = None,
+    save: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    """Forecast the steps after the last row of each series, and say how good that is.
+
+    Args:
+        model: a run's output folder, a saved encoder's folder, `none` for a new untrained encoder,
+            or a forecaster that was saved before, which is not fitted again.
+        data: a file, folder or glob of series.
+        output: ends in `.csv` or `.parquet`.
+        prediction_length: steps; default 96, or what a saved forecaster was fitted for.
+        target: columns to forecast; default all that hold numbers.
+        method: how the head is fitted: in closed form, by gradient, or with the encoder.
+        quantile_levels: default 0.1, 0.5 and 0.9, or what a saved forecaster was fitted for.
+        id_column: which column tells series apart.
+        timestamp_column: which column holds the time.
+        covariates: columns known of the future too.
+        static: columns that hold for a whole series.
+        freq: the step, in pandas' names (`h`, `MS`).
+        future: file with the covariates of the steps to forecast.
+        plot: picture of the first series (`.png`, `.svg`, `.pdf`).
+        save: folder for the fitted forecaster.
+        seed: of a new encoder and of training.
+        device: as for torch; a GPU where there is one.
+    """
+    if Path(output).suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{output}: forecasts are written as .csv or .parquet; choose one.")
+    columns: dict[str, Any] = {
+        "target": target, "id_column": id_column, "timestamp_column": timestamp_column,
+        "covariates": covariates, "static": static, "freq": freq,
+    }  # fmt: skip
+    if is_forecaster(Path(model)):
+        forecaster = Forecaster.from_pretrained(model, device=device)
+        columns = {name: value for name, value in columns.items() if value is not None}
+        columns = {**forecaster.columns_, **columns}
+        source = read_series(data, **columns)
+    else:
+        source = read_series(data, **columns)
+        forecaster = Forecaster(
+            None if model == "none" else model,
+            prediction_length=96 if prediction_length is None else prediction_length,
+            quantile_levels=quantile_levels or (0.1, 0.5, 0.9),
+            method=method, seed=seed, device=device,
+        ).fit(source, **columns)  # fmt: skip
+    print(f"{source.summary()}.\n{forecaster.report_.summary()}.")
+    asked = {"prediction_length": prediction_length, "quantile_levels": quantile_levels}
+    found = forecaster.predict(source, future_df=future, **asked)
+    _write(found.to_df(), Path(output))
+    print(f"{found.summary()}: {output}")
+    if plot is not None:
+        _draw(found, Path(plot))
+    if save is not None:
+        forecaster.save_pretrained(save)
+        print(f"The fitted forecaster: {save}")
+
+
+def _write(table: Any, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        if output.suffix == ".parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            table.to_csv(partial, index=False)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _draw(found: Any, path: Path) -> None:
+    from matplotlib.figure import Figure  # no window, whatever the backend
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    found.plot(ax=figure.add_subplot())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # glyphs that the font lacks
+        figure.savefig(path, dpi=150)
+    print(f"Picture of the first one: {path}")

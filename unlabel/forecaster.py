@@ -1,0 +1,511 @@
+"""Forecast your own series with a pretrained encoder: fit, predict, score, save."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+
+from unlabel.data_pipes.series import read_series
+from unlabel.data_pipes.series_data import SeriesData
+from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
+from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.files import write_json
+from unlabel.forecast_fit import ALPHAS, Split, calibrate, fit_closed_form
+from unlabel.forecast_model import ForecastModel
+from unlabel.forecast_prepare import (
+    future_of,
+    load_encoder,
+    new_encoder,
+    prepared,
+    rows_of,
+    standardise,
+)
+from unlabel.forecast_scores import naive_forecast, score_forecasts
+from unlabel.forecast_train import fit_by_gradient
+from unlabel.forecasts import Forecasts, at_levels
+from unlabel.modalities.series import SeriesEncoder
+from unlabel.series_embedding import embed_series
+
+if TYPE_CHECKING:
+    from typing import Self
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["ridge", "linear", "finetune"]
+_SETTINGS, _HEAD, _ENCODER = "config.json", "head.safetensors", "encoder"
+_Names = str | Sequence[str] | None
+
+
+class Forecaster(BaseEstimator):
+    """Forecasts series: an encoder, and a linear head from its tokens to the steps ahead.
+
+    Every method ends as the same encoder and head, and with quantiles calibrated on the held-out
+    latest part of each series by split conformal prediction: the band from 0.1 to 0.9 holds about
+    80 % of what came there.
+
+    Args:
+        encoder: a run's output folder, a saved encoder's folder, a `SeriesEncoder` (copied), or
+            None for a new untrained one, fitted to the length of the series.
+        prediction_length: steps to forecast.
+        quantile_levels: to predict beside the median; none for the mean alone.
+        method: `ridge`, closed form on the frozen encoder; `linear`, the same head by gradient on
+            the quantile loss; `finetune`, head and encoder together.
+        start: where the gradient starts from: the `ridge`'s head, as in LP-FT, or a `random` one.
+        context: steps of history of a new encoder, at most.
+        config: transformers configuration of a new encoder.
+        validation: share of each series, its latest part, that is held out (at least
+            `prediction_length` steps): it chooses alpha or the step to keep, and calibrates.
+        refit: fit the ridge again on all rows when alpha and calibration are known.
+        alphas: of the ridge, to choose from.
+        tokens: newest tokens that the head reads; None for all where they are not too many.
+        max_windows: windows fitted, evenly spaced; a quarter as many are held out.
+        training: transformers' training arguments over our defaults (`max_steps`,
+            `learning_rate`, `per_device_train_batch_size`, ...).
+        batch_size: windows a forward pass.
+        seed: of a new encoder and of training.
+        device: as for torch; a GPU where there is one.
+
+    Example:
+        >>> forecaster = Forecaster("runs/series", prediction_length=24)  # doctest: +SKIP
+        >>> forecaster.fit("loads.csv").predict_df("loads.csv")  # doctest: +SKIP
+
+    Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.1; LP-FT: Kumar et al. 2022,
+    arXiv 2202.10054; conformal quantiles: see `forecast_fit.errors_ahead`.
+    """
+
+    def __init__(
+        self,
+        encoder: str | Path | SeriesEncoder | None = None,
+        *,
+        prediction_length: int,
+        quantile_levels: Sequence[float] = (0.1, 0.5, 0.9),
+        method: Method = "ridge",
+        start: Literal["ridge", "random"] = "ridge",
+        context: int = 336,
+        config: Mapping[str, Any] | None = None,
+        validation: float = 0.2,
+        refit: bool = True,
+        alphas: Sequence[float] = ALPHAS,
+        tokens: int | None = None,
+        max_windows: int = 50_000,
+        training: Mapping[str, Any] | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        device: str | None = None,
+    ):
+        # As they came: scikit-learn's clone and repr read them back.
+        self.encoder, self.prediction_length = encoder, prediction_length
+        self.quantile_levels, self.method, self.start = quantile_levels, method, start
+        self.context, self.config, self.validation = context, config, validation
+        self.refit, self.alphas, self.tokens = refit, alphas, tokens
+        self.max_windows, self.training, self.batch_size = max_windows, training, batch_size
+        self.seed, self.device = seed, device
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        target: _Names = None,
+        id_column: str | None = None,
+        timestamp_column: str | None = None,
+        covariates: _Names = None,
+        static: _Names = None,
+        freq: str | None = None,
+    ) -> "Self":
+        """Fit the head (and with `finetune` the encoder) on every series.
+
+        Args:
+            data: what `read_series` takes: tables, long or wide, arrays, paths, lists of them.
+            target: columns to forecast, see `read_series`; also the other columns.
+            id_column: tells series apart.
+            timestamp_column: time.
+            covariates: known of the past and of the future, which `predict` then asks for; the
+                head reads those of the future, and so does an encoder that was made with some.
+            static: numbers of a whole series, for an encoder that was made with them.
+            freq: the step, in pandas' names.
+
+        Raises:
+            ValueError: settings, data or encoder that do not go together; the message says why.
+        """
+        self._check()
+        self.columns_ = {
+            "target": _list(target), "id_column": id_column, "timestamp_column": timestamp_column,
+            "covariates": _list(covariates), "static": _list(static), "freq": freq,
+        }  # fmt: skip
+        source = self._read(data)
+        known = len(self.columns_["covariates"] or ())
+        encoder = self._encoder(source, known)
+        model = ForecastModel(
+            encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
+            covariates=known, tokens=self.tokens,
+        )  # fmt: skip
+        self.model_ = model.to(self._device())
+        standardise(model, source, is_new=self.encoder is None)
+        rows = rows_of(model, source)
+        split = Split.of(
+            rows, context=encoder.context, horizon=self.prediction_length,
+            share=self.validation, limit=self.max_windows,
+        )  # fmt: skip
+        self._fit(rows, split)
+        self.freqs_ = sorted({s.freq for s in source if s.freq})
+        logger.info("%s; %s.", source.summary(), self.report_.summary())
+        return self
+
+    def _fit(self, rows: SeriesRows, split: Split) -> None:
+        size = self.batch_size
+        if self.method == "ridge" or self.start == "ridge":
+            given: dict[str, Any] = {
+                "alphas": self.alphas, "refit": self.refit, "as_start": self.method != "ridge",
+            }  # fmt: skip
+            self.report_ = fit_closed_form(self.model_, rows, split, size=size, **given)
+        if self.method != "ridge":
+            fit_by_gradient(
+                self.model_, rows, split, frozen=self.method == "linear",
+                training=self.training or {}, device=self._device(), seed=self.seed,
+            )  # fmt: skip
+            self.report_ = calibrate(self.model_, rows, split, size=size)
+        self.model_.eval()
+
+    def _check(self) -> None:
+        known = {"method": get_args(Method), "start": ("ridge", "random")}
+        for name, choices in known.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
+        for name in ("prediction_length", "context", "max_windows", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, but {value!r} came.")
+        if not 0 < self.validation <= 0.5:
+            raise ValueError(
+                f"validation is a share above 0 and up to 0.5, but {self.validation} came."
+            )
+        _levels(self.quantile_levels)
+
+    def _encoder(self, source: SeriesData, known: int) -> SeriesEncoder:
+        if self.encoder is not None:
+            return load_encoder(self.encoder)
+        return new_encoder(
+            max(map(len, source)), horizon=self.prediction_length, validation=self.validation,
+            context=self.context, config=self.config or {}, seed=self.seed,
+            covariates=known, static=len(self.columns_["static"] or ()),
+        )  # fmt: skip
+
+    # -- forecasting --------------------------------------------------------------------------
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        future_df: Any = None,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] | None = None,
+        recursive: bool = False,
+        **columns: Any,
+    ) -> Forecasts:
+        """Forecast the steps after the last row of each series, in its own units.
+
+        Series of fewer than 2 observed values among the encoder's last steps are skipped, counted
+        and named in the result. A constant history is forecast as the constant.
+
+        Args:
+            data: what `fit` takes.
+            future_df: the covariates' values of those steps, where it was fitted with some.
+            prediction_length: steps; fewer than were fitted are the first of them.
+            quantile_levels: between those that were fitted (interpolated); default those.
+            recursive: allow more steps than were fitted, by forecasting from the forecasts. The
+                bands of later blocks are those of the first, so they are too narrow.
+            columns: as for `fit`; default as then.
+
+        Raises:
+            ValueError: data that cannot be read, a horizon that is too long, a level outside.
+        """
+        self._check_fitted()
+        horizon = self._horizon(prediction_length, recursive)
+        source = self._read(data, **columns)
+        self._compare_steps(source)
+        ahead = [times_of(s, len(s), horizon) for s in source]
+        rows, known = rows_of(self.model_, source), None
+        if self.model_.head.covariates:
+            merged = {**self.columns_, **columns}
+            about = {k: merged[k] for k in ("id_column", "timestamp_column", "freq")}
+            names, about["horizon"] = self.columns_["covariates"], horizon
+            known = future_of(self.model_, source, future_df, names=names, **about)[rows.series]
+        values = rearrange(self._blocks(rows, known, horizon), "n q h c -> (n c) q h")
+        levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
+        quantiles = at_levels(values, self.model_.levels, levels)
+        point = self._middle(values)
+        pairs = [
+            (source[int(s)], int(c) + k)
+            for s, c in zip(rows.series, rows.channel, strict=True)
+            for k in range(self.model_.head.channels)
+        ]
+        names = [(s.id, s.names[c] if s.names else str(c)) for s, c in pairs]
+        good = np.asarray(np.isfinite(values).all(axis=(1, 2)))
+        skipped = self._skipped(names, [s.values[:, c] for s, c in pairs], good)
+        keep = np.flatnonzero(good)
+        places = np.repeat(rows.series, self.model_.head.channels)
+        first = source[0]
+        return Forecasts(
+            predictions=point[keep],
+            quantiles=quantiles[keep],
+            levels=levels,
+            ids=_ids(data, [names[i][0] for i in keep], first.id_name),
+            targets=[names[i][1] for i in keep],
+            times=[ahead[places[i]] for i in keep],
+            history=[pairs[i][0].values[:, pairs[i][1]] for i in keep],
+            history_times=[times_of(pairs[i][0], 0, len(pairs[i][0])) for i in keep],
+            skipped=skipped,
+            id_name=first.id_name or ("item_id" if len(source) > 1 else ""),
+            time_name=first.time_name or "step",
+        )
+
+    def predict_df(self, df: Any, **options: Any) -> pd.DataFrame:
+        """`predict(...)` as a table: the ids and times under their own names, and forecasts."""
+        return self.predict(df, **options).to_df()
+
+    def score(self, data: Any, *, season: int | None = None, **columns: Any) -> pd.DataFrame:
+        """Errors on the last `prediction_length` steps of each series, beside naive forecasts.
+
+        Those steps must not have been fitted: fit on the rows before them, score on all.
+
+        Args:
+            data: what `fit` takes.
+            season: steps of a season; None takes that of the step (24 of hourly series, ...).
+            columns: as for `fit`; default as then.
+
+        Returns:
+            MSE, MAE, WQL and the share within the outermost quantiles, a row a forecaster.
+
+        Raises:
+            ValueError: no series is longer than the forecast by 2 steps.
+        """
+        self._check_fitted()
+        source = self._read(data, **columns)
+        rows, horizon = rows_of(self.model_, source), self.model_.horizon
+        row = np.flatnonzero(rows.length >= horizon + 2)
+        if not len(row):
+            raise ValueError(
+                f"The last {horizon} steps are scored from those before, but the longest series "
+                f"has {rows.length.max()}; give longer series."
+            )
+        origin = rows.length[row] - horizon
+        truth = rows.futures(row, origin, horizon)
+        own = self.model_.forecast(rows, row, origin, None, size=self.batch_size)
+        levels = self.model_.levels
+        steps = np.array([season or season_of(step_of_series(s)) for s in source])[rows.series[row]]
+        naive = {
+            "repeat last": np.ones_like(steps),
+            **({"seasonal naive": steps} if (steps > 1).any() else {}),
+        }
+        points = {
+            name: naive_forecast(rows, row, origin, horizon=horizon, season=s)
+            for name, s in naive.items()
+        }
+        known = np.isfinite(own[:, 0]) & np.all([np.isfinite(p) for p in points.values()], axis=0)
+        truth = np.where(known, truth, np.nan)
+        if not np.isfinite(truth).any():
+            raise ValueError(
+                f"None of the last {horizon} steps is both observed and forecast; give series "
+                "with fewer gaps."
+            )
+        table = {"unlabel": score_forecasts(truth, self._middle(own), own, levels)}
+        for name, point in points.items():
+            same = np.repeat(point[:, None], max(len(levels), 1), axis=1)
+            table[name] = score_forecasts(truth, point, same, levels)
+        return pd.DataFrame(table).T
+
+    def embed(self, data: Any, *, per_step: bool = False, **columns: Any) -> pd.DataFrame:
+        """The encoder's vectors: one a series (and channel), or one a step; see `embed_series`."""
+        self._check_fitted()
+        source = self._read(data, **columns)
+        found = embed_series(
+            self.model_.encoder,
+            prepared(self.model_, source),
+            per_step=per_step,
+            size=self.batch_size,
+        )
+        return found
+
+    # -- saving -------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write encoder, head and settings; `from_pretrained` forecasts the same to the bit."""
+        self._check_fitted()
+        folder = Path(folder)
+        self.model_.encoder.save_pretrained(folder / _ENCODER)
+        state = self.model_.state_dict()
+        own = {k: v.contiguous() for k, v in state.items() if not k.startswith("encoder.")}
+        save_file(own, folder / _HEAD)
+        about = {
+            "unlabel": "Forecaster",
+            "prediction_length": int(self.prediction_length),
+            "quantile_levels": list(self.quantile_levels),
+            "method": self.method,
+            "batch_size": self.batch_size,
+            "tokens": self.model_.head.length,
+            "covariates": self.model_.head.covariates,
+            "columns": self.columns_,
+            "freqs": self.freqs_,
+            "fitted": self.report_.summary(),
+        }
+        write_json(folder / _SETTINGS, about)  # last: its presence says 'whole'
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | None = None) -> "Self":
+        """A fitted forecaster from its folder.
+
+        Raises:
+            FileNotFoundError: the folder holds no forecaster.
+        """
+        folder = Path(folder)
+        if not is_forecaster(folder):
+            raise FileNotFoundError(
+                f"{folder} holds no forecaster (config.json, head.safetensors and encoder/); give "
+                "the folder of Forecaster.save_pretrained."
+            )
+        about = json.loads((folder / _SETTINGS).read_text())
+        encoder = SeriesEncoder.from_pretrained(folder / _ENCODER, local_files_only=True)
+        names = ("prediction_length", "quantile_levels", "method", "batch_size", "tokens")
+        made = cls(encoder, **{n: about[n] for n in names}, device=device)
+        made.model_ = ForecastModel(
+            encoder, horizon=about["prediction_length"], levels=_levels(about["quantile_levels"]),
+            covariates=about["covariates"], tokens=about["tokens"],
+        )  # fmt: skip
+        made.model_.load_state_dict(load_file(folder / _HEAD), strict=False)
+        made.model_.to(made._device()).eval()
+        made.columns_, made.freqs_ = about["columns"], about["freqs"]
+        made.report_ = _Said(about["fitted"])
+        return made
+
+    # -- parts --------------------------------------------------------------------------------
+
+    def _device(self) -> str:
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("This forecaster has seen no data; call fit(data) first.")
+
+    def _read(self, data: Any, **columns: Any) -> SeriesData:
+        if isinstance(data, SeriesData):
+            return data
+        if unknown := sorted(set(columns) - set(self.columns_)):
+            raise ValueError(
+                f"{', '.join(unknown)}: no such option; there are {', '.join(self.columns_)}."
+            )
+        return read_series(data, **{**self.columns_, **columns})
+
+    def _horizon(self, asked: int | None, recursive: bool) -> int:
+        fitted = self.model_.horizon
+        horizon = fitted if asked is None else asked
+        if not isinstance(horizon, int | np.integer) or horizon < 1:
+            raise ValueError(
+                f"prediction_length is a whole number of at least 1, but {horizon!r} came."
+            )
+        if horizon > fitted and not recursive:
+            raise ValueError(
+                f"{horizon} steps were asked for, but {fitted} were fitted; fit with "
+                f"prediction_length={horizon}, or allow recursive=True."
+            )
+        return int(horizon)
+
+    def _blocks(
+        self, rows: SeriesRows, known: np.ndarray | None, horizon: int
+    ) -> Float[np.ndarray, "rows levels horizon channels"]:
+        """Forecasts, each block of a horizon from the medians of those before it."""
+        every, step = np.arange(len(rows)), self.model_.horizon
+        found = []
+        for start in range(0, horizon, step):
+            ahead = None if known is None else known[:, start : start + step]
+            size = self.batch_size
+            block = self.model_.forecast(rows, every, rows.length, ahead, size=size)
+            found.append(block)
+            if start + step < horizon:
+                rows = rows.extended(self._middle(block), ahead)
+        return np.concatenate(found, axis=2)[:, :, :horizon]
+
+    def _middle(self, values: np.ndarray) -> np.ndarray:
+        """The median's (or only) level."""
+        return values[:, self.model_.levels.index(0.5) if self.model_.levels else 0]
+
+    def _skipped(
+        self, names: list[tuple[str, str]], values: list[np.ndarray], good: np.ndarray
+    ) -> dict[str, str]:
+        found, context = {}, self.model_.encoder.context
+        for i in np.flatnonzero(~good):
+            count = int(np.isfinite(values[i][-context:]).sum())
+            if count >= 2:
+                raise ValueError(
+                    f"The forecast of {'/'.join(names[i])!r} is not finite; look at the values of "
+                    "this series and at the encoder's weights."
+                )
+            found["/".join(names[i])] = (
+                f"{count} observed value{'s' * (count != 1)} among its last {context} steps; a "
+                "forecast needs 2"
+            )
+        if found:
+            shown = "; ".join(f"{k!r}: {v}" for k, v in list(found.items())[:3])
+            logger.warning("%d of %d skipped: %s.", len(found), len(names), shown)
+        if len(found) == len(names):
+            raise ValueError(f"Nothing can be forecast; the first: {next(iter(found.items()))}.")
+        return found
+
+    def _compare_steps(self, source: SeriesData) -> None:
+        other = sorted({s.freq for s in source if s.freq} - set(self.freqs_))
+        if self.freqs_ and other:
+            logger.warning(
+                "Fitted on series of step %s, but these have %s: forecasts may be far off.",
+                ", ".join(self.freqs_),
+                ", ".join(other),
+            )
+
+
+class _Said:
+    """The report of a forecaster that was loaded: its line."""
+
+    def __init__(self, line: str):
+        self._line = line
+
+    def summary(self) -> str:
+        """One line."""
+        return self._line
+
+
+def is_forecaster(folder: Path) -> bool:
+    """True for a folder of `Forecaster.save_pretrained`."""
+    file = folder / _SETTINGS
+    return (folder / _HEAD).is_file() and file.is_file() and (folder / _ENCODER).is_dir()
+
+
+def _list(names: _Names) -> list[str] | None:
+    return [names] if isinstance(names, str) else None if names is None else list(names)
+
+
+def _levels(asked: Sequence[float]) -> tuple[float, ...]:
+    """The head's levels: those asked for, ascending, and the median."""
+    if not all(0 < q < 1 for q in asked):
+        raise ValueError(f"quantile_levels are {list(asked)}: give levels between 0 and 1.")
+    return tuple(sorted({*map(float, asked), 0.5})) if len(asked) else ()
+
+
+def _ids(data: Any, ids: list[str], column: str) -> list[Any]:
+    """Ids as they stand in the caller's table (numbers stay numbers)."""
+    if not isinstance(data, pd.DataFrame) or column not in data:
+        return list(ids)
+    own = {str(value): value for value in data[column].unique()}
+    return [own.get(i, i) for i in ids]
+
+
+__all__ = ["Forecaster", "is_forecaster"]

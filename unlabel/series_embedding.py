@@ -1,0 +1,143 @@
+"""Vectors of series as a table, and as a file: one a series, or one a step."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from unlabel.core import view
+from unlabel.data_pipes.series import read_series
+from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_future import times_of
+from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.modalities.series import SeriesEncoder
+
+
+def embed_series(
+    encoder: SeriesEncoder, data: SeriesData, *, per_step: bool = False, size: int = 256
+) -> pd.DataFrame:
+    """One vector a series by its last `context` steps, or one a step that knows no later one.
+
+    Args:
+        encoder: of single channels (one vector for each), or of all channels together.
+        data: the series.
+        per_step: a vector for every step, see `SeriesEncoder.encode`.
+        size: windows a forward pass.
+
+    Returns:
+        Columns: the ids under their own name (`item_id` where they have none), `target_name`
+        where channels are apart, the time stamps where it is a vector a step, and `embedding`.
+
+    Raises:
+        ValueError: a vector that is not finite, or steps of an encoder made for covariates.
+    """
+    together = encoder.channels > 1
+    rows = SeriesRows(data.series, together=together)
+    own = [data[int(s)] for s in rows.series]
+    counts = rows.length if per_step else np.ones(len(rows), dtype=np.int64)
+    vectors = _steps(encoder, data, size) if per_step else _last(encoder, rows, size)
+    if not np.isfinite(vectors).all():
+        row = int(np.repeat(np.arange(len(rows)), counts)[~np.isfinite(vectors).all(axis=1)][0])
+        raise ValueError(
+            f"The vector of {own[row].id!r} is not finite; look at its values and at the "
+            "encoder's weights."
+        )
+    places = np.repeat(np.arange(len(rows)), counts)
+    columns: dict[str, Any] = {
+        data[0].id_name or "item_id": np.array([s.id for s in own], dtype=object)[places]
+    }
+    if not together:
+        names = [s.names[c] if s.names else str(c) for s, c in zip(own, rows.channel, strict=True)]
+        columns["target_name"] = np.array(names, dtype=object)[places]
+    if per_step:
+        times = [times_of(s, 0, len(s)) for s in own]
+        columns[data[0].time_name or "step"] = times[0].append(times[1:])
+    return pd.DataFrame({**columns, "embedding": list(vectors)})
+
+
+@torch.inference_mode()
+def _last(encoder: SeriesEncoder, rows: SeriesRows, size: int) -> np.ndarray:
+    encoder.eval()
+    device, found = next(encoder.parameters()).device, []
+    for start in range(0, len(rows), size):
+        row = np.arange(start, min(start + size, len(rows)))
+        batch = rows.batch(row, rows.length[row], encoder.context).to(device)
+        found.append(encoder(encoder.view(batch, view("plain"))).pooled.float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _steps(encoder: SeriesEncoder, data: SeriesData, size: int) -> np.ndarray:
+    if any(encoder.kinds):
+        raise ValueError(
+            "The encoder was made for covariates, and vectors of single steps are made without; "
+            "embed whole series, or use an encoder without covariates."
+        )
+
+    def of(one: Series) -> np.ndarray:
+        found = encoder.encode(one.values, per_step=True, batch_size=size)
+        # Channel after channel, as the rows are.
+        return found if found.ndim == 2 else np.concatenate(list(found.transpose(1, 0, 2)))
+
+    return np.concatenate([of(one) for one in data])
+
+
+def embed_series_file(
+    model: str | Path,
+    source: Any,
+    output: str | Path,
+    *,
+    per_step: bool = False,
+    batch_size: int = 256,
+    normalize: bool = False,
+    device: str | None = None,
+    **columns: Any,
+) -> str:
+    """Embed the series of a source into a file; returns one line of what was written.
+
+    Args:
+        model: folder of a series encoder.
+        source: what `read_series` takes.
+        output: ends in `.parquet` (ids, times and embedding) or `.npy` (embeddings alone).
+        per_step: a vector for every step.
+        batch_size: windows a forward pass.
+        normalize: scale every vector to length 1.
+        device: as for torch; a GPU where there is one.
+        columns: as for `read_series`.
+
+    Raises:
+        ValueError: another ending, or nothing to read.
+    """
+    output = Path(output)
+    if output.suffix not in (".parquet", ".npy"):
+        raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
+    data = read_series(source, **columns)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = SeriesEncoder.from_pretrained(model, local_files_only=True).to(device)
+    table = embed_series(encoder, data, per_step=per_step, size=batch_size)
+    vectors = np.stack(table["embedding"].tolist())
+    if normalize:
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        _write(partial, table, vectors, output.suffix)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    count, width = vectors.shape
+    return f"{count:,} vectors of width {width} in {output}; {data.summary()}."
+
+
+def _write(path: Path, table: pd.DataFrame, vectors: np.ndarray, suffix: str) -> None:
+    if suffix == ".npy":
+        with path.open("wb") as file:
+            np.save(file, vectors)
+        return
+    beside = pa.Table.from_pandas(table.drop(columns="embedding"), preserve_index=False)
+    flat = pa.array(vectors.ravel(), type=pa.float32())
+    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    pq.write_table(beside.append_column("embedding", column), path)
