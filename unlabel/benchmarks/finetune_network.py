@@ -59,13 +59,13 @@ class Tuning:
     """
 
     steps: int = 500
-    learning_rates: tuple[float, ...] = (1e-4,)
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4)
     batch_size: int = 128
     head: Literal["ridge", "random"] = "ridge"
     checks: int = 20
     validation_windows: int = 512
     patience: int = 0
-    dropout: float | None = None
+    dropout: float | None = 0.0
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
