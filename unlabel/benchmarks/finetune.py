@@ -117,7 +117,7 @@ def bench_finetune(
     horizons: Sequence[int] = (96, 192, 336, 720),
     shares: Sequence[float] = (1.0, 0.1, 0.05),
     steps: int = 500,
-    learning_rates: Sequence[float] = (1e-4,),
+    learning_rates: Sequence[float] = (1e-4, 3e-4),
     batch_size: int = 128,
     head: Literal["ridge", "random"] = "ridge",
     scratch: bool = True,
@@ -125,7 +125,7 @@ def bench_finetune(
     checks: int = 20,
     validation_windows: int = 512,
     patience: int = 0,
-    dropout: float | None = None,
+    dropout: float | None = 0.0,
     folder: str | Path | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -155,6 +155,7 @@ def bench_finetune(
         validation_windows: looked at each time, evenly spaced; 0 for all.
         patience: looks without a better one that end the training; 0 for never.
         dropout: of the networks while they are trained; None leaves the encoder's own.
+            The ridge that the head starts from was fitted without any.
         folder: of the sets, see `evaluate_forecasting`; also `bootstrap`, `seed`.
         bootstrap: resamples for the intervals of a single seed.
         seed: of the resamples.

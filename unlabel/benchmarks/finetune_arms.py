@@ -19,7 +19,7 @@ from unlabel.benchmarks.forecast_ridge import (
     window_moments,
 )
 from unlabel.benchmarks.forecasting import window_errors
-from unlabel.benchmarks.forecasting_data import ForecastData, Windows
+from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import fit_ridge
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ FROZEN = {f"{name}, frozen": name for name in (UNTRAINED, TRAINED)}
 FOLDERS = {TRAINED: "model", UNTRAINED: "untrained"}
 
 
-def latest_windows(data: ForecastData, share: float, *, lookback: int, horizon: int) -> Windows:
+def latest_windows(
+    data: ForecastData, share: float, *, lookback: int, horizon: int
+) -> ForecastWindows:
     """The latest share of the train windows, those before the validation rows.
 
     A share of windows, not of rows: few rows hold no window of a long history and horizon at all.
@@ -43,7 +45,7 @@ def latest_windows(data: ForecastData, share: float, *, lookback: int, horizon: 
         raise ValueError(f"A share of the train windows is above 0 and at most 1, not {share}.")
     whole = data.windows("train", lookback)
     count = whole.count(horizon)
-    return Windows(whole.values[count - max(1, round(share * count)) :], lookback)
+    return ForecastWindows(whole.values[count - max(1, round(share * count)) :], lookback)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Place:
         return [replace(self, horizons=(h,)) for h in self.horizons]
 
     @property
-    def windows(self) -> Windows:
+    def windows(self) -> ForecastWindows:
         """To fit."""
         longest = max(self.horizons)
         return latest_windows(self.data, self.share, lookback=self.lookback, horizon=longest)

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from unlabel.benchmarks.forecast_encoder import read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
-from unlabel.benchmarks.forecasting_data import ForecastData, Windows
+from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import Linear
 from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series import Series
@@ -59,13 +59,13 @@ class Tuning:
     """
 
     steps: int = 500
-    learning_rates: tuple[float, ...] = (1e-4,)
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4)
     batch_size: int = 128
     head: Literal["ridge", "random"] = "ridge"
     checks: int = 20
     validation_windows: int = 512
     patience: int = 0
-    dropout: float | None = None
+    dropout: float | None = 0.0
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
@@ -200,15 +200,17 @@ class KeepBest(TrainerCallback):
     def _look(self, step: int) -> None:
         error = self.score()
         self.looks.append((step, error))
-        if error < self.best or not self.weights:
+        better = error < self.best  # never so for an error that is no number
+        if better or not self.weights:
             state = self.module.state_dict()
             self.weights = {k: v.detach().clone() for k, v in state.items()}
+        if better:
             self.best, self.best_step = error, step
 
 
 def tune(
     load: Callable[[], "SeriesEncoder"],
-    windows: Windows,
+    windows: ForecastWindows,
     held: Held,
     *,
     horizon: int,
@@ -268,7 +270,7 @@ def tune(
     return Tuned(best.module, {**best.about, "looks": every})
 
 
-def _store(windows: Windows, horizon: int, channels: int) -> SeriesStore:
+def _store(windows: ForecastWindows, horizon: int, channels: int) -> SeriesStore:
     series = Series("train", windows.values.astype(np.float32))
     kind = "independent" if channels == 1 else "together"
     return SeriesStore([series], context=windows.lookback, horizon=horizon, channels=kind)

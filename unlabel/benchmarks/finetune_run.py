@@ -147,7 +147,9 @@ class Cells:
         """Write a cell: errors of every test window, by horizon, and how they came about."""
         kept = {str(h): e.astype(np.float32) for h, e in errors.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(self.folder / f"{name}.npz", **kept)  # first: the other says 'whole'
+        np.savez_compressed(
+            self.folder / f"{name}.npz", allow_pickle=False, **kept
+        )  # first: the other says 'whole'
         means = {
             h: dict(zip(("MSE", "MAE"), map(float, e.mean(0)), strict=True))
             for h, e in kept.items()
