@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.embedding import embed
     from unlabel.export import export
-    from unlabel.forecast_command import forecast
+    from unlabel.forecasting.command import forecast
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
