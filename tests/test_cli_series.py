@@ -63,7 +63,7 @@ def test_forecast_writes_table_picture_and_forecaster(run, loads, tmp_path, caps
 def test_forecast_of_one_target_by_a_new_encoder(loads, tmp_path):
     out = tmp_path / "f.csv"
     arguments = ["--prediction_length=6", "--target=south", "--quantile_levels=[0.2, 0.8]"]
-    main(["forecast", "none", str(loads), str(out), *arguments])
+    main(["forecast", "none", str(loads), f"--output={out}", *arguments])
     table = pd.read_csv(out)
     assert set(table["target_name"]) == {"south"} and list(table.columns[-2:]) == ["0.2", "0.8"]
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_forecast_is_one_sentence(run, loads, tmp_path, capsys):
 
 def test_embed_of_a_series_run_writes_one_vector_a_channel_or_a_step(run, loads, tmp_path, capsys):
     file = tmp_path / "v.parquet"
-    main(["embed", str(run), str(loads), str(file)])
+    main(["embed", str(run), str(loads), f"--output={file}"])
     table = pq.read_table(file)
     assert table.column_names == ["item_id", "target_name", "embedding"]
     assert table.column("target_name").to_pylist() == ["north", "south"]
@@ -89,7 +89,7 @@ def test_embed_of_a_series_run_writes_one_vector_a_channel_or_a_step(run, loads,
     expected = SeriesEncoder.from_pretrained(run / "model").encode(values)
     found = np.array(table.column("embedding").to_pylist())
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    main(["embed", str(run), str(loads), str(tmp_path / "v.npy"), "--per_step=true"])
+    main(["embed", str(run), str(loads), "--per_step", f"--output={tmp_path / 'v.npy'}"])
     assert np.load(tmp_path / "v.npy").shape == (600, 16)
     assert "600 vectors of width 16" in capsys.readouterr().out
     assert "has no pooling" in refused(capsys, "embed", run, loads, "--pooling=cls")
@@ -106,5 +106,5 @@ def test_export_of_a_series_run_is_a_transformers_folder_whose_card_runs(run, ca
     encoder = SeriesEncoder.from_pretrained(run / "model")
     np.testing.assert_array_equal(names["embeddings"], encoder.encode(names["values"]))
     assert names["embeddings"].shape == (2, 16)
-    said = refused(capsys, "export", run, run / "st", "--to", "sentence-transformers")
+    said = refused(capsys, "export", run, "--folder", run / "st", "--to", "sentence-transformers")
     assert "is an encoder of series; export it to transformers" in said
