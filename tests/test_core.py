@@ -64,3 +64,14 @@ def test_targets_of_another_length_than_the_view_join_by_their_own():
     joined = cat_views(views)
     assert joined.mask.shape == (4, 4)
     assert joined.target is not None and joined.target.shape == (4, 5)
+
+
+def test_a_view_without_weights_counts_once_beside_one_with_weights():
+    plain, weighed = (
+        View({"x": torch.zeros(2, 3)}, torch.ones(2, 3, dtype=torch.bool), weight=weight)
+        for weight in (None, torch.full((2, 1, 2), 4.0))
+    )
+    joined = cat_views([plain, weighed])
+    assert joined.weight is not None
+    assert joined.weight[:, 0, 0].tolist() == [1.0, 1.0, 4.0, 4.0]
+    assert cat_views([plain, plain]).weight is None

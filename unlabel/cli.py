@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from jsonargparse import auto_cli
 
+    from unlabel.benchmarks.finetune import bench_finetune
     from unlabel.benchmarks.forecasting import bench_forecasting
     from unlabel.benchmarks.retrieval import bench_retrieval
     from unlabel.benchmarks.sts import bench_sts
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "sts": bench_sts,
             "retrieval": bench_retrieval,
             "forecasting": bench_forecasting,
+            "finetune": bench_finetune,
         },
         "embed": embed,
         "export": export,

@@ -143,6 +143,7 @@ class View:
         is_target: True where the objective compares, `(batch, places, ...)`; None where it does
             not. The places are the encoder's tokens, or the steps of a future it does not see.
         target: what it compares with there, `(batch, places, ...)`.
+        weight: how much each target counts, where not all count alike, `(batch, 1, channels)`.
         keep_positions: False where the embedding layer's output is zeroed, `(batch, length)`.
         keep_features: False for the embedding columns zeroed, `(batch, width)`.
     """
@@ -151,6 +152,7 @@ class View:
     mask: Bool[Tensor, "batch length"]
     is_target: Bool[Tensor, "batch places *rest"] | None = None
     target: Tensor | None = None
+    weight: Float[Tensor, "batch 1 channels"] | None = None
     keep_positions: Bool[Tensor, "batch length"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
 
@@ -239,6 +241,7 @@ def cat_views(views: Sequence[View]) -> View:
         mask=torch.cat([lengthen(v.mask, length) for v in views]),
         is_target=join([v.is_target for v in views], 0),
         target=join([v.target for v in views], 0),
+        weight=join([v.weight for v in views], 1),
         keep_positions=join([v.keep_positions for v in views], 1, length),
         keep_features=join([v.keep_features for v in views], 1),
     )

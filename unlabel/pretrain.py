@@ -117,6 +117,7 @@ def _train_one(
         "training": _plain(vars(args)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": prepared.samples,
+        "processes": args.world_size,
         "read": prepared.read,
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
     }

@@ -1,5 +1,6 @@
 """Forecasting: its head's layout, its known answers, its views."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +124,38 @@ def test_a_quantile_forecast_with_one_median_is_half_the_absolute_error():
             torch.nn.init.normal_(p)
         made[name] = module(batch).loss
     torch.testing.assert_close(made["median"], made["l1"] / 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "l1"}, {"quantiles": (0.2, 0.8)}])
+def test_a_weight_multiplies_the_error_of_its_samples_targets(options):
+    module, batch = pretraining(Forecast(horizon=8, **options))
+    (seen,) = module.view(batch)
+    encodings = module.encode([seen])
+
+    def loss(weight, where=None):
+        kept = seen.is_target if where is None else seen.is_target & where[:, None, None]
+        one = replace(seen, weight=weight, is_target=kept)
+        return module.score(encodings, [one], batch).loss
+
+    ones = torch.ones(8, 1, 2)
+    torch.testing.assert_close(loss(ones), loss(None))
+    torch.testing.assert_close(loss(3 * ones), 3 * loss(None))
+    first = torch.arange(8) < 1
+    alone = first[:, None, None].float() * ones
+    counted = seen.is_target[first].sum() / seen.is_target.sum()
+    torch.testing.assert_close(loss(alone), loss(None, first) * counted)
+    everywhere = replace(seen, weight=ones, is_target=None)
+    plain = replace(seen, is_target=torch.ones_like(seen.is_target))
+    torch.testing.assert_close(
+        module.score(encodings, [everywhere], batch).loss,
+        module.score(encodings, [plain], batch).loss,
+    )
+
+
+def test_weighing_asks_for_the_power_of_the_scale_that_its_loss_grows_with():
+    power = lambda **how: dict(Forecast(weigh=True, **how).views[0].args)["weigh"]  # noqa: E731
+    assert [power(), power(loss="huber"), power(loss="l1"), power(quantiles=(0.5,))] == [2, 2, 1, 1]
+    assert "weigh" not in dict(Forecast().views[0].args)
 
 
 # -- views -------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_the_same_sample_twice_in_a_batch_is_no_negative_of_itself():
 
 def test_two_draws_of_one_chain_are_two_views():
     module, batch = pretraining(InstanceContrast(args={"jitter.high": 0.5}))
-    assert [s.name for s in module.objective.views] == ["jitter+scaling"] * 2
+    assert [s.name for s in module.objective.views] == ["crop+jitter"] * 2
     first, second = module.view(batch)
     assert not torch.equal(first.inputs["values"], second.inputs["values"])
 

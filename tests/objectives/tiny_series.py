@@ -275,6 +275,7 @@ LINKS = {
     "shuffle": _shuffle,
     "jitter": _jitter,
     "scaling": _scaling,
+    "crop": _scaling,  # some random change of the window
     "random_conv": _scaling,  # like it, a linear map of window and future alike
     "token_cutoff": _token_cutoff,
     "reorder": _reorder,

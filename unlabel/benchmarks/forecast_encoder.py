@@ -1,6 +1,7 @@
 """A frozen series encoder as features of windows, for the ridge of the forecasting benchmark."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,12 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, ridge
-from unlabel.core import Batch, view
+from unlabel.core import Batch, Encoding, view
 from unlabel.embedding import run_model_folder
 from unlabel.modalities.series import SeriesEncoder
 
 Take = Literal["tokens", "pooled", "last"]
 FEATURES = get_args(Take)
+READS: dict[Take, Callable[[Encoding], Tensor]] = {
+    "tokens": lambda encoding: rearrange(encoding.tokens, "b l d -> b (l d)"),
+    "pooled": lambda encoding: encoding.pooled,
+    "last": lambda encoding: encoding.tokens[:, -1],
+}
 WIDEST = 8192  # features of a ridge: its Gram matrix is half a gigabyte then
 
 
@@ -49,47 +55,71 @@ def encoder_features(
         )
 
     def features(history: Float[np.ndarray, "windows channels lookback"]) -> Featured:
-        alone = encoder.channels == 1
-        if not alone and encoder.channels != history.shape[1]:
-            raise ValueError(
-                f"The encoder takes {encoder.channels} channels together, the set has "
-                f"{history.shape[1]}; give a set with as many, or an encoder of single channels."
-            )
-        history = history[..., -encoder.context :].astype(np.float32)
-        rows = rearrange(history, "n c t -> (n c) t 1" if alone else "n c t -> n t c")
-        was_training = encoder.training
-        encoder.eval()
-        try:
-            with torch.inference_mode():
-                starts = range(0, len(rows), batch_size)
-                parts = [_encode(encoder, rows[i : i + batch_size], kind) for i in starts]
-        finally:
-            encoder.train(was_training)
-        x, loc, scale = (
-            torch.cat(some).double().cpu().numpy() for some in zip(*parts, strict=True)
-        )
-        shape = history.shape[:2]
-        x = rearrange(x, "(n c) d -> n c d", c=shape[1]) if alone else x
-        return Featured(x, loc.reshape(shape), scale.reshape(shape))
+        x, loc, scale = read_windows(encoder, history, READS[kind], batch_size=batch_size)
+        if encoder.channels == 1:
+            x = rearrange(x, "(n c) d -> n c d", c=history.shape[1])
+        return Featured(x, loc, scale)
 
     return features
 
 
+def read_windows(
+    encoder: SeriesEncoder,
+    history: Float[np.ndarray, "windows channels lookback"],
+    read: Callable[[Encoding], Tensor],
+    *,
+    batch_size: int = 512,
+) -> tuple[
+    Float[np.ndarray, "rows *numbers"],
+    Float[np.ndarray, "windows channels"],
+    Float[np.ndarray, "windows channels"],
+]:
+    """What is read of the encodings of windows, and what the encoder took off and divided by.
+
+    Args:
+        encoder: in evaluation for this call, however it came.
+        history: of which it sees the last `encoder.context` steps.
+        read: makes numbers of an encoding, a row each; a row is a channel of a window (window by
+            window) where the encoder takes single channels, else a window.
+        batch_size: sequences a forward pass.
+
+    Raises:
+        ValueError: the encoder takes another number of channels.
+    """
+    alone = encoder.channels == 1
+    if not alone and encoder.channels != history.shape[1]:
+        raise ValueError(
+            f"The encoder takes {encoder.channels} channels together, the set has "
+            f"{history.shape[1]}; give a set with as many, or an encoder of single channels."
+        )
+    shape = history.shape[:2]
+    history = history[..., -encoder.context :].astype(np.float32)
+    rows = rearrange(history, "n c t -> (n c) t 1" if alone else "n c t -> n t c")
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            starts = range(0, len(rows), batch_size)
+            parts = [_encode(encoder, rows[i : i + batch_size], read) for i in starts]
+    finally:
+        encoder.train(was_training)
+    x, loc, scale = (torch.cat(some).double().cpu().numpy() for some in zip(*parts, strict=True))
+    return x, loc.reshape(shape), scale.reshape(shape)
+
+
 def _encode(
-    encoder: SeriesEncoder, values: Float[np.ndarray, "batch steps channels"], take: Take
+    encoder: SeriesEncoder,
+    values: Float[np.ndarray, "batch steps channels"],
+    read: Callable[[Encoding], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of a batch, and what the encoder took off its values and divided them by."""
     seen = torch.from_numpy(values).to(next(encoder.parameters()).device)
     place = torch.arange(len(seen), device=seen.device)
     observed = torch.ones_like(seen, dtype=torch.bool)
     inputs = {"values": seen, "observed": observed}
     window = encoder.window(Batch(inputs, observed[:, :, 0], place, place), view("plain"))
     encoding = encoder(encoder.finish(window))
-    x = {"pooled": encoding.pooled, "last": encoding.tokens[:, -1]}.get(take)
-    if x is None:
-        x = rearrange(encoding.tokens, "b l d -> b (l d)")
-    assert window.loc is not None and window.scale is not None  # by `finish`
-    return x, window.loc, window.scale
+    assert window.loc is not None and window.scale is not None  # finish set them
+    return read(encoding), window.loc, window.scale
 
 
 def load_series_encoder(path: str | Path, *, device: str | None = None) -> SeriesEncoder:

@@ -85,9 +85,10 @@ def _examples(
     return found
 
 
-def _scores(
+def window_scores(
     data: ForecastData, errors: Mapping[int, Errors], *, bootstrap: int, seed: int
 ) -> dict[str, Score]:
+    """MSE and MAE of each horizon, and their mean over those of the published tables."""
     scores = {}
     for h, windows in errors.items():
         for metric, values in zip(("MSE", "MAE"), windows.T, strict=True):
@@ -156,7 +157,9 @@ def evaluate_forecasting(
         for name, fit in own.items():
             asked = tuple(dict.fromkeys(horizons or data.horizons))
             errors, shown = window_errors(data, fit, lookback=back, horizons=asked)
-            found.setdefault(name, {}).update(_scores(data, errors, bootstrap=bootstrap, seed=seed))
+            found.setdefault(name, {}).update(
+                window_scores(data, errors, bootstrap=bootstrap, seed=seed)
+            )
             for key, one in shown.items():
                 line = one.pop("forecast")
                 examples.setdefault(key, {**one, "encoders": {}})["encoders"][name] = line

@@ -65,10 +65,12 @@ def future(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:
     As `past` the sample is turned round in time before the first link of its chain, so that what
     is predicted came before what is seen, and every other link acts in that order too.
 
-    Args of the spec: horizon (steps).
+    Args of the spec:
+        horizon: steps; how long the window is was settled when it was made.
+        weigh: power of its scale that a window's future counts with (default 0): errors of
+            normalised values, times the scale's square, are squared errors in the data's units.
     """
-    arguments(spec, horizon=0)  # how long the window is was settled when it was made
-    return window.split()
+    return replace(window.split(), weigh=arguments(spec, horizon=0, weigh=0)["weigh"])
 
 
 def mask_values(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) -> Window:

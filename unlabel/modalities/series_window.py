@@ -40,6 +40,7 @@ class Window:
         keep_features: False for embedding columns zeroed, `(batch, width)`.
         target: one that is no value: a class or places of tokens, `(batch, places)`.
         is_target: True where that one counts; None for everywhere.
+        weigh: the future's steps count `scale**weigh` times.
         covariates: known beside every step, `(batch, steps, kinds)`.
         static: known of the series, `(batch, kinds)`.
         loc: what `finish` subtracted, `(batch, 1, channels)`.
@@ -60,6 +61,7 @@ class Window:
     keep_features: Bool[Tensor, "batch width"] | None = None
     target: Tensor | None = None
     is_target: Tensor | None = None
+    weigh: int = 0
     covariates: Float[Tensor, "batch steps kinds"] | None = None
     static: Float[Tensor, "batch kinds"] | None = None
     loc: Float[Tensor, "batch 1 channels"] | None = None
@@ -235,6 +237,7 @@ def finish(window: Window, *, norm: str, patch: int) -> View:
         mask=rearrange(window.mask, "b (l p) -> b l p", p=patch).any(2),
         is_target=is_target,
         target=target,
+        weight=scale**window.weigh if window.weigh else None,
         keep_positions=None
         if keep is None
         else rearrange(keep, "b (l p) -> b l p", p=patch).all(2),

@@ -114,6 +114,8 @@ class Forecast(Objective):
         after: views, joined by `+`, such as `"jitter"`, `"token_cutoff"` or `"reorder"`.
         args: their arguments, such as `{"jitter.high": 0.5}`.
         dropout: of the head's features.
+        weigh: take the loss in the units of the data, as forecasts are scored, and not in each
+            window's own: what is normalised by a window's scale counts by that scale again.
 
     Raises:
         ValueError: no step to predict, a level not between 0 and 1, or an argument of a view that
@@ -139,6 +141,7 @@ class Forecast(Objective):
         after: str = "",
         args: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
+        weigh: bool = False,
     ):
         super().__init__()
         if horizon < 1:
@@ -146,6 +149,9 @@ class Forecast(Objective):
         if not all(0 < q < 1 for q in quantiles):
             raise ValueError(f"quantiles are {list(quantiles)}: give levels between 0 and 1.")
         named = {f"{self.split}.horizon": horizon, **(args or {})}
+        if weigh:
+            # An absolute error grows as its unit, a squared one (huber's too) as the square of it.
+            named[f"{self.split}.weigh"] = 1 if quantiles or loss == "l1" else 2
         self.views = (chain(before, self.split, after, args=named),)
         self.horizon, self.quantiles, self.dropout = horizon, tuple(quantiles), dropout
         self.loss: Literal["mse", "l1", "huber"] = loss
@@ -179,6 +185,9 @@ class Forecast(Objective):
             one = "batch h c -> batch h c 1"
             pred, target = rearrange(pred, one), rearrange(target, one)
             losses = regress(pred, target, where, metric=self.loss, reduction="none")
+        if seen.weight is not None:
+            weight = seen.weight.expand_as(seen.target)
+            losses = losses * (weight.flatten() if where is None else weight[where])
         return {"forecast": Term(global_mean(losses))}
 
 
@@ -190,7 +199,8 @@ class MaskedHistory(Forecast):
         mean_length: steps that a hidden span has on average.
         after: further views after the hiding, as for `Forecast`.
         args: as for `Forecast`.
-        options: `horizon`, `loss`, `quantiles`, `before` and `dropout`, as for `Forecast`.
+        options: `horizon`, `loss`, `quantiles`, `before`, `dropout` and `weigh`, as for
+            `Forecast`.
 
     Reference: Das et al. 2024 (TimesFM), arXiv 2310.10688, masks the front of the window at
     random; Woo et al. 2024 (Moirai), arXiv 2402.02592, masks its end and predicts that.
@@ -224,7 +234,7 @@ class ShuffledHistory(Forecast):
         before: as for `Forecast`.
         after: as for `Forecast`.
         args: as for `Forecast`; those of the shuffling are `"shuffle.share"` and the like.
-        options: `horizon`, `loss`, `quantiles` and `dropout`, as for `Forecast`.
+        options: `horizon`, `loss`, `quantiles`, `dropout` and `weigh`, as for `Forecast`.
 
     Reference: Temporal Patch Shuffle, arXiv 2604.09067; Zhao et al. 2024 (Dominant Shuffle), arXiv
     2405.16456; shuffled steps as a control: Zeng et al. 2022, arXiv 2205.13504, section 5.

@@ -50,14 +50,15 @@ class InstanceContrast(_Twins):
     Args:
         temperature: T. 0.2 is what contrast of series starts from; SimCLR's images took 0.1 to 0.5.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`.
+        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
         ValueError: an argument of a view that is not there.
 
-    Reference: Chen et al. 2020 (SimCLR), arXiv 2002.05709, equation 1; jitter with scaling and
-    T = 0.2: Eldele et al. 2021 (TS-TCC), arXiv 2106.14112, sections 3.1 and 3.3.
+    Reference: Chen et al. 2020 (SimCLR), arXiv 2002.05709, equation 1; T = 0.2: Eldele
+    et al. 2021 (TS-TCC), arXiv 2106.14112, section 3.3; crops with noise: Yue et al. 2022 (TS2Vec),
+    2106.10466, section 3.2, and Woo et al. 2022 (CoST), 2202.01575.
     """
 
     paper = "SimCLR (Chen et al. 2020, arXiv 2002.05709)"
@@ -67,7 +68,7 @@ class InstanceContrast(_Twins):
         *,
         temperature: float = 0.2,
         width: int = 128,
-        augment: str = "jitter+scaling",
+        augment: str = "crop+jitter",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)
@@ -155,7 +156,7 @@ class BarlowTwins(_Twins):
     Args:
         weight: lambda, of the terms off the diagonal.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`.
+        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
         args: their arguments.
 
     Raises:
@@ -171,7 +172,7 @@ class BarlowTwins(_Twins):
         *,
         weight: float = 0.005,
         width: int = 256,
-        augment: str = "jitter+scaling",
+        augment: str = "crop+jitter",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)
@@ -197,7 +198,7 @@ class VICReg(_Twins):
         variance: weight of the lack of spread of a feature below 1.
         covariance: weight of the covariance of features.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`.
+        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
         args: their arguments.
 
     Raises:
@@ -215,7 +216,7 @@ class VICReg(_Twins):
         variance: float = 25.0,
         covariance: float = 1.0,
         width: int = 256,
-        augment: str = "jitter+scaling",
+        augment: str = "crop+jitter",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)

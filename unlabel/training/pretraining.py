@@ -83,7 +83,7 @@ class Pretraining(nn.Module):
             return {}
         encoder: Any = self.encoder if who == "online" else self.teacher
         # Targets differ in shape from objective to objective, and no encoder reads them.
-        seen = [replace(views[i], is_target=None, target=None) for i in rows]
+        seen = [replace(views[i], is_target=None, target=None, weight=None) for i in rows]
         together = encoder(cat_views(seen), want=self._want)
         parts = split_encoding(together, [len(views[i].mask) for i in rows])
         return dict(zip(rows, parts, strict=True))
