@@ -467,6 +467,26 @@ def test_gaps_are_filled_along_a_line_and_level_at_the_ends():
     assert np.isnan(found[1]).all()
 
 
+def test_gaps_are_bridged_in_histories_and_never_in_futures():
+    gap = np.nan
+    values = np.array([gap, 2.0, gap, 4.0, gap, gap, 8.0], dtype=np.float32)[:, None]
+    lone = np.array([gap, gap, 3.0, gap, gap], dtype=np.float32)[:, None]
+    rows = SeriesRows([Series("a", values), Series("b", lone)], fill=True)
+    batch = rows.batch(np.array([0, 1]), np.array([5, 5]), 6, 2)
+    seen = torch.where(batch.inputs["observed"], batch.inputs["values"], torch.nan)[..., 0]
+    expected = [[gap, 2, 2, 3, 4, 4, gap, 8], [gap, gap, gap, 3, gap, gap, gap, gap]]
+    np.testing.assert_array_equal(seen.numpy(), expected)  # bridged by the past alone
+    assert batch.mask.tolist()[0] == [False] + [True] * 7
+
+
+def test_only_an_encoder_that_never_learned_of_gaps_has_them_bridged(fitted, frame):
+    assert fitted.model_.fill
+    encoder = SeriesEncoder.from_config(TINY, context=48)
+    assert encoder.missing is not None
+    torch.nn.init.ones_(encoder.missing.weight)
+    assert not make(encoder=encoder).fit(frame).model_.fill
+
+
 def test_extended_rows_have_the_new_steps_after_the_old():
     known = np.arange(3.0, dtype=np.float32)[:, None]
     series = [

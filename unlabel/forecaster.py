@@ -303,6 +303,7 @@ class Forecaster(BaseEstimator):
             "batch_size": self.batch_size,
             "tokens": self.model_.head.length,
             "covariates": self.model_.head.covariates,
+            "fill": self.model_.fill,
             "columns": self.columns_,
             "freqs": self.freqs_,
             "fitted": dataclasses.asdict(self.report_),
@@ -328,7 +329,7 @@ class Forecaster(BaseEstimator):
         made = cls(encoder, **{n: about[n] for n in names}, device=device)
         made.model_ = ForecastModel(
             encoder, horizon=about["prediction_length"], levels=_levels(about["quantile_levels"]),
-            covariates=about["covariates"], tokens=about["tokens"],
+            covariates=about["covariates"], tokens=about["tokens"], fill=about["fill"],
         )  # fmt: skip
         made.model_.load_state_dict(load_file(folder / _HEAD), strict=False)
         made.model_.to(made._device()).eval()

@@ -61,6 +61,8 @@ class ForecastModel(nn.Module):
         covariates: kinds of numbers known of the future.
         tokens: newest tokens that the head reads; None for all, or the newest one alone where
             all are more than 8,192 numbers (an encoder whose tokens are single steps).
+        fill: show the encoder a straight line in place of gaps; None where it never learned what
+            its flags of missing values mean (their weights are 0).
     """
 
     def __init__(
@@ -71,8 +73,12 @@ class ForecastModel(nn.Module):
         levels: tuple[float, ...] = (),
         covariates: int = 0,
         tokens: int | None = None,
+        fill: bool | None = None,
     ):
         super().__init__()
+        flags = encoder.missing
+        untaught = flags is not None and not bool(flags.weight.any())
+        self.fill = untaught if fill is None else fill
         self.encoder, self.levels = encoder, levels
         all_of_them = encoder.length if encoder.length * encoder.width <= WIDEST else 1
         length = min(tokens or all_of_them, encoder.length)

@@ -97,7 +97,8 @@ def rows_of(model: ForecastModel, source: SeriesData) -> SeriesRows:
                 f"The encoder takes {channels} channels together, but series {s.id!r} has "
                 f"{s.values.shape[1]}; name as many with target=."
             )
-    return SeriesRows(prepared(model, source).series, together=channels > 1)
+    series = prepared(model, source).series
+    return SeriesRows(series, together=channels > 1, fill=model.fill)
 
 
 def prepared(model: ForecastModel, source: SeriesData) -> SeriesData:
