@@ -49,8 +49,9 @@ def _arguments(given: Sequence[str]) -> list[str]:
     if len(out) > 1 and out[0] == "train" and out[1].endswith((".yaml", ".yml")):
         out.insert(1, "--config")
     for i, word in enumerate(out):
-        if word == "--resume" and (i + 1 == len(out) or out[i + 1].startswith("--")):
-            out[i] = "--resume=true"
+        is_bare = i + 1 == len(out) or out[i + 1].startswith("--")
+        if word in ("--resume", "--per_step") and is_bare:
+            out[i] = f"{word}=true"
         if word == "--objective" and i + 1 < len(out):
             method = CATALOGUE.get(out[i + 1].lower())
             out[i + 1] = out[i + 1] if method is None else f"unlabel.objectives.{method.__name__}"
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.embedding import embed
     from unlabel.export import export
-    from unlabel.forecast_command import forecast
+    from unlabel.forecasting.command import forecast
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report

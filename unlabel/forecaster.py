@@ -1,16 +1,16 @@
 """Forecast your own series with a pretrained encoder: fit, predict, score, save."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
@@ -20,9 +20,9 @@ from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.files import write_json
-from unlabel.forecast_fit import ALPHAS, Split, calibrate, fit_closed_form
-from unlabel.forecast_model import ForecastModel
-from unlabel.forecast_prepare import (
+from unlabel.forecasting.fit import ALPHAS, FitReport, Split, calibrate, fit_closed_form
+from unlabel.forecasting.model import ForecastModel, forecast_blocks
+from unlabel.forecasting.prepare import (
     future_of,
     load_encoder,
     new_encoder,
@@ -30,14 +30,11 @@ from unlabel.forecast_prepare import (
     rows_of,
     standardise,
 )
-from unlabel.forecast_scores import naive_forecast, score_forecasts
-from unlabel.forecast_train import fit_by_gradient
-from unlabel.forecasts import Forecasts, at_levels
+from unlabel.forecasting.scores import score_last
+from unlabel.forecasting.train import fit_by_gradient
+from unlabel.forecasts import Forecasts
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.series_embedding import embed_series
-
-if TYPE_CHECKING:
-    from typing import Self
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ class Forecaster(BaseEstimator):
         >>> forecaster.fit("loads.csv").predict_df("loads.csv")  # doctest: +SKIP
 
     Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.1; LP-FT: Kumar et al. 2022,
-    arXiv 2202.10054; conformal quantiles: see `forecast_fit.errors_ahead`.
+    arXiv 2202.10054; conformal quantiles: see `forecasting.fit.errors_ahead`.
     """
 
     def __init__(
@@ -123,7 +120,7 @@ class Forecaster(BaseEstimator):
         covariates: _Names = None,
         static: _Names = None,
         freq: str | None = None,
-    ) -> "Self":
+    ) -> Self:
         """Fit the head (and with `finetune` the encoder) on every series.
 
         Args:
@@ -242,34 +239,13 @@ class Forecaster(BaseEstimator):
             about = {k: merged[k] for k in ("id_column", "timestamp_column", "freq")}
             names, about["horizon"] = self.columns_["covariates"], horizon
             known = future_of(self.model_, source, future_df, names=names, **about)[rows.series]
-        values = rearrange(self._blocks(rows, known, horizon), "n q h c -> (n c) q h")
+        blocks = forecast_blocks(self.model_, rows, known, horizon, size=self.batch_size)
         levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
-        quantiles = at_levels(values, self.model_.levels, levels)
-        point = self._middle(values)
-        pairs = [
-            (source[int(s)], int(c) + k)
-            for s, c in zip(rows.series, rows.channel, strict=True)
-            for k in range(self.model_.head.channels)
-        ]
-        names = [(s.id, s.names[c] if s.names else str(c)) for s, c in pairs]
-        good = np.asarray(np.isfinite(values).all(axis=(1, 2)))
-        skipped = self._skipped(names, [s.values[:, c] for s, c in pairs], good)
-        keep = np.flatnonzero(good)
-        places = np.repeat(rows.series, self.model_.head.channels)
-        first = source[0]
-        return Forecasts(
-            predictions=point[keep],
-            quantiles=quantiles[keep],
-            levels=levels,
-            ids=_ids(data, [names[i][0] for i in keep], first.id_name),
-            targets=[names[i][1] for i in keep],
-            times=[ahead[places[i]] for i in keep],
-            history=[pairs[i][0].values[:, pairs[i][1]] for i in keep],
-            history_times=[times_of(pairs[i][0], 0, len(pairs[i][0])) for i in keep],
-            skipped=skipped,
-            id_name=first.id_name or ("item_id" if len(source) > 1 else ""),
-            time_name=first.time_name or "step",
-        )
+        return Forecasts.of(
+            source, rows, rearrange(blocks, "n q h c -> (n c) q h"),
+            own=self.model_.levels, levels=levels, times=ahead,
+            context=self.model_.encoder.context, ids=_own_ids(data, source[0].id_name),
+        )  # fmt: skip
 
     def predict_df(self, df: Any, **options: Any) -> pd.DataFrame:
         """`predict(...)` as a table: the ids and times under their own names, and forecasts."""
@@ -293,38 +269,9 @@ class Forecaster(BaseEstimator):
         """
         self._check_fitted()
         source = self._read(data, **columns)
-        rows, horizon = rows_of(self.model_, source), self.model_.horizon
-        row = np.flatnonzero(rows.length >= horizon + 2)
-        if not len(row):
-            raise ValueError(
-                f"The last {horizon} steps are scored from those before, but the longest series "
-                f"has {rows.length.max()}; give longer series."
-            )
-        origin = rows.length[row] - horizon
-        truth = rows.futures(row, origin, horizon)
-        own = self.model_.forecast(rows, row, origin, None, size=self.batch_size)
-        levels = self.model_.levels
-        steps = np.array([season or season_of(step_of_series(s)) for s in source])[rows.series[row]]
-        naive = {
-            "repeat last": np.ones_like(steps),
-            **({"seasonal naive": steps} if (steps > 1).any() else {}),
-        }
-        points = {
-            name: naive_forecast(rows, row, origin, horizon=horizon, season=s)
-            for name, s in naive.items()
-        }
-        known = np.isfinite(own[:, 0]) & np.all([np.isfinite(p) for p in points.values()], axis=0)
-        truth = np.where(known, truth, np.nan)
-        if not np.isfinite(truth).any():
-            raise ValueError(
-                f"None of the last {horizon} steps is both observed and forecast; give series "
-                "with fewer gaps."
-            )
-        table = {"unlabel": score_forecasts(truth, self._middle(own), own, levels)}
-        for name, point in points.items():
-            same = np.repeat(point[:, None], max(len(levels), 1), axis=1)
-            table[name] = score_forecasts(truth, point, same, levels)
-        return pd.DataFrame(table).T
+        seasons = np.array([season or season_of(step_of_series(s)) for s in source])
+        rows = rows_of(self.model_, source)
+        return score_last(self.model_, rows, seasons[rows.series], size=self.batch_size)
 
     def embed(self, data: Any, *, per_step: bool = False, **columns: Any) -> pd.DataFrame:
         """The encoder's vectors: one a series (and channel), or one a step; see `embed_series`."""
@@ -356,14 +303,15 @@ class Forecaster(BaseEstimator):
             "batch_size": self.batch_size,
             "tokens": self.model_.head.length,
             "covariates": self.model_.head.covariates,
+            "fill": self.model_.fill,
             "columns": self.columns_,
             "freqs": self.freqs_,
-            "fitted": self.report_.summary(),
+            "fitted": dataclasses.asdict(self.report_),
         }
         write_json(folder / _SETTINGS, about)  # last: its presence says 'whole'
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, device: str | None = None) -> "Self":
+    def from_pretrained(cls, folder: str | Path, *, device: str | None = None) -> Self:
         """A fitted forecaster from its folder.
 
         Raises:
@@ -381,12 +329,12 @@ class Forecaster(BaseEstimator):
         made = cls(encoder, **{n: about[n] for n in names}, device=device)
         made.model_ = ForecastModel(
             encoder, horizon=about["prediction_length"], levels=_levels(about["quantile_levels"]),
-            covariates=about["covariates"], tokens=about["tokens"],
+            covariates=about["covariates"], tokens=about["tokens"], fill=about["fill"],
         )  # fmt: skip
         made.model_.load_state_dict(load_file(folder / _HEAD), strict=False)
         made.model_.to(made._device()).eval()
         made.columns_, made.freqs_ = about["columns"], about["freqs"]
-        made.report_ = _Said(about["fitted"])
+        made.report_ = FitReport(**about["fitted"])
         return made
 
     # -- parts --------------------------------------------------------------------------------
@@ -421,47 +369,6 @@ class Forecaster(BaseEstimator):
             )
         return int(horizon)
 
-    def _blocks(
-        self, rows: SeriesRows, known: np.ndarray | None, horizon: int
-    ) -> Float[np.ndarray, "rows levels horizon channels"]:
-        """Forecasts, each block of a horizon from the medians of those before it."""
-        every, step = np.arange(len(rows)), self.model_.horizon
-        found = []
-        for start in range(0, horizon, step):
-            ahead = None if known is None else known[:, start : start + step]
-            size = self.batch_size
-            block = self.model_.forecast(rows, every, rows.length, ahead, size=size)
-            found.append(block)
-            if start + step < horizon:
-                rows = rows.extended(self._middle(block), ahead)
-        return np.concatenate(found, axis=2)[:, :, :horizon]
-
-    def _middle(self, values: np.ndarray) -> np.ndarray:
-        """The median's (or only) level."""
-        return values[:, self.model_.levels.index(0.5) if self.model_.levels else 0]
-
-    def _skipped(
-        self, names: list[tuple[str, str]], values: list[np.ndarray], good: np.ndarray
-    ) -> dict[str, str]:
-        found, context = {}, self.model_.encoder.context
-        for i in np.flatnonzero(~good):
-            count = int(np.isfinite(values[i][-context:]).sum())
-            if count >= 2:
-                raise ValueError(
-                    f"The forecast of {'/'.join(names[i])!r} is not finite; look at the values of "
-                    "this series and at the encoder's weights."
-                )
-            found["/".join(names[i])] = (
-                f"{count} observed value{'s' * (count != 1)} among its last {context} steps; a "
-                "forecast needs 2"
-            )
-        if found:
-            shown = "; ".join(f"{k!r}: {v}" for k, v in list(found.items())[:3])
-            logger.warning("%d of %d skipped: %s.", len(found), len(names), shown)
-        if len(found) == len(names):
-            raise ValueError(f"Nothing can be forecast; the first: {next(iter(found.items()))}.")
-        return found
-
     def _compare_steps(self, source: SeriesData) -> None:
         other = sorted({s.freq for s in source if s.freq} - set(self.freqs_))
         if self.freqs_ and other:
@@ -470,17 +377,6 @@ class Forecaster(BaseEstimator):
                 ", ".join(self.freqs_),
                 ", ".join(other),
             )
-
-
-class _Said:
-    """The report of a forecaster that was loaded: its line."""
-
-    def __init__(self, line: str):
-        self._line = line
-
-    def summary(self) -> str:
-        """One line."""
-        return self._line
 
 
 def is_forecaster(folder: Path) -> bool:
@@ -500,12 +396,11 @@ def _levels(asked: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({*map(float, asked), 0.5})) if len(asked) else ()
 
 
-def _ids(data: Any, ids: list[str], column: str) -> list[Any]:
-    """Ids as they stand in the caller's table (numbers stay numbers)."""
+def _own_ids(data: Any, column: str) -> dict[str, Any]:
+    """Ids as they stand in the caller's table (numbers stay numbers), by their text."""
     if not isinstance(data, pd.DataFrame) or column not in data:
-        return list(ids)
-    own = {str(value): value for value in data[column].unique()}
-    return [own.get(i, i) for i in ids]
+        return {}
+    return {str(value): value for value in data[column].unique()}
 
 
 __all__ = ["Forecaster", "is_forecaster"]

@@ -1,14 +1,20 @@
 """Forecasts of many series, as arrays, as a table and as a picture."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from unlabel.benchmarks.forecast_plot import plot_forecast
+from unlabel.data_pipes.series_data import SeriesData
+from unlabel.data_pipes.series_future import times_of
+from unlabel.data_pipes.series_rows import SeriesRows
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,56 @@ class Forecasts:
     skipped: Mapping[str, str] = field(default_factory=dict)
     id_name: str = ""
     time_name: str = "step"
+
+    @classmethod
+    def of(
+        cls,
+        source: SeriesData,
+        rows: SeriesRows,
+        values: Float[np.ndarray, "rows own horizon"],
+        *,
+        own: Sequence[float],
+        levels: Sequence[float],
+        times: Sequence[pd.Index],
+        context: int,
+        ids: Mapping[str, Any],
+    ) -> "Forecasts":
+        """Forecasts of every channel of series, those that are NaN skipped.
+
+        Args:
+            source: the series.
+            rows: as which they were forecast.
+            values: NaN where the history had too few values, a row for each channel.
+            own: levels of the values; none for one value a step.
+            levels: to give.
+            times: time stamps of each series' forecast.
+            context: steps of history that were seen.
+            ids: as the caller knows them.
+
+        Raises:
+            ValueError: a forecast is not finite, or there is none.
+        """
+        channels = len(values) // len(rows)
+        series = np.repeat(rows.series, channels)
+        channel = np.repeat(rows.channel, channels) + np.tile(np.arange(channels), len(rows))
+        pairs = [(source[int(s)], int(c)) for s, c in zip(series, channel, strict=True)]
+        names = [(s.id, s.names[c] if s.names else str(c)) for s, c in pairs]
+        good = np.asarray(np.isfinite(values).all(axis=(1, 2)))
+        skipped = _skipped(names, [s.values[:, c] for s, c in pairs], good, context)
+        keep, kept = np.flatnonzero(good).tolist(), values[good]
+        return cls(
+            predictions=kept[:, list(own).index(0.5) if own else 0],
+            quantiles=at_levels(kept, own, levels),
+            levels=tuple(levels),
+            ids=[ids.get(names[i][0], names[i][0]) for i in keep],
+            targets=[names[i][1] for i in keep],
+            times=[times[series[i]] for i in keep],
+            history=[pairs[i][0].values[:, pairs[i][1]] for i in keep],
+            history_times=[times_of(pairs[i][0], 0, len(pairs[i][0])) for i in keep],
+            skipped=skipped,
+            id_name=source[0].id_name or ("item_id" if len(source) > 1 else ""),
+            time_name=source[0].time_name or "step",
+        )
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -154,3 +210,30 @@ def at_levels(
     share = np.where(gap > 0, (asked - np.take(own, below)) / np.where(gap > 0, gap, 1), 1.0)
     share = share[:, None]
     return (1 - share) * values[:, below] + share * values[:, above]
+
+
+def _skipped(
+    names: Sequence[tuple[str, str]],
+    values: Sequence[Float[np.ndarray, "steps"]],
+    good: Bool[np.ndarray, "rows"],
+    context: int,
+) -> dict[str, str]:
+    """Rows without a forecast, and why."""
+    found = {}
+    for i in np.flatnonzero(~good).tolist():
+        count = int(np.isfinite(values[i][-context:]).sum())
+        if count >= 2:
+            raise ValueError(
+                f"The forecast of {'/'.join(names[i])!r} is not finite; look at the values of this "
+                "series and at the encoder's weights."
+            )
+        found["/".join(names[i])] = (
+            f"{count} observed value{'s' * (count != 1)} among its last {context} steps; a "
+            "forecast needs 2"
+        )
+    shown = "; ".join(f"{k!r}: {v}" for k, v in list(found.items())[:3])
+    if len(found) == len(names):
+        raise ValueError(f"Nothing can be forecast: {shown}.")
+    if found:
+        logger.warning("%d of %d skipped: %s.", len(found), len(names), shown)
+    return found

@@ -28,9 +28,11 @@ class SeriesRows:
     Args:
         series: those to lay.
         together: all channels of a series in one row; the series need equally many then.
+        fill: show encoders a straight line where a history of at least 2 values has gaps.
     """
 
-    def __init__(self, series: Sequence[Series], *, together: bool = False):
+    def __init__(self, series: Sequence[Series], *, together: bool = False, fill: bool = False):
+        self.fill = fill
         order = "t c -> t c" if together else "t c -> (c t) 1"
         self.values = np.concatenate([rearrange(s.values, order) for s in series])
         widths = np.array([1 if together else s.values.shape[1] for s in series])
@@ -52,7 +54,12 @@ class SeriesRows:
         """The `context` steps before the origins (and the `horizon` after), for the encoder."""
         span = (-context, horizon)
         values, exists = self._cut(self.values, self.begin, row, origin, *span)
-        observed = exists[..., None] & np.isfinite(values)
+        values = np.where(exists[..., None], values, np.nan)
+        if self.fill and np.isnan(values[:, :context]).any():
+            past = values[:, :context]
+            bridged = exists[:, :context, None] & (np.isfinite(past).sum(1, keepdims=True) >= 2)
+            values[:, :context] = np.where(bridged, filled(past), past)
+        observed = np.isfinite(values)
         inputs = {"values": np.where(observed, values, 0).astype(np.float32), "observed": observed}
         if self._known is not None:
             known, _ = self._cut(self._known, self._known_begin, row, origin, *span)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_ridge
 from unlabel.data_pipes.series_rows import Counts, SeriesRows, filled, windows_between
-from unlabel.forecast_model import ForecastModel, Seen
+from unlabel.forecasting.model import ForecastModel, Seen
 
 ALPHAS = tuple(10.0**k for k in range(-2, 7))
 _ENOUGH = 200  # held-out errors that a quantile is taken from, where there are as many
@@ -46,18 +46,23 @@ class Split:
         ends = rows.length - held_steps(rows.length, horizon, share)
         first = np.minimum(context, np.maximum(2, (ends - horizon + 2) // 2))
         is_long = first <= ends - horizon
-        if not is_long.any():
-            raise ValueError(
-                f"To forecast {horizon} steps a series needs {2 * horizon + 2} (one horizon to fit "
-                f"and one to check on), but the longest has {rows.length.max()}; give longer "
-                "series, or a smaller prediction_length."
-            )
+        check_length(int(rows.length.max()), horizon)
         none = np.where(is_long, 0, rows.length)
         train = windows_between(first + none, ends - horizon + 1, limit=limit)
         late = windows_between(
             np.maximum(first, ends) + none, rows.length - horizon + 1, limit=max(limit // 4, 1)
         )
         return cls(train, late, int((~is_long).sum()))
+
+
+def check_length(longest: int, horizon: int) -> None:
+    """Refuse series of which none can be both fitted and checked on."""
+    if longest < 2 * horizon + 2:
+        raise ValueError(
+            f"To forecast {horizon} steps a series needs {2 * horizon + 2} (one horizon to fit and "
+            f"one to check on), but the longest has {longest}; give longer series, or a smaller "
+            "prediction_length."
+        )
 
 
 def held_steps(length: Counts, horizon: int, share: float) -> Counts:

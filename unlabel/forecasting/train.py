@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 
 from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series_rows import SeriesRows
-from unlabel.forecast_fit import Split, Windows, thinned
-from unlabel.forecast_model import ForecastModel
+from unlabel.forecasting.fit import Split, Windows, thinned
+from unlabel.forecasting.model import ForecastModel
 from unlabel.objectives.forecast import Forecast
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.pretraining import Pretraining, Step

@@ -13,9 +13,9 @@ from jaxtyping import Float, Float32
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import run_model_folder
-from unlabel.forecast_fit import held_steps
-from unlabel.forecast_known import read_future
-from unlabel.forecast_model import ForecastModel
+from unlabel.forecasting.fit import check_length, held_steps
+from unlabel.forecasting.known import read_future
+from unlabel.forecasting.model import ForecastModel
 from unlabel.modalities.series import SeriesEncoder
 
 
@@ -50,7 +50,11 @@ def new_encoder(
         config: transformers configuration.
         seed: of the weights.
         kinds: how many `covariates` and `static` numbers it takes.
+
+    Raises:
+        ValueError: too short a series, or an unknown key of the configuration.
     """
+    check_length(longest, horizon)
     held = int(held_steps(np.array([longest]), horizon, validation)[0])
     fits = max(1, (longest - held - horizon + 2) // 2)
     config, context = dict(config), min(context, fits)
@@ -93,7 +97,8 @@ def rows_of(model: ForecastModel, source: SeriesData) -> SeriesRows:
                 f"The encoder takes {channels} channels together, but series {s.id!r} has "
                 f"{s.values.shape[1]}; name as many with target=."
             )
-    return SeriesRows(prepared(model, source).series, together=channels > 1)
+    series = prepared(model, source).series
+    return SeriesRows(series, together=channels > 1, fill=model.fill)
 
 
 def prepared(model: ForecastModel, source: SeriesData) -> SeriesData:

@@ -61,6 +61,8 @@ class ForecastModel(nn.Module):
         covariates: kinds of numbers known of the future.
         tokens: newest tokens that the head reads; None for all, or the newest one alone where
             all are more than 8,192 numbers (an encoder whose tokens are single steps).
+        fill: show the encoder a straight line in place of gaps; None where it never learned what
+            its flags of missing values mean (their weights are 0).
     """
 
     def __init__(
@@ -71,8 +73,12 @@ class ForecastModel(nn.Module):
         levels: tuple[float, ...] = (),
         covariates: int = 0,
         tokens: int | None = None,
+        fill: bool | None = None,
     ):
         super().__init__()
+        flags = encoder.missing
+        untaught = flags is not None and not bool(flags.weight.any())
+        self.fill = untaught if fill is None else fill
         self.encoder, self.levels = encoder, levels
         all_of_them = encoder.length if encoder.length * encoder.width <= WIDEST else 1
         length = min(tokens or all_of_them, encoder.length)
@@ -143,6 +149,12 @@ class ForecastModel(nn.Module):
                 ahead = own if known is None else known[part]
             yield part, self.see(batch, ahead)
 
+    def middle(
+        self, values: Float[np.ndarray, "windows levels *rest"]
+    ) -> Float[np.ndarray, "windows *rest"]:
+        """The median's level, or the only one."""
+        return values[:, self.levels.index(0.5) if self.levels else 0]
+
     def forecast(
         self, rows: SeriesRows, row: Counts, origin: Counts, known: Known | None, *, size: int = 256
     ) -> Float[np.ndarray, "windows levels horizon channels"]:
@@ -156,6 +168,32 @@ class ForecastModel(nn.Module):
             enough = (seen.observed >= 2)[:, None, None]
             found[part] = np.where(enough, seen.restored(np.sort(self.read(seen), axis=1)), np.nan)
         return found
+
+
+def forecast_blocks(
+    model: ForecastModel,
+    rows: SeriesRows,
+    known: Float[np.ndarray, "rows steps covariates"] | None,
+    horizon: int,
+    *,
+    size: int = 256,
+) -> Float[np.ndarray, "rows levels horizon channels"]:
+    """Forecasts of the steps after each row; each block of a horizon from the medians before it.
+
+    Args:
+        model: what forecasts.
+        rows: the data.
+        known: covariates of whole blocks.
+        horizon: steps, more or fewer than the model's.
+        size: windows a forward pass.
+    """
+    every, found = np.arange(len(rows)), []
+    for start in range(0, horizon, model.horizon):
+        ahead = None if known is None else known[:, start : start + model.horizon]
+        found.append(model.forecast(rows, every, rows.length, ahead, size=size))
+        if start + model.horizon < horizon:
+            rows = rows.extended(model.middle(found[-1]), ahead)
+    return np.concatenate(found, axis=2)[:, :, :horizon]
 
 
 def _varies(

@@ -8,6 +8,52 @@ from jaxtyping import Float
 from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
 
 from unlabel.data_pipes.series_rows import Counts, SeriesRows
+from unlabel.forecasting.model import ForecastModel
+
+
+def score_last(
+    model: ForecastModel, rows: SeriesRows, season: Counts, *, size: int = 256
+) -> pd.DataFrame:
+    """Scores of the last horizon of each row, forecast from the steps before it.
+
+    Args:
+        model: what forecasts.
+        rows: the data.
+        season: steps of a season, of each row; 1 for none.
+        size: windows a forward pass.
+
+    Raises:
+        ValueError: no row is longer than the horizon by 2 steps, or nothing was observed there.
+    """
+    horizon, levels = model.horizon, model.levels
+    row = np.flatnonzero(rows.length >= horizon + 2)
+    if not len(row):
+        raise ValueError(
+            f"The last {horizon} steps are scored from those before, but the longest series has "
+            f"{rows.length.max()}; give longer series."
+        )
+    origin = rows.length[row] - horizon
+    own = model.forecast(rows, row, origin, None, size=size)
+    seasons = {"repeat last": np.ones_like(row)}
+    if (season[row] > 1).any():
+        seasons["seasonal naive"] = season[row]
+    points = {
+        name: naive_forecast(rows, row, origin, horizon=horizon, season=steps)
+        for name, steps in seasons.items()
+    }
+    # Every forecaster is scored on the same steps.
+    known = np.isfinite([own[:, 0], *points.values()]).all(axis=0)
+    truth = np.where(known, rows.futures(row, origin, horizon), np.nan)
+    if not np.isfinite(truth).any():
+        raise ValueError(
+            f"None of the last {horizon} steps is both observed and forecast; give series with "
+            "fewer gaps."
+        )
+    table = {"unlabel": score_forecasts(truth, model.middle(own), own, levels)}
+    for name, point in points.items():
+        same = np.repeat(point[:, None], max(len(levels), 1), axis=1)
+        table[name] = score_forecasts(truth, point, same, levels)
+    return pd.DataFrame(table).T
 
 
 def score_forecasts(

@@ -1,0 +1,110 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from unlabel import Forecaster
+from unlabel.cli import main
+from unlabel.modalities.series import SeriesEncoder
+
+TINY = {"d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+
+
+@pytest.fixture
+def run(tmp_path):
+    torch.manual_seed(0)
+    encoder = SeriesEncoder.from_config(TINY, context=48)
+    encoder.save_pretrained(tmp_path / "run" / "model")
+    about = {"modality": "series", "data": "loads.csv", "objective": {"class": "MaskedValues"}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def loads(tmp_path):
+    hours = np.arange(300)
+    day = np.sin(2 * np.pi * hours / 24) + 0.1 * np.random.default_rng(0).normal(size=300)
+    stamps = pd.date_range("2024-01-01", periods=300, freq="h")
+    table = pd.DataFrame({"date": stamps, "north": 5 + day, "south": 50 - 9 * day})
+    table.to_csv(tmp_path / "loads.csv", index=False)
+    return tmp_path / "loads.csv"
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_forecast_writes_table_picture_and_forecaster(run, loads, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(
+        ["forecast", str(run), str(loads), f"--output={out / 'f.csv'}", "--prediction_length=12",
+         f"--plot={out / 'f.png'}", f"--save={out / 'model'}"]
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert "1 series of 300 steps and 2 channel(s), step h" in said
+    assert "of that of repeating the last value" in said
+    assert "12 steps of 2 channel(s) of 1 series forecast" in said
+    table = pd.read_csv(out / "f.csv", parse_dates=["date"])
+    assert list(table.columns[:3]) == ["date", "target_name", "predictions"] and len(table) == 24
+    assert str(table["date"][0]) == "2024-01-13 12:00:00"
+    assert (out / "f.png").read_bytes().startswith(b"\x89PNG")
+    main(["forecast", str(out / "model"), str(loads), f"--output={out / 'g.parquet'}"])
+    np.testing.assert_allclose(pd.read_parquet(out / "g.parquet")["0.9"], table["0.9"], rtol=1e-6)
+    expected = Forecaster(run, prediction_length=12).fit(loads).predict_df(loads)
+    np.testing.assert_allclose(table["predictions"], expected["predictions"], rtol=1e-6)
+
+
+def test_forecast_of_one_target_by_a_new_encoder(loads, tmp_path):
+    out = tmp_path / "f.csv"
+    arguments = ["--prediction_length=6", "--target=south", "--quantile_levels=[0.2, 0.8]"]
+    main(["forecast", "none", str(loads), f"--output={out}", *arguments])
+    table = pd.read_csv(out)
+    assert set(table["target_name"]) == {"south"} and list(table.columns[-2:]) == ["0.2", "0.8"]
+
+
+def test_what_cannot_be_forecast_is_one_sentence(run, loads, tmp_path, capsys):
+    said = refused(capsys, "forecast", run, loads, "--output", tmp_path / "f.xls")
+    assert "written as .csv or .parquet" in said
+    said = refused(capsys, "forecast", run, loads, "--prediction_length", 200)
+    assert "a series needs 402" in said
+    said = refused(capsys, "forecast", run, loads, "--target", "west", "--prediction_length", 6)
+    assert "no column 'west'" in said
+    said = refused(capsys, "forecast", tmp_path / "nowhere", loads, "--prediction_length", 6)
+    assert "nowhere" in said and "Traceback" not in said
+
+
+def test_embed_of_a_series_run_writes_one_vector_a_channel_or_a_step(run, loads, tmp_path, capsys):
+    file = tmp_path / "v.parquet"
+    main(["embed", str(run), str(loads), f"--output={file}"])
+    table = pq.read_table(file)
+    assert table.column_names == ["item_id", "target_name", "embedding"]
+    assert table.column("target_name").to_pylist() == ["north", "south"]
+    values = pd.read_csv(loads)[["north", "south"]].to_numpy()
+    expected = SeriesEncoder.from_pretrained(run / "model").encode(values)
+    found = np.array(table.column("embedding").to_pylist())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    main(["embed", str(run), str(loads), "--per_step", f"--output={tmp_path / 'v.npy'}"])
+    assert np.load(tmp_path / "v.npy").shape == (600, 16)
+    assert "600 vectors of width 16" in capsys.readouterr().out
+    assert "has no pooling" in refused(capsys, "embed", run, loads, "--pooling=cls")
+
+
+def test_export_of_a_series_run_is_a_transformers_folder_whose_card_runs(run, capsys):
+    main(["export", str(run)])
+    folder = run / "transformers"
+    card = (folder / "README.md").read_text()
+    assert "PatchTSTModel" in card and "objective: MaskedValues" in card
+    code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(folder))
+    names: dict = {}
+    exec(code, names)
+    encoder = SeriesEncoder.from_pretrained(run / "model")
+    np.testing.assert_array_equal(names["embeddings"], encoder.encode(names["values"]))
+    assert names["embeddings"].shape == (2, 16)
+    said = refused(capsys, "export", run, "--folder", run / "st", "--to", "sentence-transformers")
+    assert "is an encoder of series; export it to transformers" in said

@@ -1,0 +1,1 @@
+"""The parts of a `Forecaster`: model, fit, training, covariates, scores, command."""
