@@ -18,7 +18,6 @@ from unlabel.forecasting.known import read_future
 from unlabel.forecasting.model import ForecastModel
 from unlabel.modalities.series import SeriesEncoder
 
-
 # Under a shorter context an untrained encoder forecast better with a smooth table of positions than
 # with a random one; under a longer one worse.
 _SHORT = 168
