@@ -205,7 +205,7 @@ def test_refusals_say_what_to_do(make_encoder):
         Forecast(args={"hide.ratio": 0.1})
     with pytest.raises(ValueError, match=r"from 0 to below 1, but 1\.0 came"):
         MaskedHistory(ratio=1.0)
-    with pytest.raises(ValueError, match="Forecast needs future, length, view future of the"):
+    with pytest.raises(ValueError, match="Forecast needs future, length, view future of"):
         Pretraining(make_encoder(), Forecast())
-    with pytest.raises(ValueError, match="MLM needs table, token_ids, view mask_tokens of the"):
+    with pytest.raises(ValueError, match="MLM needs table, token_ids, view mask_tokens of"):
         Pretraining(TinySeries(), MLM())

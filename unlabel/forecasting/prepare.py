@@ -18,6 +18,10 @@ from unlabel.forecasting.known import read_future
 from unlabel.forecasting.model import ForecastModel
 from unlabel.modalities.series import SeriesEncoder
 
+# Under a shorter context an untrained encoder forecast better with a smooth table of positions than
+# with a random one; under a longer one worse.
+_SHORT = 168
+
 
 def load_encoder(encoder: str | Path | SeriesEncoder) -> SeriesEncoder:
     """The encoder of a run or folder, or a copy of one that is there."""
@@ -59,7 +63,9 @@ def new_encoder(
     fits = max(1, (longest - held - horizon + 2) // 2)
     config, context = dict(config), min(context, fits)
     if config.get("model_type", "patchtst") == "patchtst":
-        patch = config.setdefault("patch_length", 12 if context >= 48 else max(1, context // 4))
+        patch = config.setdefault("patch_length", 12 if context >= 96 else min(4, context // 2))
+        if context < _SHORT:
+            config.setdefault("positional_encoding_type", "sincos")
         context = max(context - context % patch, patch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
