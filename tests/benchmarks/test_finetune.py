@@ -12,7 +12,6 @@ from unlabel.benchmarks import finetune_arms
 from unlabel.benchmarks.finetune import bench_finetune
 from unlabel.benchmarks.finetune_arms import Arms, Place, latest_windows
 from unlabel.benchmarks.finetune_network import (
-    KeepBest,
     RidgeForecast,
     Tuning,
     held_out,
@@ -208,17 +207,6 @@ def test_patience_ends_the_training_after_looks_without_a_better_one(data):
     how = Tuning(steps=20, learning_rates=(10.0,), batch_size=16, checks=10, patience=3)
     about = tune(encoder, place.windows, held, horizon=12, how=how, start=ridge.heads[12]).about
     assert (about["made"], about["steps"], about["best_step"]) == (6, 20, 0)
-
-
-def test_an_error_that_is_no_number_is_never_the_best():
-    module = torch.nn.Linear(1, 1)
-    errors = iter([float("nan"), 2.0, float("nan"), 1.0, float("nan")])
-    keep = KeepBest(module, lambda: next(errors), every=1)
-    for step in range(5):
-        with torch.no_grad():
-            module.weight.fill_(step)
-        keep._look(step)
-    assert (keep.best, keep.best_step, keep.weights["weight"].item()) == (1.0, 3, 3.0)
 
 
 # -- windows ------------------------------------------------------------------------------------

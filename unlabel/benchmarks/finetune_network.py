@@ -17,7 +17,7 @@ import transformers
 from einops import rearrange
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from unlabel.benchmarks.forecast_encoder import read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
@@ -28,6 +28,7 @@ from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.objectives import Forecast, ForecastHead, Term
 from unlabel.training.arguments import TrainingArguments
+from unlabel.training.keep_best import KeepBest
 from unlabel.training.pretraining import Pretraining
 from unlabel.training.trainer import Trainer
 
@@ -159,55 +160,6 @@ def held_out(data: ForecastData, lookback: int, horizon: int, most: int) -> Held
     return seen[..., :lookback], seen[..., lookback:]
 
 
-class KeepBest(TrainerCallback):
-    """Looks at validation windows before the first step and on the way, and keeps the best.
-
-    Args:
-        module: what is trained.
-        score: its validation error.
-        every: steps between two looks; the last step has one in any case.
-        patience: looks without a better one that end the training; 0 for never.
-    """
-
-    def __init__(
-        self, module: Pretraining, score: Callable[[], float], *, every: int, patience: int = 0
-    ):
-        self.module, self.score, self.every, self.patience = module, score, every, patience
-        self.looks: list[tuple[int, float]] = []
-        self.best, self.best_step, self.weights = math.inf, 0, {}
-        self.ended = False
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Validation error of the start, of the best look, and of all."""
-        start = self.looks[0][1]
-        found = {"at_start": start, "validation": self.best, "best_step": self.best_step}
-        return {**found, "looks": self.looks}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The start counts too: training never ends worse than it."""
-        self._look(0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look, and end the training where nothing has become better for long."""
-        step, last = state.global_step, state.global_step >= state.max_steps
-        if step % self.every == 0 or last:
-            self._look(step)
-        since = sum(at > self.best_step for at, _ in self.looks)
-        self.ended = last or bool(self.patience and since >= self.patience)
-        control.should_training_stop |= self.ended
-
-    def _look(self, step: int) -> None:
-        error = self.score()
-        self.looks.append((step, error))
-        better = error < self.best  # never so for an error that is no number
-        if better or not self.weights:
-            state = self.module.state_dict()
-            self.weights = {k: v.detach().clone() for k, v in state.items()}
-        if better:
-            self.best, self.best_step = error, step
-
-
 def tune(
     load: Callable[[], "SeriesEncoder"],
     windows: ForecastWindows,
@@ -306,7 +258,6 @@ def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: A
 
 
 __all__ = [
-    "KeepBest",
     "RidgeForecast",
     "Tuned",
     "Tuning",

@@ -69,7 +69,6 @@ def forecast(
             quantile_levels=quantile_levels or (0.1, 0.5, 0.9),
             method=method, seed=seed, device=device,
         ).fit(source, **columns)  # fmt: skip
-    print(f"{source.summary()}.\n{forecaster.report_.summary()}.")
     asked = {"prediction_length": prediction_length, "quantile_levels": quantile_levels}
     found = forecaster.predict(source, future_df=future, **asked)
     _write(found.to_df(), Path(output))

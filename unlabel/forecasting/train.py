@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from transformers import TrainerCallback
 
 from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series_rows import SeriesRows
@@ -17,11 +16,13 @@ from unlabel.forecasting.fit import Split, Windows, thinned
 from unlabel.forecasting.model import ForecastModel
 from unlabel.objectives.forecast import Forecast
 from unlabel.training.arguments import TrainingArguments
-from unlabel.training.pretraining import Pretraining, Step
+from unlabel.training.keep_best import KeepBest
+from unlabel.training.pretraining import Pretraining
 from unlabel.training.trainer import Trainer
 
 RATE = 1e-4  # small: the ridge's head is near its optimum
 _CHECKED = 2048  # held-out windows, evenly spaced, that choose the step to keep
+_LOOKS = 20  # at them, evenly spread over the steps
 
 
 class HeadForecast(Forecast):
@@ -98,44 +99,18 @@ class WindowStore:
         return batch
 
 
-class KeepBest(TrainerCallback):
-    """Looks at held-out windows twenty times in a run, and ends it with the best weights.
-
-    Attributes:
-        best: the least held-out loss.
-        step: that had it; 0 for the weights as they were.
-    """
-
-    def __init__(self, module: Pretraining, store: WindowStore, size: int):
-        self.module, self.store, self.size = module, store, size
-        self.best, self.step = np.inf, 0
-        self._kept: dict[str, Tensor] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The weights as they are have a chance too."""
-        self._check(args.device, 0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Every twentieth part of the run."""
-        if state.global_step % max(1, state.max_steps // 20) == 0:
-            self._check(args.device, state.global_step)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Back to the best weights."""
-        self.module.load_state_dict(self._kept)
-
-    @torch.no_grad()
-    def _check(self, device: torch.device, step: int) -> None:
-        self.module.eval()
-        total = count = 0.0
-        for start in range(0, len(self.store), self.size):
-            places = range(start, min(start + self.size, len(self.store)))
-            found: Step = self.module(self.store.batch(places).to(device))
-            total, count = total + float(found.loss) * len(places), count + len(places)
-        self.module.train()
-        if total / count < self.best:
-            self.best, self.step = total / count, step
-            self._kept = {k: v.clone() for k, v in self.module.state_dict().items()}
+def held_out_loss(
+    module: Pretraining, store: WindowStore, device: torch.device, size: int = 256
+) -> float:
+    """The loss over all windows of a store, without dropout."""
+    module.eval()
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(store), size):
+            places = range(start, min(start + size, len(store)))
+            total += float(module(store.batch(places).to(device)).loss) * len(places)
+    module.train()
+    return total / len(store)
 
 
 def fit_by_gradient(
@@ -177,12 +152,14 @@ def fit_by_gradient(
     sizes = (model.encoder.context, model.horizon)
     checks = WindowStore(rows, thinned(split.held, _CHECKED), *sizes)
     module = (Frozen if frozen else Pretraining)(model.encoder, HeadForecast(model))
-    kept = KeepBest(module, checks, 256)
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(**{"output_dir": folder, **given})
+        loss = lambda: held_out_loss(module, checks, args.device)  # noqa: E731
+        kept = KeepBest(module, loss, every=max(1, given["max_steps"] // _LOOKS))
         store = WindowStore(rows, split.train, *sizes)
         Trainer(module, args, store, store.batch, callbacks=[kept]).train()
+    module.load_state_dict(kept.weights)
     return kept
 
 
-__all__ = ["RATE", "HeadForecast", "KeepBest", "WindowStore", "fit_by_gradient"]
+__all__ = ["RATE", "HeadForecast", "WindowStore", "fit_by_gradient", "held_out_loss"]
