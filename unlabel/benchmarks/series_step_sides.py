@@ -100,7 +100,8 @@ def size_of(model: nn.Module) -> int:
 
 def _loader(store: SeriesStore, encoder: SeriesEncoder, batch: int, seed: int) -> DataLoader:
     batches = LengthBatches(store.lengths, batch, seed=seed)
-    return DataLoader(store, batch_sampler=batches, collate_fn=encoder.collator(seed=seed))
+    collate = encoder.collator(seed=seed)
+    return DataLoader(store, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
 
 
 def _train(
@@ -127,9 +128,7 @@ def masked_ours(job: Job, values: np.ndarray) -> dict[str, Any]:
     series = SeriesStore([Series("benchmark", values)], context=job.context)
     encoder = SeriesEncoder.from_config(job.sizes or {}, context=job.context)
     batch = job.windows * values.shape[1]
-    module, done = _train(
-        job, encoder, MaskedValues(ratio=RATIO), series.part(0, TRAINED), batch
-    )
+    module, done = _train(job, encoder, MaskedValues(ratio=RATIO), series.part(0, TRAINED), batch)
     module.eval()
     error, power = [], []
     with torch.no_grad():
@@ -304,7 +303,7 @@ def work(job: Job) -> dict[str, Any]:
     """
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    np.random.seed(job.seed)  # noqa: NPY002 - TS2Vec draws its crops from it
+    np.random.seed(job.seed)  # TS2Vec draws its crops from it
     return SIDES[job.task][job.side](job, np.load(job.values))
 
 
