@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from unlabel.benchmarks.series_step import main, series_step
-from unlabel.benchmarks.series_step_sides import SIDES, Job, Missing, timed, work
+from unlabel.benchmarks.series_step_job import Job, Missing, timed
+from unlabel.benchmarks.series_step_sides import SIDES, work
 
 PATCH = {"patch_length": 4, "d_model": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 PATCH["ffn_dim"] = 8

@@ -26,7 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from unlabel.benchmarks.series_step_sides import PADDING, SIDES, Job
+from unlabel.benchmarks.series_step_job import PADDING, Job
+from unlabel.benchmarks.series_step_sides import SIDES
 from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.synthetic_series import generate_series
 
