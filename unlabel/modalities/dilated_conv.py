@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from unlabel.modalities.dropout import Dropout
+
 
 class DilatedConvConfig(PreTrainedConfig):
     """Sizes of a `DilatedConvModel`; the defaults are TS2Vec's.
@@ -78,7 +80,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = CausalConv(width, width, kernel_size, dilation=dilation)
         self.second = CausalConv(width, width, kernel_size, dilation=dilation)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, exists: Tensor | None) -> Tensor:
         """`exists` is 0 at padded steps, `(batch, 1, steps)`.
@@ -113,7 +115,7 @@ class DilatedConvModel(PreTrainedModel):
             ResidualBlock(width, config.kernel_size, 2**i, config.dropout)
             for i in range(config.num_hidden_layers)
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output_projection = nn.Linear(width, config.output_size)
         self.post_init()
 

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PatchTSTModel, PreTrainedModel
 
+from unlabel.modalities.dropout import replace_dropout
+
 # A new PatchTST: small enough to pretrain on a CPU; layer norm, so that a token depends on its
 # own window alone.
 DEFAULTS: dict[str, Any] = {
@@ -53,6 +55,7 @@ class PatchTST(nn.Module):
         self.patch: int = config.patch_length
         self.width = self.embedding_width = int(config.d_model)
         self._attention: Tensor | None = None
+        replace_dropout(model)
         for layer in model.encoder.layers:
             # A bound method, so that a deep copy of this module is hooked to itself.
             layer.self_attn.register_forward_pre_hook(self._hand_over, with_kwargs=True)
@@ -95,11 +98,14 @@ class PatchTST(nn.Module):
 
     def _allowed(self, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """What is added to the attention scores: 0 where a token may look, else a huge negative."""
-        allowed = mask[:, None, :]
-        if self.causal:
-            allowed = allowed & (positions[:, None, :] <= positions[:, :, None])
-        # A padded token looks at itself, so that no row of the softmax is empty.
-        allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        if not self.causal:
+            # One row for all queries. A sample without a real token looks everywhere, so that no
+            # row of the softmax is empty.
+            allowed = (mask | ~mask.any(1, keepdim=True))[:, None, :]
+        else:
+            allowed = mask[:, None, :] & (positions[:, None, :] <= positions[:, :, None])
+            # A padded token looks at itself, for the same reason.
+            allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         huge = torch.finfo(dtype).min
         return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, huge)[:, None]
 
