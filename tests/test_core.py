@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -45,7 +47,8 @@ def test_cat_views_of_different_lengths_keeps_what_a_view_did_not_cut():
 
 
 def test_a_chain_of_views_gives_each_part_its_own_arguments_and_stream():
-    parts = view("jitter+crop", 1, **{"jitter.sigma": 0.1, "crop.ratio": 0.5}).parts()
+    args: dict[str, Any] = {"jitter.sigma": 0.1, "crop.ratio": 0.5}
+    parts = view("jitter+crop", 1, **args).parts()
     assert [(p.name, dict(p.args)) for p in parts] == [
         ("jitter", {"sigma": 0.1}),
         ("crop", {"ratio": 0.5}),

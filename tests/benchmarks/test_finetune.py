@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +32,13 @@ from unlabel.objectives import Forecast
 from unlabel.training.pretraining import Pretraining
 
 LOOKBACK = 24
-QUICK = {"steps": 6, "batch_size": 16, "checks": 3, "validation_windows": 20, "bootstrap": 0}
+QUICK: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 16,
+    "checks": 3,
+    "validation_windows": 20,
+    "bootstrap": 0,
+}
 
 
 @pytest.fixture
@@ -90,8 +98,8 @@ def cells(run):
 def test_a_head_started_from_the_ridge_forecasts_what_the_ridge_does(data, channels):
     model = encoder(channels=channels)
     ridge = Place(data, (12,), 0.5, LOOKBACK).ridge(encoder_features(model))
-    module = Pretraining(model, Forecast(horizon=12, weigh=True))
-    start_head(module.objective.head, ridge.heads[12])
+    module = Pretraining(model, forecast := Forecast(horizon=12, weigh=True))
+    start_head(forecast.head, ridge.heads[12])
     history, _ = held_out(data, LOOKBACK, 12, 30)
     wanted = ridge(history)[12]
     found = network_forecaster(module, [12, 5])(history)
@@ -346,7 +354,7 @@ def test_one_network_for_all_horizons_forecasts_the_first_steps_of_the_longest(f
 def test_a_run_that_read_rows_after_the_train_rows_of_its_own_set_is_named(data):
     def said(name="daily", rows=None, **more):
         about = {"data": f"there/{name}.csv.gz", "encoder": {"rows": rows}, **more}
-        return PretrainedRun(None, about).saw_beyond_train(data)
+        return PretrainedRun(Path("run"), about).saw_beyond_train(data)
 
     assert "first 600 rows of daily, of which 420 are train rows" in said()
     assert "first 500 rows" in said(rows=[0.0, 500.0])
@@ -388,4 +396,4 @@ def test_views_of_a_sum_count_for_every_part():
         "result": {"steps": 3},
         "objective": {"parts": {"a": {"views": ["x", "x"]}, "b": {"views": ["y"]}}},
     }
-    assert PretrainedRun(None, about).sequences == 3 * 8 * 2 * 2 * 3
+    assert PretrainedRun(Path("run"), about).sequences == 3 * 8 * 2 * 2 * 3
