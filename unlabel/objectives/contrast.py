@@ -88,10 +88,10 @@ def contrast(
         keys = query  # no triangle: i may be j's positive without j being i's
     with torch.autocast(query.device.type, enabled=False):
         scale = 1 / temperature
-        rows, cols, pos = _logits(query, keys, match, scale, normalize)
+        rows, cols, own = _vectors(query, keys, match, scale, normalize)
+        found, pos = _negatives(rows, cols, own, exclude, symmetric, beta)
         losses = [
-            _loss(log_neg, pos, log_n, tau_plus, scale, flat, decoupled)
-            for log_neg, log_n in _negatives(rows, cols, exclude, symmetric, beta)
+            _loss(log_neg, pos, log_n, tau_plus, scale, flat, decoupled) for log_neg, log_n in found
         ]
         each = torch.stack(losses).mean(0)
         return (each.mean() if reduction == "mean" else each).to(rows.dtype)
@@ -146,14 +146,14 @@ def nt_xent(
     )
 
 
-def _logits(
+def _vectors(
     query: Tensor,
     keys: Tensor | None,
     positive: Tensor,
     scale: float | Tensor,
     normalize: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Vectors whose inner products are the logits (None: the rows again), and positives' logits."""
+    """Vectors whose inner products are the logits (None: the rows again), positives likewise."""
     vectors = positive.is_floating_point()
     given = [query, *([keys] if keys is not None else []), *([positive] if vectors else [])]
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in given) else torch.float32
@@ -162,10 +162,7 @@ def _logits(
     take = unit if normalize else _times
     rows = take(query, left, dtype)
     cols = None if keys is None else take(keys, right, dtype)
-    if vectors:
-        here = torch.arange(len(rows), device=rows.device)
-        return rows, cols, row_dot(rows, take(positive, right, dtype), here)
-    return rows, cols, row_dot(rows, rows if cols is None else cols, positive)
+    return rows, cols, take(positive, right, dtype) if vectors else positive
 
 
 def _times(x: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
@@ -173,31 +170,38 @@ def _times(x: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _negatives(
-    rows: Tensor, cols: Tensor | None, exclude: Exclude, both: bool, beta: float
-) -> list[tuple[Tensor, Tensor]]:
-    """For each direction, the log-sum-exp of each query's negatives and the log of their number."""
+    rows: Tensor, cols: Tensor | None, own: Tensor, exclude: Exclude, both: bool, beta: float
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """For each direction, the log-sum-exp of each query's negatives and the log of their number.
 
-    def log_sums(power: float) -> tuple[Tensor, ...]:
+    And the positives' logits.
+    """
+
+    def log_sums(power: float, at: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
         share = power if cols is not None else power**0.5
         scaled = rows if power == 1 else rows * share
-        found = log_sum_exp_of_negatives(scaled, cols, exclude, both=both)
-        return tuple(x for x in found if x is not None)
+        *found, pos = log_sum_exp_of_negatives(scaled, cols, exclude, both=both, positive=at)
+        return [x for x in found if x is not None], pos
 
-    n_rows, n_cols = len(rows), len(rows if cols is None else cols)
+    others, vectors, pos = rows if cols is None else cols, own.is_floating_point(), None
+    n_rows, n_cols = len(rows), len(others)
     count = [exclude.count(n_rows, n_cols, rows.device)]
     if both:
         count.append(exclude.transposed(n_cols).count(n_cols, n_rows, rows.device))
     log_n = [n.to(wide(rows)).log() for n in count]
     if beta:
         # Each weighted by exp(beta s) over the mean of that: the difference of two sums' logs.
-        hard, weight = log_sums(1 + beta), log_sums(beta)
+        (hard, _), (weight, _) = log_sums(1 + beta), log_sums(beta)
         some = [w.masked_fill(w.isneginf(), 0.0) for w in weight]
-        log_neg = tuple(h - w + n for h, w, n in zip(hard, some, log_n, strict=True))
+        log_neg = [h - w + n for h, w, n in zip(hard, some, log_n, strict=True)]
     else:
-        log_neg = log_sums(1.0)
+        log_neg, pos = log_sums(1.0, None if vectors else own)
+    if pos is None:
+        here = torch.arange(n_rows, device=rows.device)
+        pos = row_dot(rows, own, here) if vectors else row_dot(rows, others, own)
     # The keys' direction in the order of the queries that they belong to.
     order = [slice(None), *exclude.columns[:1]]
-    return [(x[at], n[at]) for x, n, at in zip(log_neg, log_n, order, strict=False)]
+    return [(x[at], n[at]) for x, n, at in zip(log_neg, log_n, order, strict=False)], pos
 
 
 def _loss(

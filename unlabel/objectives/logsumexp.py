@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from unlabel.objectives.unit import opaque, wide
+from unlabel.objectives.unit import add_slopes_of_dots, dots, opaque, row_dot, wide
 
 # exp(LARGEST) times any number of columns stays far inside float32, and so does the gradient:
 # the loss's slope with respect to a row's sum is never below exp(-LARGEST) / rows.
@@ -28,9 +28,13 @@ LARGEST = 40.0
 # A row whose sum is at least this lost nothing that float32 could show: what underflowed is below
 # exp(-87) a column, 1e-7 of it even with a million columns.
 SMALLEST = 1e-25
-# The first blocks, up to so many logits (64 MB in float32), are kept for the backward pass: a
-# small batch is then not computed twice, and a large one does not notice.
+# The first blocks are kept for the backward pass and not computed twice: up to so many logits (64
+# MB in float32), or 4 times the numbers in the vectors where that is a good part of all logits.
 KEPT = 2**24
+# Logits above LARGEST are off by 4e-6 to 2e-5 in float32, and where a few of them make the loss
+# that is its relative error. With at most this many multiplications a product, they are float64:
+# 3 milliseconds more on a CPU.
+FEW = 2**25
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,14 @@ class Exclude:
 
 
 def _tile(like: Tensor) -> tuple[int, int]:
-    # On a CPU a block of logits must stay in the second-level cache between the product, the
-    # exponential and the sums; on a GPU it must be large enough to fill the chip.
-    return (256, 1024) if like.device.type == "cpu" else (4096, 8192)
+    # On a CPU the blocks at which the three products are fastest, 3 MB, well inside the last cache;
+    # on a GPU they must be large enough to fill the chip.
+    return (1024, 768) if like.device.type == "cpu" else (4096, 8192)
+
+
+def _kept(rows: Tensor, cols: Tensor, triangle: bool) -> int:
+    several = 4 * (rows.numel() + (0 if triangle else cols.numel()))
+    return max(KEPT, several if 8 * several >= len(rows) * len(cols) else 0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,8 @@ class _Plan:
     def tiles(self, n_rows: int, n_cols: int) -> Iterator[tuple[slice, slice, bool]]:
         """Blocks' rows and columns, and whether a block stands for its mirror image too."""
         high, wide = self.tile
+        # Low blocks: of those on the diagonal half is computed for nothing.
+        high = max(1, high // 4) if self.triangle else high
         for top in range(0, n_rows, high):
             bottom = min(top + high, n_rows)
             # A triangle's diagonal block is square and is its own mirror image.
@@ -125,16 +136,19 @@ class _Plan:
 
 
 class _ExpSums(Function):
-    """Sums over the negatives of `exp(s - c)`: by row, and by column when asked for."""
+    """Sums over the negatives of `exp(s - c)`: by row, and by column when asked for.
+
+    And the logit of each row's positive, whose gradient then needs no memory of its own.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan, both: bool
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan, both: bool, positive: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         by_row = torch.zeros(len(rows), dtype=wide(rows), device=rows.device)
         by_col = torch.zeros(len(cols) if both else 0, dtype=wide(rows), device=rows.device)
         room, kept = rows.new_empty(math.prod(plan.tile)), []
-        left = KEPT if any(ctx.needs_input_grad) else 0
+        left = _kept(rows, cols, plan.triangle) if any(ctx.needs_input_grad) else 0
         for r, c, mirrored in plan.tiles(len(rows), len(cols)):
             size = (r.stop - r.start) * (c.stop - c.start)
             left -= size
@@ -145,16 +159,16 @@ class _ExpSums(Function):
                 by_row[c] += e.sum(0)
             if both:
                 by_col[c] += e.sum(0)
-        ctx.save_for_backward(rows, cols, *kept)
+        ctx.save_for_backward(rows, cols, positive, *kept)
         ctx.plan, ctx.both = plan, both
-        return by_row, by_col
+        return by_row, by_col, None if positive is None else dots(rows, cols, positive)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, by_row: Tensor, by_col: Tensor
-    ) -> tuple[Tensor, Tensor | None, None, None]:
-        rows, cols, *kept = ctx.saved_tensors
+        ctx: Any, by_row: Tensor, by_col: Tensor, of_positive: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, None, None, None]:
+        rows, cols, positive, *kept = ctx.saved_tensors
         plan, g, h = ctx.plan, by_row.to(rows.dtype), by_col.to(rows.dtype)
         d_rows = torch.zeros_like(rows)
         # A triangle has one gradient: both roles of a vector add into it.
@@ -174,7 +188,9 @@ class _ExpSums(Function):
             d_cols[c].addmm_(weight.T, left[r])
         if alone:
             d_rows.mul_(g[:, None])
-        return d_rows, None if plan.triangle else d_cols, None, None
+        if positive is not None and of_positive is not None:
+            add_slopes_of_dots(d_rows, d_cols, of_positive.to(rows.dtype), rows, cols, positive)
+        return d_rows, None if plan.triangle else d_cols, None, None, None
 
 
 @torch.no_grad()
@@ -211,8 +227,9 @@ def log_sum_exp_of_negatives(
     exclude: Exclude,
     *,
     both: bool = False,
+    positive: Int[Tensor, "rows"] | None = None,
     tile: tuple[int, int] | None = None,
-) -> tuple[Float[Tensor, "rows"], Float[Tensor, "cols"] | None]:
+) -> tuple[Float[Tensor, "rows"], Float[Tensor, "cols"] | None, Float[Tensor, "rows"] | None]:
     """`ln sum_j exp(rows_i . cols_j)` over the negatives of each row, and of each column.
 
     Memory is linear in rows + cols. One number is subtracted from every logit when the vectors'
@@ -225,10 +242,12 @@ def log_sum_exp_of_negatives(
             must leave the same pairs out in both directions, each row with itself among them.
         exclude: logits that are no negatives; one-to-one when `both`.
         both: the sums over each column too, from the same pass.
+        positive: a column for each row.
         tile: rows and columns of a block.
 
     Returns:
-        By row and, when `both`, by column; -inf where there is no negative.
+        By row and, when `both`, by column, -inf where there is no negative; and, given
+        `positive`, `rows_i . cols_positive(i)`.
 
     A vector with NaN or infinity makes every sum NaN, gradient included: never a finite number
     that hides it, and for the trainer to see and skip.
@@ -237,10 +256,14 @@ def log_sum_exp_of_negatives(
     bound = _largest_logit(rows, others)
     if not math.isfinite(bound):
         poison = (rows.sum() + others.sum()).to(wide(rows)) * math.nan
-        return poison.expand(len(rows)), poison.expand(len(others)) if both else None
+        by_row, by_col = poison.expand(len(rows)), poison.expand(len(others))
+        return by_row, by_col if both else None, None if positive is None else by_row
+    if bound > LARGEST and len(rows) * others.numel() <= FEW:
+        rows = rows.to(wide(rows))
+        others = rows if cols is None else others.to(rows.dtype)
     shift = max(0.0, bound - LARGEST)
     plan = _Plan(exclude, shift, triangle=cols is None, tile=tile or _tile(rows))
-    by_row, by_col = _ExpSums.apply(rows, others, plan, both)
+    by_row, by_col, pos = _ExpSums.apply(rows, others, plan, both, positive)
     certain = bound + shift <= -math.log(SMALLEST)
     flipped = exclude.transposed(len(others)) if both else exclude
     if not certain and not (
@@ -250,8 +273,9 @@ def log_sum_exp_of_negatives(
         return (
             _by_own_largest(rows, others, exclude, plan.tile),
             _by_own_largest(others, rows, flipped, plan.tile) if both else None,
+            None if positive is None else row_dot(rows, others, positive),
         )
-    return _log(by_row, shift), _log(by_col, shift) if both else None
+    return _log(by_row, shift), _log(by_col, shift) if both else None, pos
 
 
 def _lossless(sums: Tensor, exclude: Exclude, n_others: int) -> bool:
@@ -262,4 +286,4 @@ def _lossless(sums: Tensor, exclude: Exclude, n_others: int) -> bool:
 def _by_own_largest(rows: Tensor, cols: Tensor, exclude: Exclude, tile: tuple[int, int]) -> Tensor:
     shift = _row_max(rows, cols, exclude, tile)
     plan = _Plan(exclude, shift, triangle=False, tile=tile)
-    return _log(_ExpSums.apply(rows, cols, plan, False)[0], shift)
+    return _log(_ExpSums.apply(rows, cols, plan, False, None)[0], shift)

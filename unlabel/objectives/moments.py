@@ -69,7 +69,7 @@ def uniformity(x: Float[Tensor, "batch width"], *, t: float = 2.0) -> Float[Tens
         # -t |a - b|^2 = 2t a.b - 2t for unit vectors: a log-sum-exp over each row's other rows.
         rows = unit(x, math.sqrt(2 * t), exact(x).dtype)
         itself = Exclude((torch.arange(n, device=x.device),))
-        by_row, _ = log_sum_exp_of_negatives(rows, None, itself)
+        by_row, *_ = log_sum_exp_of_negatives(rows, None, itself)
         return (by_row.logsumexp(0) - math.log(n * (n - 1)) - 2 * t).to(rows.dtype)
 
 

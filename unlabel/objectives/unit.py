@@ -26,9 +26,18 @@ def wide(like: Tensor) -> torch.dtype:
     return torch.float32 if like.device.type == "mps" else torch.float64
 
 
-def _row_blocks(x: Tensor) -> Iterator[slice]:
+def _slices(x: Tensor) -> Iterator[slice]:
     high = max(1, NUMBERS // x.shape[1]) if x.device.type == "cpu" else 2**16
-    return (slice(top, top + high) for top in range(0, len(x), high))
+    return (slice(top, min(top + high, len(x))) for top in range(0, len(x), high))
+
+
+def _exact(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows at a time: which, and a copy of them in float64 to write over."""
+    # The same few pages every time: memory asked for anew costs more than the arithmetic.
+    room = torch.empty(0, dtype=wide(x), device=x.device)
+    for r in _slices(x):
+        room.resize_(r.stop - r.start, x.shape[1])
+        yield r, room.copy_(x[r])
 
 
 class _Unit(Function):
@@ -37,11 +46,10 @@ class _Unit(Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         norm = torch.empty(len(x), 1, dtype=wide(x), device=x.device)
         y = torch.empty(x.shape, dtype=dtype, device=x.device)
-        for r in _row_blocks(x):
-            exact = x[r].to(norm.dtype)
+        for r, exact in _exact(x):
             length = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
-            norm[r] = length.masked_fill(length == 0, 1.0)
-            y[r] = exact * (scale / norm[r])
+            norm[r] = length.masked_fill_(length == 0, 1.0)
+            y[r] = exact.mul_(scale / length)
         ctx.save_for_backward(x, norm, scale)
         return y
 
@@ -50,11 +58,12 @@ class _Unit(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         x, norm, scale = ctx.saved_tensors
         dx, ds = torch.empty_like(x), torch.zeros_like(scale)
-        for r in _row_blocks(x):
-            unit, slope = x[r].to(norm.dtype) / norm[r], g[r].to(norm.dtype)
-            along = (unit * slope).sum(1, keepdim=True)
+        for r in _slices(x):
+            y, slope, by = x[r].to(g.dtype), g[r], scale / norm[r]
+            along = (y * slope).sum(1, keepdim=True, dtype=norm.dtype) / norm[r]
             ds += along.sum()
-            dx[r] = (slope - unit * along) * (scale / norm[r])
+            away = (along / norm[r] * by).to(g.dtype)
+            dx[r] = (slope * by.to(g.dtype)).addcmul_(y, away, value=-1)
         return dx, ds, None
 
 
@@ -62,21 +71,31 @@ class _RowDot(Function):
     # out_i = x_i . y_at(i)
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, at: Tensor) -> Tensor:
-        out = torch.empty(len(x), dtype=wide(x), device=x.device)
-        for r in _row_blocks(x):
-            out[r] = (x[r].to(out.dtype) * y[at[r]]).sum(1)
         ctx.save_for_backward(x, y, at)
-        return out
+        return dots(x, y, at)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         x, y, at = ctx.saved_tensors
-        slope = g.to(x.dtype)[:, None]
-        dx, dy = y[at].mul_(slope), torch.zeros_like(y)
-        for r in _row_blocks(x):
-            dy.index_add_(0, at[r], x[r] * slope[r])
+        dx, dy = torch.zeros_like(x), torch.zeros_like(y)
+        add_slopes_of_dots(dx, dy, g.to(x.dtype), x, y, at)
         return dx, dy, None
+
+
+def dots(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
+    """`row_dot` without its gradient."""
+    out = torch.empty(len(x), dtype=wide(x), device=x.device)
+    for r, exact in _exact(x):
+        out[r] = exact.mul_(y.index_select(0, at[r])).sum(1)
+    return out
+
+
+def add_slopes_of_dots(dx: Tensor, dy: Tensor, g: Tensor, x: Tensor, y: Tensor, at: Tensor) -> None:
+    """Add to `dx` and `dy`, which may be one tensor, the gradient `g` of `dots` times theirs."""
+    for r in _slices(x):
+        dx[r].addcmul_(y.index_select(0, at[r]), g[r, None])
+        dy.index_add_(0, at[r], x[r] * g[r, None])
 
 
 def unit(
