@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from jsonargparse import auto_cli
 
+    from unlabel.benchmarks.classification import bench_classification
     from unlabel.benchmarks.finetune import bench_finetune
     from unlabel.benchmarks.forecasting import bench_forecasting
     from unlabel.benchmarks.retrieval import bench_retrieval
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "retrieval": bench_retrieval,
             "forecasting": bench_forecasting,
             "finetune": bench_finetune,
+            "classification": bench_classification,
         },
         "embed": embed,
         "export": export,
