@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_ridge
+from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_blocks, fit_ridge
 
 
 @pytest.fixture
@@ -107,3 +107,29 @@ def test_refuses_no_rows_values_that_are_not_finite_and_alpha_zero(rows):
         RidgePath(summed(np.where(x > 5, np.nan, x), y))
     with pytest.raises(ValueError, match="alpha above 0"):
         RidgePath(summed(x, y)).at(0.0)
+
+
+def test_blocks_have_penalties_of_their_own_chosen_on_validation():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 60))
+    y = x[:, :10] @ rng.normal(size=(10, 3)) + rng.normal(size=(300, 3))  # the rest is noise
+    train, held = Moments(60, 3), Moments(60, 3)
+    train.add(x[:80], y[:80])
+    held.add(x[80:], y[80:])
+    alphas, factors = (0.1, 1.0, 10.0, 100.0), (0.03, 1.0)
+    (blocks,) = fit_blocks([train], [held], alphas, split=10, factors=factors)
+    (plain,) = fit_ridge([train], [held], alphas)
+    assert blocks.squared_error(held) < 0.8 * plain.squared_error(held)
+    # The same as scikit-learn's on features scaled by hand.
+    by = np.where(np.arange(60) < 10, 1.0, 0.03)
+    theirs = Ridge(alpha=blocks.alpha).fit(x[:80] * by, y[:80])
+    np.testing.assert_allclose(blocks(x), theirs.predict(x * by), rtol=1e-7, atol=1e-8)
+
+
+def test_one_factor_of_one_is_the_plain_ridge(rows):
+    x, y, *_ = rows
+    sums = Moments(x.shape[1], y.shape[1])
+    sums.add(x, y)
+    (blocks,) = fit_blocks([sums], [sums], (0.5, 2.0), split=2, factors=(1.0,))
+    (plain,) = fit_ridge([sums], [sums], (0.5, 2.0))
+    np.testing.assert_allclose(blocks.weight, plain.weight)

@@ -17,10 +17,12 @@ from unlabel.core import Batch, Encoding, view
 from unlabel.embedding import run_model_folder
 from unlabel.modalities.series import SeriesEncoder
 
-Take = Literal["tokens", "pooled", "last"]
+Take = Literal["tokens", "pooled", "last", "values+tokens"]
 FEATURES = get_args(Take)
+_tokens = lambda encoding: rearrange(encoding.tokens, "b l d -> b (l d)")  # noqa: E731
 READS: dict[Take, Callable[[Encoding], Tensor]] = {
-    "tokens": lambda encoding: rearrange(encoding.tokens, "b l d -> b (l d)"),
+    "tokens": _tokens,
+    "values+tokens": _tokens,
     "pooled": lambda encoding: encoding.pooled,
     "last": lambda encoding: encoding.tokens[:, -1],
 }
@@ -37,8 +39,9 @@ def encoder_features(
 
     Args:
         encoder: of single channels (one head for all of them), or of all channels together.
-        take: `tokens` one after the other, their `pooled` vector, or the `last` one; default
-            `tokens`, or `last` where that is too wide (an encoder whose tokens are single steps).
+        take: `tokens` one after the other, their `pooled` vector, the `last` one, or
+            `values+tokens`, the normalised window itself before them; default `tokens`, or `last`
+            where that is too wide (an encoder whose tokens are single steps).
         batch_size: sequences a forward pass.
 
     Raises:
@@ -48,7 +51,7 @@ def encoder_features(
     kind = take or ("tokens" if width <= WIDEST else "last")
     if kind not in FEATURES:
         raise ValueError(f"features={take!r}: choose one of {', '.join(FEATURES)}.")
-    if kind == "tokens" and width > WIDEST:
+    if "tokens" in kind and width > WIDEST:
         raise ValueError(
             f"{encoder.length} tokens of width {encoder.width} are {width:,} features, and a ridge "
             f"takes up to {WIDEST:,}; choose features='last' or 'pooled'."
@@ -56,8 +59,12 @@ def encoder_features(
 
     def features(history: Float[np.ndarray, "windows channels lookback"]) -> Featured:
         x, loc, scale = read_windows(encoder, history, READS[kind], batch_size=batch_size)
-        if encoder.channels == 1:
+        alone = encoder.channels == 1
+        if alone:
             x = rearrange(x, "(n c) d -> n c d", c=history.shape[1])
+        if kind == "values+tokens":
+            own = (history[..., -encoder.context :] - loc[..., None]) / scale[..., None]
+            x = np.concatenate([own if alone else rearrange(own, "n c t -> n (c t)"), x], axis=-1)
         return Featured(x, loc, scale)
 
     return features
@@ -179,4 +186,6 @@ def load_forecast_encoder(
     """
     encoder = load_series_encoder(path, device=device)
     features = encoder_features(encoder, take=take, batch_size=batch_size)
-    return EncoderForecast(name or Path(path).name, ridge(features), encoder.context)
+    split = encoder.context * encoder.channels if take == "values+tokens" else 0
+    fit = ridge(features, split=split)
+    return EncoderForecast(name or Path(path).name, fit, encoder.context)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
-from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_ridge
+from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_blocks, fit_ridge
 
 # Forecasts of windows, (windows, channels, horizon), by horizon; the truth is not its to see.
 Forecaster = Callable[
@@ -57,6 +58,7 @@ ALPHAS = {
     "ltsf": tuple(10.0**k for k in range(-1, 10)),
     "representation": (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 }
+FACTORS = (0.03, 0.1, 0.3, 1.0)  # of features beside the window's own values, see `fit_blocks`
 LEAST = 1e-5  # smallest scale, as RevIN's epsilon: a constant window has none
 
 
@@ -141,6 +143,7 @@ def ridge(
     *,
     alphas: Sequence[float] | None = None,
     select: Select | None = None,
+    split: int = 0,
 ) -> Fit:
     """A ridge for each horizon, fitted on the train windows, alpha chosen on validation windows.
 
@@ -148,6 +151,8 @@ def ridge(
         features: of windows.
         alphas: to choose from; default those of the set's protocol.
         select: by `mse`, or by `rmse+mae` as in the representation protocol; default likewise.
+        split: the first so many features are the window's own values, and the others have a
+            penalty of their own (by `mse` alone); 0 where there are no such.
     """
 
     def fit(data: ForecastData, *, lookback: int, horizons: Sequence[int]) -> RidgeForecaster:
@@ -157,7 +162,9 @@ def ridge(
         held = data.windows("validation", lookback)
         if by == "mse":
             checks = window_moments(held, features, horizons)
-            heads = {h: fit_ridge(train[h], checks[h], grid) for h in horizons}
+            blocks = {"split": split, "factors": FACTORS}
+            best = partial(fit_blocks, **blocks) if split else fit_ridge
+            heads = {h: best(train[h], checks[h], grid) for h in horizons}
         else:
             paths = {h: [RidgePath(rows) for rows in train[h]] for h in horizons}
             heads = _by_forecasts(held, features, paths, grid)

@@ -210,8 +210,9 @@ def bench_forecasting(
         protocol: `ltsf` or `representation`.
         lookback: steps of history, at most.
         univariate: only the target.
-        features: of a window, that the ridge sees: all `tokens`, `pooled`, or the `last` token;
-            default see `encoder_features`.
+        features: of a window, that the ridge sees: all `tokens`, `pooled`, the `last` token, or
+            `values+tokens`, which asks what the encoder adds to the window itself (each of the
+            two has a penalty of its own, chosen on validation); default see `encoder_features`.
         bootstrap: resamples for the intervals.
         seed: of the resamples.
         batch_size: sequences a forward pass.
@@ -226,11 +227,14 @@ def bench_forecasting(
 
     def evaluate(loaded: EncoderForecast) -> BenchmarkResult:
         result = evaluate_forecasting({loaded.name: loaded.fit}, **options)
-        if loaded.context == lookback:
-            return result
-        seen = min(loaded.context, lookback)
-        odd = f"{loaded.name} was made for {loaded.context} steps and sees the last {seen}."
-        return replace(result, note=f"{result.note}\n{odd}")
+        notes = [result.note]
+        if features is not None:
+            notes.append(f"The ridge on an encoder sees its {features.replace('+', ' and ')}.")
+        if loaded.context != lookback:
+            seen = min(loaded.context, lookback)
+            was_made = f"{loaded.name} was made for {loaded.context} steps"
+            notes.append(f"{was_made} and sees the last {seen}.")
+        return replace(result, note="\n".join(notes))
 
     return bench(
         path,

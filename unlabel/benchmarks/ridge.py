@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -82,6 +82,14 @@ class Moments:
             setattr(total, name, getattr(self, name) + getattr(other, name))
         return total
 
+    def scaled(self, by: Float[np.ndarray, "features"]) -> "Moments":
+        """The sums that the same rows would have with each feature times `by`."""
+        copy = Moments(0, 0)
+        copy.weight, copy.y, copy.yy = self.weight, self.y, self.yy
+        copy.x, copy.xx = self.x * by, self.xx * np.outer(by, by)
+        copy.xy = self.xy * by[:, None]
+        return copy
+
     def first(self, targets: int) -> "Moments":
         """A copy with the first targets alone."""
         copy = Moments(0, 0)
@@ -141,3 +149,32 @@ def fit_ridge(
         return sum(head.squared_error(rows) for head, rows in pairs)
 
     return min(fits, key=error)
+
+
+def fit_blocks(
+    train: Sequence[Moments],
+    validation: Sequence[Moments],
+    alphas: Sequence[float],
+    *,
+    split: int,
+    factors: Sequence[float],
+) -> list[Linear]:
+    """Ridges with one penalty on the first features and another on the rest; see `fit_ridge`.
+
+    Args:
+        train: sums over the rows to fit, one for each group.
+        validation: sums over the rows to choose both penalties by.
+        alphas: of the first `split` features, to choose from.
+        split: how many features the first block has.
+        factors: the others are fitted as if they were so many times as large, that is with
+            `alpha / factor**2`; to choose from, each above 0.
+    """
+    tried = []
+    for factor in factors:
+        by = np.ones(len(train[0].x))
+        by[split:] = factor
+        held = [rows.scaled(by) for rows in validation]
+        heads = fit_ridge([rows.scaled(by) for rows in train], held, alphas)
+        error = sum(head.squared_error(rows) for head, rows in zip(heads, held, strict=True))
+        tried.append((error, [replace(h, weight=h.weight * by[:, None]) for h in heads]))
+    return min(tried, key=lambda pair: pair[0])[1]
