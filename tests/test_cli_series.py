@@ -46,7 +46,8 @@ def test_forecast_writes_table_picture_and_forecaster(run, loads, tmp_path, caps
         ["forecast", str(run), str(loads), f"--output={out / 'f.csv'}", "--prediction_length=12",
          f"--plot={out / 'f.png'}", f"--save={out / 'model'}"]
     )  # fmt: skip
-    said = capsys.readouterr().out
+    out_err = capsys.readouterr()
+    said = out_err.out + out_err.err
     assert "1 series of 300 steps and 2 channel(s), step h" in said
     assert "of that of repeating the last value" in said
     assert "12 steps of 2 channel(s) of 1 series forecast" in said
