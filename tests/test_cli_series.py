@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -109,3 +110,13 @@ def test_export_of_a_series_run_is_a_transformers_folder_whose_card_runs(run, ca
     assert names["embeddings"].shape == (2, 16)
     said = refused(capsys, "export", run, "--folder", run / "st", "--to", "sentence-transformers")
     assert "is an encoder of series; export it to transformers" in said
+
+
+def test_the_recipe_needs_no_data_and_its_report_shows_windows(tmp_path):
+    run = tmp_path / "run"
+    recipe = Path(__file__).parents[1] / "recipes" / "series.yaml"
+    small = ["--training.max_steps=2", "--training.per_device_train_batch_size=8"]
+    main(["train", str(recipe), f"--training.output_dir={run}", *small])
+    main(["report", str(run)])
+    page = (run / "report.html").read_text()
+    assert "synthetic" in page and "One channel a line" in page and "bench forecasting" in page

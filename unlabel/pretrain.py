@@ -60,6 +60,7 @@ def train(
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     out = Path(str(args.output_dir))
     options = _chosen(modality, text=text, series=series)
+    data = options.corpus if data is None else data
     method = named_objective(objective) if isinstance(objective, str) else objective
     if seeds == 1:
         _train_one(method, data, modality, options, args, resume)
@@ -86,7 +87,7 @@ def _chosen(modality: str, **given: Options | None) -> Options:
 
 def _train_one(
     method: Objective,
-    data: str | list[str] | None,
+    data: str | list[str],
     modality: str,
     options: Options,
     args: TrainingArguments,

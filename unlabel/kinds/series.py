@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from unlabel.data_pipes.series import SeriesData, read_series
 from unlabel.data_pipes.series_store import SeriesStore
@@ -45,6 +45,8 @@ class SeriesOptions:
         limit: series read at most.
     """
 
+    corpus: ClassVar[str] = "synthetic"  # the data that needs no download, and the default
+
     pretrained: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     context: int = 336
@@ -72,10 +74,10 @@ class SeriesOptions:
         args: TrainingArguments,
         begun: Path | None,
     ) -> Prepared:
-        """Read the series (default: generated ones), make the encoder and its windows.
+        """Read the series, make the encoder and its windows.
 
         Args:
-            data: what `read_series` takes; None or `synthetic` for generated series.
+            data: what `read_series` takes, or `synthetic` for generated series.
             objective: what is trained; its `horizon` lengthens the windows.
             args: of the training.
             begun: folder of the encoder as the run began, where it is resumed.
@@ -100,7 +102,7 @@ class SeriesOptions:
         return Prepared(encoder, store, source.summary(), len(store))
 
     def _read(self, data: Any) -> SeriesData:
-        if data is None or data == "synthetic":
+        if data == self.corpus:
             return embedded_series()
         return read_series(
             data,

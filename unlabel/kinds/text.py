@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unlabel.data_pipes.docstrings import docstring_corpus
 from unlabel.data_pipes.sampling import StreamBatches
@@ -50,6 +50,8 @@ class TextOptions:
         streaming: read while training and hold nothing in memory (needs `max_steps`).
     """
 
+    corpus: ClassVar[str] = "docstrings"  # the data that needs no download, and the default
+
     pretrained: str | None = None
     config: dict[str, Any] = field(default_factory=lambda: dict(SMALL_BERT))
     vocabulary: int = 16_000
@@ -66,12 +68,12 @@ class TextOptions:
 
     def prepare(
         self,
-        data: str | list[str] | None,
+        data: str | list[str],
         objective: Objective,
         args: TrainingArguments,
         begun: Path | None,
     ) -> Prepared:
-        """Read the data (default: the docstring corpus), make the encoder and its samples.
+        """Read the data, make the encoder and its samples.
 
         Args:
             data: what `read_text` takes, or `docstrings`.
@@ -84,14 +86,14 @@ class TextOptions:
         """
         if self.streaming and args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
-        source = self._read(data or "docstrings")
+        source = self._read(data)
         encoder = self._encoder(source, args.seed, begun)
         store = _store(source, encoder, args)
         samples = len(store) if isinstance(store, TokenStore) else None
         return Prepared(encoder, store, source.report.summary(), samples)
 
     def _read(self, data: str | Sequence[str]) -> TextData | TextStream:
-        if data == "docstrings":
+        if data == self.corpus:
             return docstring_corpus(limit=self.limit, progress=True)
         source = read_text(
             data,
