@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.text import TextStream, read_text
+from unlabel.files import replacing
 from unlabel.modalities.text import TextEncoder
 from unlabel.vector_files import Chunk, write_npy, write_parquet
 
@@ -48,10 +49,15 @@ def run_model_folder(path: Path) -> Path | None:
     return path / "model" if (path / "model" / "config.json").is_file() else None
 
 
-def modality_of(folder: Path) -> str:
-    """Kind of data of a saved encoder; text where its folder does not say."""
+def device_of(asked: str | None) -> str:
+    """The device asked for, as for torch; else a GPU where there is one."""
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def modality_of(folder: Path, *, unsaid: str = "text") -> str:
+    """Kind of data of a saved encoder; `unsaid` where its folder does not tell."""
     settings = folder / "unlabel.json"
-    return json.loads(settings.read_text())["modality"] if settings.is_file() else "text"
+    return json.loads(settings.read_text())["modality"] if settings.is_file() else unsaid
 
 
 def load_embedder(
@@ -78,7 +84,7 @@ def load_embedder(
     Raises:
         ValueError: the folder is none of these, belongs to another modality, or does not load.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(device)
     path = Path(path_or_name)
     folder = run_model_folder(path) or path
     shown = name or path.name or str(path)
@@ -209,14 +215,9 @@ def embed_file(
     stream = cast(TextStream, read_text(source, column=column, keep_repeats=True, streaming=True))
     if not isinstance(model, Embedder):
         model = load_embedder(model)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with tqdm(unit=" sentences", disable=not progress, desc=f"embed {output.name}") as bar:
-            rows, width = write(partial, _chunks(model, stream, batch_size, normalize, bar))
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    bar = tqdm(unit=" sentences", disable=not progress, desc=f"embed {output.name}")
+    with replacing(output) as partial, bar:
+        rows, width = write(partial, _chunks(model, stream, batch_size, normalize, bar))
     if output.suffix == ".npy" and stream.report.lines != rows:
         warnings.warn(
             f"{output} has {rows:,} vectors for {stream.report.lines:,} rows of the source, so row "

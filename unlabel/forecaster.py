@@ -9,7 +9,6 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
-import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
@@ -19,6 +18,7 @@ from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
 from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.embedding import device_of
 from unlabel.files import write_json
 from unlabel.forecasting.fit import ALPHAS, FitReport, Split, calibrate, fit_closed_form
 from unlabel.forecasting.model import ForecastModel, forecast_blocks
@@ -277,13 +277,12 @@ class Forecaster(BaseEstimator):
         """The encoder's vectors: one a series (and channel), or one a step; see `embed_series`."""
         self._check_fitted()
         source = self._read(data, **columns)
-        found = embed_series(
+        return embed_series(
             self.model_.encoder,
             prepared(self.model_, source),
             per_step=per_step,
             size=self.batch_size,
         )
-        return found
 
     # -- saving -------------------------------------------------------------------------------
 
@@ -340,7 +339,7 @@ class Forecaster(BaseEstimator):
     # -- parts --------------------------------------------------------------------------------
 
     def _device(self) -> str:
-        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return device_of(self.device)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):

@@ -14,6 +14,8 @@ from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_future import times_of
 from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.embedding import device_of
+from unlabel.files import replacing
 from unlabel.modalities.series import SeriesEncoder
 
 
@@ -115,19 +117,13 @@ def embed_series_file(
     if output.suffix not in (".parquet", ".npy"):
         raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
     data = read_series(source, **columns)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = SeriesEncoder.from_pretrained(model, local_files_only=True).to(device)
+    encoder = SeriesEncoder.from_pretrained(model, local_files_only=True).to(device_of(device))
     table = embed_series(encoder, data, per_step=per_step, size=batch_size)
     vectors = np.stack(table["embedding"].tolist())
     if normalize:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
+    with replacing(output) as partial:
         _write(partial, table, vectors, output.suffix)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
     count, width = vectors.shape
     return f"{count:,} vectors of width {width} in {output}; {data.summary()}."
 

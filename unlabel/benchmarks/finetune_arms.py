@@ -5,7 +5,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from unlabel.benchmarks.finetune_network import Tuning, held_out, network_forecaster, tune
 from unlabel.benchmarks.finetune_run import PretrainedRun
@@ -21,6 +20,7 @@ from unlabel.benchmarks.forecast_ridge import (
 from unlabel.benchmarks.forecasting import window_errors
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import fit_ridge
+from unlabel.embedding import device_of
 
 if TYPE_CHECKING:
     from unlabel.modalities.series import SeriesEncoder
@@ -132,8 +132,8 @@ class Arms:
         return SeriesEncoder.from_pretrained(folder, dropout=self.how.dropout)
 
     def _fit_frozen(self, name: str) -> RidgeForecaster:
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return self.place.ridge(encoder_features(self._load(name).to(device)))
+        encoder = self._load(name).to(device_of(self.device))
+        return self.place.ridge(encoder_features(encoder))
 
     def _start(self, name: str) -> RidgeForecaster | None:
         if self.how.head == "random":

@@ -1,6 +1,5 @@
 """A frozen series encoder as features of windows, for the ridge of the forecasting benchmark."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, ridge
 from unlabel.core import Batch, Encoding, view
-from unlabel.embedding import run_model_folder
+from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.modalities.series import SeriesEncoder
 
 Take = Literal["tokens", "pooled", "last", "values+tokens"]
@@ -141,11 +140,10 @@ def load_series_encoder(path: str | Path, *, device: str | None = None) -> Serie
         raise FileNotFoundError(
             f"{path} is no folder; give a run's output folder or that of a saved series encoder."
         )
-    said = folder / "unlabel.json"
-    if said.is_file() and (kind := json.loads(said.read_text())["modality"]) != "series":
+    if (kind := modality_of(folder, unsaid="series")) != "series":
         raise ValueError(f"{path} is an encoder of {kind}; this benchmark is for time series.")
     encoder = SeriesEncoder.from_pretrained(folder, local_files_only=True)
-    return encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return encoder.to(device_of(device))
 
 
 @dataclass(frozen=True)

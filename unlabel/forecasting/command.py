@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlabel.data_pipes.series import read_series
+from unlabel.files import replacing
 from unlabel.forecaster import Forecaster, is_forecaster
 
 
@@ -81,16 +82,9 @@ def forecast(
 
 
 def _write(table: Any, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        if output.suffix == ".parquet":
-            table.to_parquet(partial, index=False)
-        else:
-            table.to_csv(partial, index=False)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    write = table.to_parquet if output.suffix == ".parquet" else table.to_csv
+    with replacing(output) as partial:
+        write(partial, index=False)
 
 
 def _draw(found: Any, path: Path) -> None:
