@@ -47,6 +47,30 @@ class Batch:
     label: Int[Tensor, "batch"] | None = None
     partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        samples: Sequence[Mapping[str, Any]],
+        inputs: dict[str, Tensor],
+        mask: Bool[Tensor, "batch length"],
+        *,
+        seed: int,
+        partners: dict[str, dict[str, Tensor]],
+    ) -> "Batch":
+        """Tensors made of samples, with the samples' own `index`, `ordinal` and `label`."""
+        as_tensor = lambda key, default: torch.tensor(  # noqa: E731
+            [int(s.get(key, default)) for s in samples], dtype=torch.int64
+        )
+        return cls(
+            inputs=inputs,
+            mask=mask,
+            index=as_tensor("index", -1),
+            ordinal=as_tensor("ordinal", 0),
+            seed=seed,
+            label=as_tensor("label", -1),
+            partners=partners,
+        )
+
     def __len__(self) -> int:
         """Number of samples."""
         return self.index.shape[0]

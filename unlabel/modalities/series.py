@@ -10,10 +10,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
-from unlabel.modalities.dropout import set_dropout
+from unlabel.modalities.configs import new_config, saved_config
 from unlabel.modalities.patchtst import DEFAULTS, PatchTST
 from unlabel.modalities.series_collator import SeriesCollator
 from unlabel.modalities.series_drivers import Convolution, check_sizes, driver_of, places_of
@@ -122,17 +122,11 @@ class SeriesEncoder(nn.Module):
         """
         keys = dict(config)
         kind = keys.pop("model_type", "patchtst")
-        given = {**DEFAULTS, "context_length": context} if kind == "patchtst" else {}
-        given = {"num_input_channels": channels, **given, **keys}
+        defaults: dict[str, Any] = {"num_input_channels": channels}
         if kind == "patchtst":
-            given.setdefault("patch_stride", given["patch_length"])
-        made = AutoConfig.for_model(kind, **given)
-        if unknown := sorted(k for k in keys if k not in type(made)().to_dict()):
-            raise ValueError(
-                f"{', '.join(unknown)}: no such key in the configuration of {kind!r} models. "
-                f"Look at {type(made).__name__} for the keys there are."
-            )
-        set_dropout(made, dropout)  # before the layers read it
+            defaults |= {**DEFAULTS, "context_length": context}
+            defaults["patch_stride"] = keys.get("patch_length", DEFAULTS["patch_length"])
+        made = new_config(kind, keys, defaults=defaults, dropout=dropout)
         model = AutoModel.from_config(made)
         return cls(model, context=context, channels=channels, **settings)
 
@@ -157,14 +151,8 @@ class SeriesEncoder(nn.Module):
             FileNotFoundError: the folder holds no model.
             ValueError: neither the folder nor the settings say how long a context is.
         """
+        config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
         folder = Path(path)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no config.json, so it is no transformers model folder. "
-                "Give the folder of a saved model, or a model's name on the hub."
-            )
-        config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
-        set_dropout(config, dropout)
         model = AutoModel.from_pretrained(
             str(path), config=config, dtype=torch.float32, local_files_only=local_files_only
         )

@@ -37,18 +37,7 @@ class SeriesCollator:
         for name in samples[0].get("partners", {}):
             theirs, exists = self.stack([s["partners"][name]["values"] for s in samples])
             partners[name] = {**self.mark(theirs), "mask": exists}
-        as_tensor = lambda key, default: torch.tensor(  # noqa: E731
-            [int(s.get(key, default)) for s in samples], dtype=torch.int64
-        )
-        return Batch(
-            inputs=inputs,
-            mask=mask,
-            index=as_tensor("index", -1),
-            ordinal=as_tensor("ordinal", 0),
-            seed=self.seed,
-            label=as_tensor("label", -1),
-            partners=partners,
-        )
+        return Batch.of(samples, inputs, mask, seed=self.seed, partners=partners)
 
     @staticmethod
     def stack(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

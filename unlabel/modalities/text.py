@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.modalities.configs import new_config, saved_config
 from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.text_head import TokenHead, saved_token_head
 from unlabel.modalities.text_views import VIEWS, Vocabulary
@@ -40,18 +41,7 @@ class TextCollator:
         for name in samples[0].get("partners", {}):
             ids, is_real = self.pad([s["partners"][name] for s in samples])
             partners[name] = {"input_ids": ids, "mask": is_real}
-        as_tensor = lambda key, default: torch.tensor(  # noqa: E731
-            [int(s.get(key, default)) for s in samples], dtype=torch.int64
-        )
-        return Batch(
-            inputs={"input_ids": inputs},
-            mask=mask,
-            index=as_tensor("index", -1),
-            ordinal=as_tensor("ordinal", 0),
-            seed=self.seed,
-            label=as_tensor("label", -1),
-            partners=partners,
-        )
+        return Batch.of(samples, {"input_ids": inputs}, mask, seed=self.seed, partners=partners)
 
     def pad(self, rows: Sequence[Iterable[int]]) -> tuple[Tensor, Tensor]:
         """Rows of ids as `(batch, length)` ids and a mask that is True at real tokens."""
@@ -131,16 +121,8 @@ class TextEncoder(nn.Module):
         """
         keys = dict(config)
         kind = keys.pop("model_type", "bert")
-        made = AutoConfig.for_model(
-            kind, **{"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **keys}
-        )
-        unknown = sorted(k for k in keys if k not in type(made)().to_dict())
-        if unknown:
-            raise ValueError(
-                f"{', '.join(unknown)}: no such key in the configuration of {kind!r} models. "
-                f"Look at transformers' {type(made).__name__} for the keys there are."
-            )
-        set_dropout(made, dropout)  # before the layers read it
+        own = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        made = new_config(kind, keys, defaults=own, dropout=dropout)
         return cls(_bare(lambda **kw: AutoModel.from_config(made, **kw)), tokenizer, **settings)
 
     @classmethod
@@ -165,16 +147,10 @@ class TextEncoder(nn.Module):
         Raises:
             FileNotFoundError: the folder holds no model.
         """
+        config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
         folder = Path(path)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no config.json, so it is no transformers model folder. "
-                "Give the folder of a saved model, or a model's name on the hub."
-            )
         file = folder / _SETTINGS
         said = json.loads(file.read_text()) if file.is_file() else _sentence_transformer(folder)
-        config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
-        set_dropout(config, dropout)
         model = _bare(
             lambda **kw: AutoModel.from_pretrained(
                 str(path),

@@ -1,0 +1,56 @@
+"""transformers configurations of encoders: new ones checked key by key, saved ones found."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from unlabel.modalities.dropout import set_dropout
+
+
+def new_config(
+    kind: str, keys: Mapping[str, Any], *, defaults: Mapping[str, Any], dropout: float | None
+) -> PreTrainedConfig:
+    """A configuration of `keys` over `defaults`, its dropout set before any layer reads it.
+
+    Args:
+        kind: the model type, as `bert`.
+        keys: as the user gave them.
+        defaults: where they say nothing.
+        dropout: sets every dropout probability; None leaves them alone.
+
+    Raises:
+        ValueError: a key that such a configuration does not have.
+    """
+    made = AutoConfig.for_model(kind, **{**defaults, **keys})
+    known = type(made)().to_dict()
+    if unknown := sorted(k for k in keys if k not in known):
+        raise ValueError(
+            f"{', '.join(unknown)}: no such key in the configuration of {kind!r} models. "
+            f"Look at {type(made).__name__} for the keys there are."
+        )
+    set_dropout(made, dropout)
+    return made
+
+
+def saved_config(
+    path: str | Path, *, dropout: float | None, local_files_only: bool
+) -> PreTrainedConfig:
+    """The configuration of a saved model, by its folder or hub name, with its dropout set.
+
+    Raises:
+        FileNotFoundError: the folder holds no model.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no config.json, so it is no transformers model folder. "
+            "Give the folder of a saved model, or a model's name on the hub."
+        )
+    config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
+    set_dropout(config, dropout)
+    return config
+
+
+__all__ = ["new_config", "saved_config"]
