@@ -160,7 +160,7 @@ class AvReader:
         self._container.seek(0)
         taken, seen = [], -1
         try:
-            for seen, frame in enumerate(self._container.decode(self._stream)):  # noqa: B007
+            for seen, frame in enumerate(self._container.decode(self._stream)):
                 if seen == wanted[len(taken)]:
                     taken.append(self._pixels(frame, seen))
                     if len(taken) == len(wanted):
