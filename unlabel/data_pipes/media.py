@@ -31,7 +31,7 @@ class Media:
         columns: pixels, likewise.
         codec: as FFmpeg names it.
         fault: what is wrong, "" where nothing is.
-        header: frames that the header told of, 0 where it is silent.
+        header: frames that the header told of (or its duration), 0 where it is silent.
         size: bytes of the file.
         changed: time of its last change, in nanoseconds.
         stamps: seconds of each frame where the rate is not constant, else None.
@@ -59,6 +59,11 @@ class Media:
     def times(self) -> np.ndarray:
         """Seconds at which each frame begins."""
         return np.arange(self.frames) / self.fps if self.stamps is None else np.array(self.stamps)
+
+    @property
+    def cut(self) -> bool:
+        """Whether it is whole but shorter than its header says: cut off between two frames."""
+        return not self.fault and self.header > 1.1 * self.frames + 2
 
     def unchanged(self) -> bool:
         """Whether the file is the one that was examined."""
@@ -166,12 +171,13 @@ def _video(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
         stream.thread_type = "NONE"
         times, fault, shape = _decode(file, stream, alive)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
+        header = stream.frames or round((file.duration or 0) / av.time_base * rate)
         fps, stamps = _rate(times, float(stream.time_base or 1), rate)
         if not times and not fault:
             fault = "it holds no frame"
         return {
             "frames": len(times), "fps": fps, "rows": shape[0], "columns": shape[1],
-            "codec": stream.codec_context.name, "fault": fault, "header": stream.frames,
+            "codec": stream.codec_context.name, "fault": fault, "header": header,
             "stamps": stamps,
         }  # fmt: skip
 

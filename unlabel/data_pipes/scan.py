@@ -118,8 +118,8 @@ def _show(found: list[Media], base: Path, rows: int, ignored: int, output: str |
     console.print(table)
     notes = [f"{len(good) - rows:,} more good files"] if len(good) > rows else []
     notes += [f"{ignored:,} files of other kinds ignored"] if ignored else []
-    short = [m for m in good if m.header > m.frames]
-    notes += [f"{len(short):,} shorter than their headers say (cut off, but whole)"] * bool(short)
+    short = [m for m in good if m.cut]
+    notes += [f"{len(short):,} cut off: shorter than their headers say, but whole"] * bool(short)
     notes += [f"manifest: {output}"] if output else []
     if notes:
         console.print("; ".join(notes))
@@ -130,9 +130,10 @@ def _cells(media: Media, base: Path) -> list[str]:
     root = base.resolve()
     name = str(path.relative_to(root)) if path.is_relative_to(root) else media.path
     size = f"{media.columns}x{media.rows}" if media.rows else ""
-    told = f" (header {media.header})" if media.header not in (0, media.frames) else ""
+    told = f" (header {media.header})" if media.cut or (media.fault and media.header) else ""
     frames = f"{media.frames:,}{told}"
-    return [name, media.kind, frames, f"{media.fps:.4g}", size, media.codec, media.fault]
+    said = media.fault or ("cut off" if media.cut else "")
+    return [name, media.kind, frames, f"{media.fps:.4g}", size, media.codec, said]
 
 
 __all__ = ["read_manifest", "scan", "scan_files", "write_manifest"]
