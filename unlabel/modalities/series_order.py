@@ -127,9 +127,9 @@ def _variance(
 def reversed_steps(mask: Bool[Tensor, "batch steps"]) -> Int[Tensor, "batch steps"]:
     """Where each step comes from when the existing ones are turned round in time."""
     steps = torch.arange(mask.shape[1], device=mask.device)
-    # Samples are padded at the left, so the existing steps are the last ones.
-    first = (~mask).sum(1, keepdim=True)
-    return torch.where(mask, first + mask.shape[1] - 1 - steps, steps)
+    # The existing steps are one run: samples are padded at one end, series at the left.
+    first, count = mask.long().argmax(1, keepdim=True), mask.sum(1, keepdim=True)
+    return torch.where(mask, 2 * first + count - 1 - steps, steps)
 
 
 def orders(segments: int, device: torch.device | str = "cpu") -> Int[Tensor, "orders segments"]:
@@ -146,7 +146,7 @@ def segment_order(
     bounds = count * torch.arange(segments + 1, device=mask.device) // segments
     sizes = bounds.diff(dim=1).gather(1, order)
     ends = sizes.cumsum(1)
-    first = mask.shape[1] - count
+    first = mask.long().argmax(1, keepdim=True)
     place = (steps - first).clamp(min=0)
     segment = torch.searchsorted(ends, place, right=True).clamp(max=segments - 1)
     source = bounds.gather(1, order.gather(1, segment)) + place - (ends - sizes).gather(1, segment)
