@@ -38,7 +38,9 @@ def load_actions(name: str, folder: str | Path | None = None, *, seed: int = 0) 
     if name not in SETS:
         return read_labelled(name, VIDEO_SUFFIXES, seed=seed)
     place = set_folder(name, "video", folder)
-    return {"weizmann9": _weizmann, "surveillance_fights": _fights}.get(name, _gestures)(place, seed)
+    return {"weizmann9": _weizmann, "surveillance_fights": _fights}.get(name, _gestures)(
+        place, seed
+    )
 
 
 def _embedded(folder: str | Path | None) -> Labelled:

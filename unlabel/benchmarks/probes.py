@@ -71,7 +71,9 @@ def _folds(x: np.ndarray, label: np.ndarray, groups: Labels | None, seed: int) -
     if groups is None:
         if least < 2:
             return None  # no fold could hold every class
-        return list(StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=seed).split(x, label))
+        return list(
+            StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=seed).split(x, label)
+        )
     groups = np.asarray(groups)
     many = min(FOLDS, len(np.unique(groups)), max(least, 2))
     if many < 2:

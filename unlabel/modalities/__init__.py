@@ -2,8 +2,14 @@
 
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
+from unlabel.modalities.visual import VisualEncoder
 
 # Each kind of data by name, with the adapter whose `gives` says what objectives may ask of it.
-MODALITIES = {"text": TextEncoder, "series": SeriesEncoder}
+MODALITIES = {
+    "text": TextEncoder,
+    "series": SeriesEncoder,
+    "frames": VisualEncoder,
+    "video": VisualEncoder,
+}
 
-__all__ = ["MODALITIES", "SeriesEncoder", "TextEncoder"]
+__all__ = ["MODALITIES", "SeriesEncoder", "TextEncoder", "VisualEncoder"]
