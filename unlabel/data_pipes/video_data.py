@@ -13,7 +13,7 @@ from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.scan import scan_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip
-from unlabel.data_pipes.video_list import Columns, Entry, Row, list_media
+from unlabel.data_pipes.video_list import Columns, Entry, Row, by_pattern, list_media
 
 __all__ = ["VideoData", "VideoItem", "read_frames", "read_videos"]
 
@@ -51,6 +51,17 @@ class VideoItem:
     def content(self) -> Any:
         """What `read_clip` takes, fetched from its data set where it lies in one."""
         return self.source.load() if isinstance(self.source, Row) else self.source
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that is not the one that was examined: it may crash the process.
+
+        Raises:
+            DecodeError: it changed, or is gone.
+        """
+        if isinstance(self.source, (str, Path)) and not self.media.unchanged():
+            gone = not Path(self.source).expanduser().exists()
+            cause = "it is gone" if gone else "it changed since it was examined"
+            raise DecodeError(self.name, cause, reader="store")
 
 
 @dataclass
@@ -131,6 +142,7 @@ def read_videos(
     start_column: str | None = None,
     end_column: str | None = None,
     view_column: str | None = None,
+    pattern: str | None = None,
     damaged: Literal["skip", "use"] = "skip",
     manifest: str | Path | None = None,
     limit: int | None = None,
@@ -156,6 +168,8 @@ def read_videos(
         end_column: seconds at which it ends; None takes `end`.
         view_column: which camera; None takes `view`. Rows that are equal in all other columns but
             the path show the same take, and are each other's partners.
+        pattern: regular expression for file names; its named groups become columns, and the group
+            `label` the class.
         damaged: `"skip"`, or `"use"` what lies before the damage.
         manifest: file to keep what was found in (see `scan`), so that it is found out once.
         limit: videos taken at most.
@@ -169,7 +183,9 @@ def read_videos(
     columns = Columns(path_column, label_column, start_column, end_column, view_column)
     report = ReadReport()
     entries = list_media(source, VIDEO_SUFFIXES, columns, report)[:limit]
-    return _looked_into(entries, report, damaged, manifest, jobs, patience, "video")
+    by_pattern(entries, pattern)
+    about = {"manifest": manifest, "jobs": jobs, "patience": patience}
+    return look_into(entries, report, damaged=damaged, what="video", **about)
 
 
 def read_frames(
@@ -177,6 +193,7 @@ def read_frames(
     *,
     path_column: str | None = None,
     label_column: str | None = None,
+    pattern: str | None = None,
     damaged: Literal["skip", "use"] = "skip",
     manifest: str | Path | None = None,
     limit: int | None = None,
@@ -190,6 +207,7 @@ def read_frames(
             of one frame.
         path_column: as for `read_videos`.
         label_column: as for `read_videos`.
+        pattern: as for `read_videos`.
         damaged: as for `read_videos`.
         manifest: as for `read_videos`.
         limit: as for `read_videos`.
@@ -203,16 +221,41 @@ def read_frames(
     report, suffixes = ReadReport(), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     columns = Columns(path_column, label_column)
     entries = list_media(source, suffixes, columns, report)[:limit]
-    return _looked_into(entries, report, damaged, manifest, jobs, patience, "frame")
+    by_pattern(entries, pattern)
+    about = {"manifest": manifest, "jobs": jobs, "patience": patience}
+    return look_into(entries, report, damaged=damaged, what="frame", **about)
 
 
-def _looked_into(
-    entries: list[Entry], report: ReadReport, damaged: str, manifest: str | Path | None,
-    jobs: int | None, patience: float, what: str,
-) -> VideoData:  # fmt: skip
+def look_into(
+    entries: list[Entry],
+    report: ReadReport,
+    *,
+    what: str,
+    damaged: str = "skip",
+    kind: str | None = None,
+    manifest: str | Path | None = None,
+    jobs: int | None = None,
+    patience: float = 30.0,
+) -> VideoData:
+    """Decode each entry once, and keep what can be used.
+
+    Args:
+        entries: what was found.
+        report: takes what is left out, and why.
+        what: they are, in words.
+        damaged: as for `read_videos`.
+        kind: see `examine`.
+        manifest: as for `scan`.
+        jobs: as for `scan`.
+        patience: as for `scan`.
+
+    Raises:
+        ValueError: nothing can be used.
+    """
     if damaged not in ("skip", "use"):
         raise ValueError(f"damaged is 'skip' or 'use', but {damaged!r} came.")
-    media = _examined(entries, None if manifest is None else Path(manifest), jobs, patience)
+    about = {"manifest": None if manifest is None else Path(manifest), "kind": kind}
+    media = _examined(entries, **about, jobs=jobs, patience=patience)
     classes = tuple(sorted({e.label for e in entries if e.label is not None}))
     places = {name: i for i, name in enumerate(classes)}
     items, kept = [], []
@@ -265,9 +308,7 @@ def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:
     return first, last, ""
 
 
-def _examined(
-    entries: list[Entry], manifest: Path | None, jobs: int | None, patience: float
-) -> list[Media]:
+def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[Media]:
     """What each entry holds; a file that several entries name is decoded once."""
     with tempfile.TemporaryDirectory() as name:
         found: dict[int, Media] = {}
@@ -283,11 +324,9 @@ def _examined(
                 paths[place] = Path(name) / f"{place}{_suffix(source)}"
                 paths[place].write_bytes(content)
             else:
-                found[place] = _in_memory(source, entry.name)
+                found[place] = _in_memory(source, entry.name, kind)
         unique = list(dict.fromkeys(paths.values()))
-        media = dict(
-            zip(unique, scan_files(unique, manifest, jobs=jobs, patience=patience), strict=True)
-        )
+        media = dict(zip(unique, scan_files(unique, kind=kind, **about), strict=True))
         return [found.get(i) or media[paths[i]] for i in range(len(entries))]
 
 
@@ -300,13 +339,18 @@ def _suffix(source: Any) -> str:
     return Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
 
 
-def _in_memory(source: Any, name: str) -> Media:
+def _in_memory(source: Any, name: str, kind: str | None) -> Media:
     try:
+        if kind == "sound":
+            from unlabel.data_pipes.audio import read_waveform
+
+            waveform, rate = read_waveform(source)
+            return Media(name, "sound", len(waveform), float(rate), codec="memory")
         frames = read_clip(source)
     except DecodeError as e:
         return Media(name, fault=e.cause)
-    kind = "picture" if len(frames) == 1 else "video"
-    return Media(name, kind, len(frames), 25.0, frames.shape[1], frames.shape[2], "memory")
+    found = "picture" if len(frames) == 1 else "video"
+    return Media(name, found, len(frames), 25.0, frames.shape[1], frames.shape[2], "memory")
 
 
 def _pair(items: list[VideoItem]) -> None:
@@ -320,6 +364,10 @@ def _pair(items: list[VideoItem]) -> None:
         for place in places:
             mine = items[place].view
             items[place].partners = tuple(p for p in places if items[p].view != mine)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -108,7 +108,7 @@ class VideoStore:
         media = [item.media for item in self.data]
         key = [[m.path, m.size, m.changed] for m in media] + [fit]
         self._cache = FrameCache(
-            [m.frames for m in media], self._shape, limit=cache_bytes, folder=cache, key=key
+            [m.frames for m in media], (*self._shape, 3), limit=cache_bytes, folder=cache, key=key
         )
         self._motion: dict[int, Float32[np.ndarray, "count"]] = {}
         self._labelled = bool((self.data.labels >= 0).any())
@@ -321,7 +321,7 @@ class VideoStore:
         if (held := self._cache.get(place)) is not None:
             return held[wanted]
         try:
-            _unchanged(item)
+            item.check_unchanged()
             if place not in self._cache:
                 return self._decode(item, wanted)
             whole = self._decode(item, range(item.media.frames))
@@ -381,15 +381,6 @@ class FrameStore(VideoStore):
             seed=seed,
             cache_bytes=cache_bytes,
             cache=cache,
-        )
-
-
-def _unchanged(item: VideoItem) -> None:
-    # A file that is not the one that was examined may crash the process.
-    if isinstance(item.source, (str, Path)) and not item.media.unchanged():
-        gone = not Path(item.source).expanduser().exists()
-        raise DecodeError(
-            item.name, "it is gone" if gone else "it changed since it was examined", reader="store"
         )
 
 
