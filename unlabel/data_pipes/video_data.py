@@ -118,17 +118,18 @@ class VideoData:
 
     def summary(self) -> str:
         """One line: how many, how long, which sizes, and what was left out and why."""
-        frames = [len(item) for item in self.items]
-        seconds = sum(len(item) / item.media.fps for item in self.items)
-        sizes = sorted({(i.media.columns, i.media.rows) for i in self.items})
-        shown = ", ".join(f"{c}x{r}" for c, r in sizes[:3]) + ", ..." * (len(sizes) > 3)
-        still = all(item.media.kind == "picture" for item in self.items)
-        parts = [
-            f"{len(self):,} pictures"
-            if still
-            else f"{len(self):,} videos of {_span(frames)} frames ({seconds:,.0f} s in all)",
-            shown,
-        ]
+        seconds = [len(item) / item.media.fps for item in self.items]
+        kinds = {item.media.kind for item in self.items}
+        if kinds == {"sound"}:
+            rates = sorted({int(item.media.fps) for item in self.items})
+            long = f"{min(seconds):.2f} to {max(seconds):.2f} s ({sum(seconds):,.0f} s in all)"
+            shown = f"{_shown([f'{rate:,}' for rate in rates])} samples a second"
+            parts = [f"{len(self):,} recordings of {long}", shown]
+        else:
+            sizes = sorted({(i.media.columns, i.media.rows) for i in self.items})
+            long = f"{_span([len(i) for i in self.items])} frames ({sum(seconds):,.0f} s in all)"
+            what = "pictures" if kinds == {"picture"} else f"videos of {long}"
+            parts = [f"{len(self):,} {what}", _shown([f"{c}x{r}" for c, r in sizes])]
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         return ", ".join([*parts, *_notes(self.report)])
