@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["FrameStore", "VideoStore"]
 
 _REDRAWS = 100
+_TRACKS = 4  # clips of a video searched for a patch that moves
 Frames = UInt8[np.ndarray, "times rows columns 3"]
 
 
@@ -65,6 +66,8 @@ class VideoStore:
         flow: add `partners["flow"]`, the optical flow between the frames, at this size.
         tracked: a sample is a moving patch, and `partners["tracked"]` the same patch at the end
             of the clip; clips are tracked at twice the size.
+        sound: add `partners["sound"]`, the `waveform` of the clip at this rate; videos without a
+            sound track are left out.
         seed: of the run.
         cache_bytes: of decoded frames on disk; 0 keeps none.
         cache: folder to keep them in for later runs; None takes a temporary one.
@@ -92,6 +95,7 @@ class VideoStore:
         pair: tuple[float, float] | None = None,
         flow: int | tuple[int, int] | None = None,
         tracked: bool = False,
+        sound: int | None = None,
         seed: int = 0,
         cache_bytes: int = 1 << 31,
         cache: str | Path | None = None,
@@ -101,6 +105,7 @@ class VideoStore:
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.hop, self.fit, self.seed, self.clips = hop, fit, seed, clips
         self.view, self.pair, self.flow, self.tracked = view, pair, flow, tracked
+        self.sound = sound
         _check(self, cache_bytes)
         self._choose()
         scale = 2 if tracked else 1
@@ -199,18 +204,12 @@ class VideoStore:
         skip = self.sampling.short == "skip"
         self.too_short = [i.name for i, fit in zip(items, fits, strict=True) if skip and not fit]
         paired = np.array([bool(i.partners) or not self.view for i in items])
-        usable = (fits | (not skip)) & paired
+        heard = np.array([i.media.sound or self.sound is None for i in items])
+        usable = (fits | (not skip)) & paired & heard
         self._usable = np.flatnonzero(usable)
         self._shorter = int((~fits & usable).sum())
         if not len(self._usable):
-            longest = max(len(i) for i in items)
-            raise ValueError(
-                "view=True wants videos of one take by several cameras (a list with a column "
-                "view), but there are none."
-                if not paired.any()
-                else f"No clip: {self.sampling} spans more frames than the longest of "
-                f"{len(items)} videos, {longest}; take fewer, or short='pad'."
-            )
+            raise ValueError(_no_clip(self, bool(paired.any()), bool(heard.any())))
         self._samples = np.array([self._count(items[i]) for i in self._usable], np.int64)
         self._until = np.cumsum(self._samples)
 
@@ -271,12 +270,14 @@ class VideoStore:
         if self.pair is not None:
             other = self._another(item, int(places[0]), random)
             partners["clip"] = {"frames": self._take(place, other)}
+        if self.sound is not None:
+            partners["sound"] = {"waveform": self._sound(item, times)}
         if self.flow is not None:
             from unlabel.data_pipes.flow import optical_flow
 
             partners["flow"] = {"flow": optical_flow(frames, self.flow)}
         if self.tracked:
-            frames, last = self._tracked(frames, random)
+            frames, last = self._tracked(place, clip, frames, random)
             partners["tracked"] = {"frames": last}
             times = times[:1]
         return {"frames": frames, "times": times, **({"partners": partners} if partners else {})}
@@ -305,12 +306,35 @@ class VideoStore:
         start = sides[int(random.integers(len(sides)))] if sides else np.clip(begin + far, 0, room)
         return window(self.sampling, float(int(start)), len(item), item.media.fps)
 
-    def _tracked(self, frames: Frames, random: np.random.Generator) -> tuple[Frames, Frames]:
+    def _tracked(self, place: int, clip: int, frames: Frames, random: np.random.Generator) -> Any:
+        """A patch in the first frame of a clip, and what became of it in the last."""
         from unlabel.data_pipes.tracks import track_patch
 
-        first, last = track_patch(frames, self.size, random=random)
-        cut = lambda frame, box: frame[box[0] : box[2], box[1] : box[3]][None]  # noqa: E731
-        return cut(frames[0], first), cut(frames[-1], last)
+        for _ in range(_TRACKS):
+            boxes = track_patch(frames, self.size)
+            if boxes is not None:
+                break
+            frames = self._take(place, self._clip_places(place, clip, random))
+        else:
+            # Nothing moves in this video, or everything does: the patch stays where it is.
+            top, left = (int(random.integers(size + 1)) for size in self.size)
+            boxes = ((top, left, top + self.size[0], left + self.size[1]),) * 2
+        return [
+            frame[top:bottom, left:right][None]
+            for frame, (top, left, bottom, right) in zip(frames[[0, -1]], boxes, strict=True)
+        ]
+
+    def _sound(self, item: VideoItem, times: Float32[np.ndarray, "picked"]) -> np.ndarray:
+        """The sound of a clip, as long as the clip with the last frame's stay."""
+        from unlabel.data_pipes.audio import read_waveform
+
+        step = self.sampling.step(item.media.fps) / item.media.fps
+        seconds = float(times[-1]) - float(times[0]) + step
+        samples = round(self.sampling.frames * step * (self.sound or 1))
+        waveform, _ = read_waveform(
+            item.content(), rate=self.sound, start=float(times[0]), seconds=seconds
+        )
+        return waveform[:samples]
 
     def _take(self, place: int, places: Int64[np.ndarray, "picked"]) -> Frames:
         """Frames of a video, counted within its part, from the cache or by decoding them."""
@@ -382,6 +406,21 @@ class FrameStore(VideoStore):
             cache_bytes=cache_bytes,
             cache=cache,
         )
+
+
+def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
+    items = store.data.items
+    if not paired:
+        return (
+            "view=True wants videos of one take by several cameras (a list with a column view), "
+            "but there are none."
+        )
+    if not heard:
+        return f"sound={store.sound} wants videos with a sound track, but none of {len(items)} has."
+    return (
+        f"No clip: {store.sampling} spans more frames than the longest of {len(items)} videos, "
+        f"{max(len(i) for i in items)}; take fewer, or short='pad'."
+    )
 
 
 def _check(store: VideoStore, cache_bytes: int) -> None:
