@@ -139,7 +139,7 @@ def serve() -> None:
 
 
 def _listen(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
-    for line in process.stdout:
+    for line in process.stdout or ():
         lines.put(line)
     lines.put(None)
 

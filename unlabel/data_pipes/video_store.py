@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.flow import optical_flow
 from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.video import read_clip
-from unlabel.data_pipes.video_data import VideoData, VideoItem, read_frames, read_videos
+from unlabel.data_pipes.video_data import VideoData, VideoItem
+from unlabel.data_pipes.video_partners import another_clip, other_view, sound_of, tracked
 from unlabel.data_pipes.video_windows import (
     Sampling,
     even_start,
@@ -19,13 +21,13 @@ from unlabel.data_pipes.video_windows import (
     spread_out,
     window,
 )
+from unlabel.data_pipes.videos import read_videos
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["FrameStore", "VideoStore"]
+__all__ = ["VideoStore"]
 
 _REDRAWS = 100
-_TRACKS = 4  # clips of a video searched for a patch that moves
 Frames = UInt8[np.ndarray, "times rows columns 3"]
 
 
@@ -266,75 +268,22 @@ class VideoStore:
         times = item.media.times[item.first + places].astype(np.float32)
         partners: dict[str, dict[str, np.ndarray]] = {}
         if self.view:
-            partners["view"] = {"frames": self._other_view(item, times, random)}
+            seen = item.partners[int(random.integers(len(item.partners)))]
+            theirs = other_view(item, self.data[seen], times)
+            partners["view"] = {"frames": self._take(seen, theirs)}
         if self.pair is not None:
-            other = self._another(item, int(places[0]), random)
+            other = another_clip(item, int(places[0]), self.pair, self.sampling, random)
             partners["clip"] = {"frames": self._take(place, other)}
         if self.sound is not None:
-            partners["sound"] = {"waveform": self._sound(item, times)}
+            partners["sound"] = {"waveform": sound_of(item, times, self.sound, self.sampling)}
         if self.flow is not None:
-            from unlabel.data_pipes.flow import optical_flow
-
             partners["flow"] = {"flow": optical_flow(frames, self.flow)}
         if self.tracked:
-            frames, last = self._tracked(place, clip, frames, random)
+            draw = lambda: self._take(place, self._clip_places(place, clip, random))  # noqa: E731
+            frames, last = tracked(frames, self.size, draw, random)
             partners["tracked"] = {"frames": last}
             times = times[:1]
         return {"frames": frames, "times": times, **({"partners": partners} if partners else {})}
-
-    def _other_view(
-        self, item: VideoItem, times: Float32[np.ndarray, "picked"], random: np.random.Generator
-    ) -> Frames:
-        place = item.partners[int(random.integers(len(item.partners)))]
-        other = self.data[place]
-        seconds = times - float(item.media.times[item.first])
-        places = np.searchsorted(
-            other.media.times[other.first : other.last] - other.media.times[other.first],
-            seconds + 5e-4,
-            side="right",
-        )
-        return self._take(place, np.clip(places - 1, 0, len(other) - 1))
-
-    def _another(
-        self, item: VideoItem, begin: int, random: np.random.Generator
-    ) -> Int64[np.ndarray, "picked"]:
-        """A clip that begins so many seconds away, on the side where there is room for it."""
-        least, most = self.pair or (0.0, 0.0)
-        far = (least + (most - least) * float(random.random())) * item.media.fps
-        room = max(int(len(item) - self.sampling.span(item.media.fps)), 0)
-        sides = [s for s in (begin - far, begin + far) if 0 <= s <= room]
-        start = sides[int(random.integers(len(sides)))] if sides else np.clip(begin + far, 0, room)
-        return window(self.sampling, float(int(start)), len(item), item.media.fps)
-
-    def _tracked(self, place: int, clip: int, frames: Frames, random: np.random.Generator) -> Any:
-        """A patch in the first frame of a clip, and what became of it in the last."""
-        from unlabel.data_pipes.tracks import track_patch
-
-        for _ in range(_TRACKS):
-            boxes = track_patch(frames, self.size)
-            if boxes is not None:
-                break
-            frames = self._take(place, self._clip_places(place, clip, random))
-        else:
-            # Nothing moves in this video, or everything does: the patch stays where it is.
-            top, left = (int(random.integers(size + 1)) for size in self.size)
-            boxes = ((top, left, top + self.size[0], left + self.size[1]),) * 2
-        return [
-            frame[top:bottom, left:right][None]
-            for frame, (top, left, bottom, right) in zip(frames[[0, -1]], boxes, strict=True)
-        ]
-
-    def _sound(self, item: VideoItem, times: Float32[np.ndarray, "picked"]) -> np.ndarray:
-        """The sound of a clip, as long as the clip with the last frame's stay."""
-        from unlabel.data_pipes.audio import read_waveform
-
-        step = self.sampling.step(item.media.fps) / item.media.fps
-        seconds = float(times[-1]) - float(times[0]) + step
-        samples = round(self.sampling.frames * step * (self.sound or 1))
-        waveform, _ = read_waveform(
-            item.content(), rate=self.sound, start=float(times[0]), seconds=seconds
-        )
-        return waveform[:samples]
 
     def _take(self, place: int, places: Int64[np.ndarray, "picked"]) -> Frames:
         """Frames of a video, counted within its part, from the cache or by decoding them."""
@@ -367,45 +316,6 @@ class VideoStore:
 
     def _lose(self, error: DecodeError) -> None:
         logger.warning("%s Another clip is drawn in its place.", error)
-
-
-class FrameStore(VideoStore):
-    """Single frames: pictures, and frames of videos; an item is a clip of one frame.
-
-    Args:
-        data: what `read_frames` or `read_videos` gave, or what `read_frames` takes.
-        size: as for `VideoStore`.
-        hop: seconds between the frames taken of a video; None draws one of each video.
-        start: as for `VideoStore`, where `hop` is None.
-        fit: as for `VideoStore`.
-        seed: of the run.
-        cache_bytes: as for `VideoStore`.
-        cache: as for `VideoStore`.
-    """
-
-    def __init__(
-        self,
-        data: VideoData | Any,
-        *,
-        size: int | tuple[int, int] = 128,
-        hop: float | None = None,
-        start: Literal["random", "even", "motion"] = "random",
-        fit: Literal["cover", "stretch"] = "cover",
-        seed: int = 0,
-        cache_bytes: int = 1 << 31,
-        cache: str | Path | None = None,
-    ):
-        super().__init__(
-            data if isinstance(data, VideoData) else read_frames(data),
-            size=size,
-            frames=1,
-            hop=hop,
-            start=start,
-            fit=fit,
-            seed=seed,
-            cache_bytes=cache_bytes,
-            cache=cache,
-        )
 
 
 def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
