@@ -128,8 +128,9 @@ class AvReader:
         if self._stream is None:
             self.close()
             raise ValueError("it holds no video stream")
-        # Frame threads hang beside other libraries, and cost a small file more than they give.
-        self._stream.thread_type = "NONE"
+        if self._own:
+            # Frame threads hang beside other libraries, and cost a small file more than they give.
+            self._stream.thread_type = "NONE"
         self._size = size
         self._times: list[int | None] | None = None
         if not self._own:
