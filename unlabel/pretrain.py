@@ -12,6 +12,7 @@ from typing import Any, Literal
 import transformers
 
 from unlabel.files import write_json
+from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.kinds.visual import FramesOptions, VideoOptions
@@ -24,12 +25,13 @@ from unlabel.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Options = TextOptions | SeriesOptions | FramesOptions | VideoOptions
+Options = TextOptions | SeriesOptions | FramesOptions | VideoOptions | AudioOptions
 KINDS: dict[str, type[Options]] = {
     "text": TextOptions,
     "series": SeriesOptions,
     "frames": FramesOptions,
     "video": VideoOptions,
+    "audio": AudioOptions,
 }
 
 
@@ -37,11 +39,12 @@ def train(
     *,
     objective: Objective | str,
     data: str | list[str] | None = None,
-    modality: Literal["text", "series", "frames", "video"] = "text",
+    modality: Literal["text", "series", "frames", "video", "audio"] = "text",
     text: TextOptions | None = None,
     series: SeriesOptions | None = None,
     frames: FramesOptions | None = None,
     video: VideoOptions | None = None,
+    audio: AudioOptions | None = None,
     training: TrainingArguments | None = None,
     seeds: int = 1,
     resume: bool = False,
@@ -54,13 +57,13 @@ def train(
     Args:
         objective: a method by its name in `unlabel list`, or an `Objective`.
         data: a file, folder, glob, list of them, or `hf:name`; None takes what every machine
-            has: `docstrings` for text, `synthetic` loads for series, `synthetic` files for frames
-            and video.
+            has: `docstrings` for text, `synthetic` for the others.
         modality: kind of data.
         text: how to read text, and which encoder to train on it.
         series: how to read time series, and which encoder to train on their windows.
         frames: how to read pictures and single frames, and which encoder to train on them.
         video: how to read videos, how clips lie in them, and which encoder to train on them.
+        audio: how to read sound, and which encoder to train on it.
         training: transformers' training arguments and ours.
         seeds: train so often, from `training.seed` upwards, each in its own `seed-N` folder.
         resume: continue from the newest whole checkpoint in the run folder.
@@ -70,7 +73,8 @@ def train(
     """
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     out = Path(str(args.output_dir))
-    options = _chosen(modality, text=text, series=series, frames=frames, video=video)
+    given = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
+    options = _chosen(modality, **given)
     data = options.corpus if data is None else data
     method = named_objective(objective) if isinstance(objective, str) else objective
     if seeds == 1:

@@ -1,5 +1,6 @@
 """Kinds of data: how a batch of it becomes views and how its encoder is called."""
 
+from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import VisualEncoder
@@ -10,6 +11,7 @@ MODALITIES = {
     "series": SeriesEncoder,
     "frames": VisualEncoder,
     "video": VisualEncoder,
+    "audio": AudioEncoder,
 }
 
-__all__ = ["MODALITIES", "SeriesEncoder", "TextEncoder", "VisualEncoder"]
+__all__ = ["MODALITIES", "AudioEncoder", "SeriesEncoder", "TextEncoder", "VisualEncoder"]

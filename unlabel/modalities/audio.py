@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from unlabel._torchaudio import load_torchaudio
-from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.core import Batch, Encoding, View, ViewSpec, view
+from unlabel.data_pipes.audio import resampled
 from unlabel.modalities.audio_collator import AudioCollator
 from unlabel.modalities.audio_drivers import Patches, defaults_for, driver_of, wake
 from unlabel.modalities.audio_sound import NORMS, LogMel, Norm, Sound, finish
@@ -223,6 +223,23 @@ class AudioEncoder(nn.Module):
         """Normalise a sound and cut it into tokens."""
         return finish(sound, self.layout, self.mel, self.norm)
 
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> None:
+        """Take the mean and deviation of a batch's values, over all its clips, as the fixed ones.
+
+        Raises:
+            ValueError: the norm is not `fixed`, or the batch is silent.
+        """
+        if self.norm.kind != "fixed":
+            raise ValueError(f"Only norm 'fixed' has statistics to measure, not {self.norm.kind!r}.")
+        raw = self.sound(batch, view("plain"))
+        seen = finish(raw, self.layout, self.mel, Norm("fixed"))
+        values = seen.inputs["patches" if self.mel else "waveform"][seen.mask].double()
+        std = float(values.std())
+        if not std > 0:
+            raise ValueError("The clips are silent or all alike, so there is nothing to scale by.")
+        self.norm = Norm("fixed", float(values.mean()), std)
+
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
         states, first = self.driver(
@@ -298,7 +315,7 @@ class AudioEncoder(nn.Module):
                 f"sample each, but {[w.shape for w in clips][:3]} came."
             )
         if rate is not None and rate != self.rate:
-            clips = [self._resampled(w, rate) for w in clips]
+            clips = [resampled(w, rate, self.rate) for w in clips]
         size = self.layout.samples
         starts = [[*range(0, max(1, len(w) - size + 1), size)] for w in clips]
         starts = [
@@ -323,10 +340,6 @@ class AudioEncoder(nn.Module):
     def _sound(self, windows: Sequence[np.ndarray], like: Tensor) -> Sound:
         waveform, mask = AudioCollator.stack(windows)
         return Sound(waveform.to(like), mask.to(like.device)).middle(self.layout.samples)
-
-    def _resampled(self, waveform: np.ndarray, rate: int) -> np.ndarray:
-        resample = load_torchaudio("Resampling").functional.resample
-        return resample(torch.from_numpy(waveform), rate, self.rate).numpy()
 
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:

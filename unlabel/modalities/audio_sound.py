@@ -78,8 +78,9 @@ class Sound:
     def run(self, first: Tensor, count: Tensor, samples: int) -> "Sound":
         """`count` samples from `first` on, `(batch,)` each, padded at the end to `samples`."""
         place = torch.arange(samples, device=first.device)
-        exists = place < count[:, None]
-        index = (first[:, None] + place).clamp(max=self.mask.shape[1] - 1)
+        index, last = first[:, None] + place, self.mask.shape[1] - 1
+        exists = (place < count[:, None]) & (index <= last)
+        index = index.clamp(max=last)
         mask = exists & self.mask.gather(1, index)
         found = torch.where(mask, self.waveform.gather(1, index), 0)
         return replace(self, waveform=found, mask=mask)
