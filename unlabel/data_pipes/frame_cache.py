@@ -1,4 +1,4 @@
-"""Decoded frames on disk, one file mapped by all workers: a video is decoded once in a run."""
+"""Decoded frames (or waveforms) on disk, one file mapped by all workers: decoded once in a run."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 _LONGEST = 1 << 28  # bytes of one video: a longer one is not decoded as a whole
 _EMPTY, _WHOLE, _LOST = 0, 1, 2
@@ -19,13 +19,16 @@ _EMPTY, _WHOLE, _LOST = 0, 1, 2
 class FrameCache:
     """Room for the frames of each video at one size, and what became of each.
 
+    Of recordings, the samples are what frames are of videos.
+
     The videos get their places in order until `limit` is full; the rest, and those of more than
     256 MB, have none. All processes share one file, and the page cache of the system holds what
     is in use. Two workers that decode one video at once write the same bytes.
 
     Args:
         counts: frames of each video.
-        shape: rows and columns.
+        shape: of a frame, such as `(rows, columns, 3)`; `()` of a sample of sound.
+        dtype: of its numbers.
         limit: bytes; at most half of what is free on the disk is taken.
         folder: where to keep it for later runs; None makes one that goes with the process.
         key: what must be equal for the content of a folder to be used again.
@@ -34,14 +37,16 @@ class FrameCache:
     def __init__(
         self,
         counts: Sequence[int],
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         *,
+        dtype: Any = np.uint8,
         limit: int,
         folder: str | Path | None = None,
         key: Any = None,
     ):
         self.counts = np.asarray(counts, np.int64)
-        self.shape = (*shape, 3)
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._frame = int(np.prod(shape)) * self.dtype.itemsize
         if folder is None:
             folder = tempfile.mkdtemp(prefix="unlabel-frames-")
             weakref.finalize(self, _remove, folder, os.getpid())
@@ -49,28 +54,28 @@ class FrameCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         limit = min(limit, shutil.disk_usage(self.folder).free // 2)
         self._lay_out(limit)
-        self._begin(json.dumps([key, self.counts.tolist(), self.shape]))
+        self._begin(json.dumps([key, self.counts.tolist(), self.shape, self.dtype.str]))
         self._open()
 
     def __contains__(self, place: int) -> bool:
         """Whether this video has room here."""
         return self._begins[place] >= 0
 
-    def get(self, place: int) -> UInt8[np.ndarray, "times rows columns 3"] | None:
+    def get(self, place: int) -> np.ndarray | None:
         """All frames of a video, read-only; None where they are not there yet."""
         if self._state[place] != _WHOLE or place not in self:
             return None
         begin = int(self._begins[place])
-        size = int(self.counts[place]) * int(np.prod(self.shape))
-        return self._frames[begin : begin + size].reshape(-1, *self.shape)
+        flat = self._frames[begin : begin + int(self.counts[place]) * self._frame]
+        return flat.view(self.dtype).reshape(-1, *self.shape)
 
-    def put(self, place: int, frames: UInt8[np.ndarray, "times rows columns 3"]) -> None:
+    def put(self, place: int, frames: np.ndarray) -> None:
         """Keep all frames of a video; a disk that is full keeps none of them."""
         try:
             # Written, not mapped: a full disk is an error here, and the end of the process there.
             with (self.folder / "frames.uint8").open("r+b") as file:
                 file.seek(int(self._begins[place]))
-                file.write(np.ascontiguousarray(frames).data)
+                file.write(np.ascontiguousarray(frames, self.dtype).data)
         except OSError:
             return
         self._state[place] = _WHOLE
@@ -92,10 +97,10 @@ class FrameCache:
     def held(self) -> int:
         """Bytes of frames that are here."""
         whole = np.asarray(self._state) == _WHOLE
-        return int(self.counts[whole].sum()) * int(np.prod(self.shape))
+        return int(self.counts[whole].sum()) * self._frame
 
     def _lay_out(self, limit: int) -> None:
-        sizes = self.counts * int(np.prod(self.shape))
+        sizes = self.counts * self._frame
         self._begins = np.full(len(sizes), -1, np.int64)
         self._total = 0
         for place in np.flatnonzero(sizes <= _LONGEST):

@@ -34,6 +34,7 @@ class Media:
         header: frames that the header told of (or its duration), 0 where it is silent.
         size: bytes of the file.
         changed: time of its last change, in nanoseconds.
+        sound: whether a video has a sound track.
         stamps: seconds of each frame where the rate is not constant, else None.
     """
 
@@ -48,6 +49,7 @@ class Media:
     header: int = 0
     size: int = 0
     changed: int = 0
+    sound: bool = False
     stamps: tuple[float, ...] | None = None
 
     @property
@@ -97,16 +99,24 @@ def kind_of_media(path: Path) -> str:
     return "sound" if suffix in SOUND_SUFFIXES else "video"
 
 
-def examine(path: str | Path, alive: Callable[[], None] = lambda: None) -> Media:
+def examine(
+    path: str | Path, kind: str | None = None, alive: Callable[[], None] = lambda: None
+) -> Media:
     """Decode one file to its end, or to its first damage; never raises for what is in it.
 
     Args:
         path: of the file.
+        kind: `video`, `picture` or `sound` (of a video, its sound track); None goes by the name.
         alive: called now and then while frames keep coming.
     """
     path = Path(path)
     size, changed = identity(path)
-    about = {"path": str(path), "kind": kind_of_media(path), "size": size, "changed": changed}
+    about = {
+        "path": str(path),
+        "kind": kind or kind_of_media(path),
+        "size": size,
+        "changed": changed,
+    }
     try:
         if not path.exists():
             raise DecodeError(path, "there is no such file")
@@ -178,7 +188,7 @@ def _video(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
         return {
             "frames": len(times), "fps": fps, "rows": shape[0], "columns": shape[1],
             "codec": stream.codec_context.name, "fault": fault, "header": header,
-            "stamps": stamps,
+            "sound": bool(file.streams.audio), "stamps": stamps,
         }  # fmt: skip
 
 

@@ -30,23 +30,23 @@ class Sandbox:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
 
-    def examine(self, path: str | Path) -> Media:
+    def examine(self, path: str | Path, kind: str | None = None) -> Media:
         """What the file holds; a crash or a hang is its fault, and named so."""
-        path = Path(path)
+        path, kind = Path(path), kind or kind_of_media(Path(path))
         process = self._running()
         try:
-            process.stdin.write(json.dumps(str(path)) + "\n")
+            process.stdin.write(json.dumps([str(path), kind]) + "\n")
             process.stdin.flush()
             while (line := self._lines.get(timeout=self.patience)) == "\n":
                 pass
         except (queue.Empty, OSError):
             self.close()
-            return _at_fault(path, f"the decoder gave no frame for {self.patience:g} s")
+            return _at_fault(path, kind, f"the decoder gave no frame for {self.patience:g} s")
         if line is None:
             code = process.wait()
             self._process = None
             ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return _at_fault(path, f"the decoder crashed ({ended})")
+            return _at_fault(path, kind, f"the decoder crashed ({ended})")
         answer = json.loads(line)
         if "missing" in answer:
             raise ImportError(answer["missing"])
@@ -86,12 +86,17 @@ class Sandbox:
 
 
 def examine_all(
-    paths: Sequence[str | Path], *, jobs: int | None = None, patience: float = 30.0
+    paths: Sequence[str | Path],
+    kind: str | None = None,
+    *,
+    jobs: int | None = None,
+    patience: float = 30.0,
 ) -> Iterator[Media]:
     """What each of many files holds, in order, each decoded once, in processes of their own.
 
     Args:
         paths: of the files.
+        kind: of all of them, see `examine`.
         jobs: processes; None for one a core.
         patience: see `Sandbox`.
     """
@@ -107,7 +112,7 @@ def examine_all(
 
     pool = ThreadPoolExecutor(jobs, initializer=begin)
     try:
-        yield from pool.map(lambda path: local.box.examine(path), paths)
+        yield from pool.map(lambda path: local.box.examine(path, kind), paths)
     finally:
         pool.shutdown(cancel_futures=True)
         for box in boxes:
@@ -128,20 +133,20 @@ def serve() -> None:
     say()
     for line in sys.stdin:
         try:
-            say(json.dumps(examine(json.loads(line), say).as_dict()))
+            say(json.dumps(examine(*json.loads(line), alive=say).as_dict()))
         except ImportError as e:
             say(json.dumps({"missing": str(e)}))
 
 
 def _listen(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
-    for line in process.stdout:
+    for line in process.stdout or ():
         lines.put(line)
     lines.put(None)
 
 
-def _at_fault(path: Path, fault: str) -> Media:
+def _at_fault(path: Path, kind: str, fault: str) -> Media:
     size, changed = identity(path)
-    return Media(str(path), kind_of_media(path), fault=fault, size=size, changed=changed)
+    return Media(str(path), kind, fault=fault, size=size, changed=changed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from unlabel.data_pipes.media import SUFFIXES, Media
+from unlabel.data_pipes.media import SUFFIXES, Media, kind_of_media
 from unlabel.data_pipes.sandbox import examine_all
 from unlabel.data_pipes.sources import find_files
 from unlabel.files import replacing, write_json
@@ -53,6 +53,7 @@ def scan_files(
     paths: Sequence[Path],
     manifest: Path | None = None,
     *,
+    kind: str | None = None,
     jobs: int | None = None,
     patience: float = 30.0,
     quiet: bool = True,
@@ -62,20 +63,21 @@ def scan_files(
     Args:
         paths: of the files, and of folders of pictures that are one video each.
         manifest: file to take from and to write to.
+        kind: what to look for in all of them, see `examine`; None goes by their names.
         jobs: as for `scan`.
         patience: as for `scan`.
         quiet: show no progress.
     """
-    known = {m.path: m for m in read_manifest(manifest)} if manifest else {}
-    names = [str(path.resolve()) for path in paths]
-    new = [n for n in names if n not in known or not known[n].unchanged()]
+    known = {(m.path, m.kind): m for m in read_manifest(manifest)} if manifest else {}
+    keys = [(str(path.resolve()), kind or kind_of_media(path)) for path in paths]
+    new = [k[0] for k in keys if k not in known or not known[k].unchanged()]
     with Progress(disable=quiet or not new, transient=True) as progress:
-        decoded = examine_all(new, jobs=jobs, patience=patience)
+        decoded = examine_all(new, kind, jobs=jobs, patience=patience)
         for media in progress.track(decoded, total=len(new), description="decoding"):
-            known[media.path] = media
+            known[media.path, media.kind] = media
     if manifest is not None and new:
         write_manifest(manifest, known.values())
-    return [known[name] for name in names]
+    return [known[key] for key in keys]
 
 
 def read_manifest(path: Path) -> list[Media]:

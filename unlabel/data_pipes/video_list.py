@@ -1,5 +1,6 @@
 """Which videos there are: folders of classes, lists, globs, data sets and things in memory."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +123,33 @@ def list_media(
     return entries
 
 
+def by_pattern(entries: Sequence[Entry], pattern: str | None) -> None:
+    """What file names say: named groups become columns, and the group `label` the class.
+
+    Args:
+        entries: changed in place.
+        pattern: regular expression found in the file's name, such as
+            `"v_(?P<label>[A-Za-z]+)_g(?P<group>[0-9]+)"`; None says nothing.
+
+    Raises:
+        ValueError: no regular expression, one without named groups, or a name that does not fit.
+    """
+    if pattern is None:
+        return
+    try:
+        names = re.compile(pattern)
+    except re.error as e:
+        raise ValueError(f"pattern={pattern!r} is no regular expression ({e}).") from e
+    if not names.groupindex:
+        raise ValueError(f"pattern={pattern!r} has no named group, such as (?P<label>[a-z]+).")
+    for entry in entries:
+        if not (found := names.search(Path(entry.name).name)):
+            raise ValueError(f"{entry.name}: its name does not fit pattern={pattern!r}.")
+        said = {k: v for k, v in found.groupdict().items() if v is not None}
+        entry.label = said.pop("label", entry.label)
+        entry.row |= said
+
+
 def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
     path = Path(source).expanduser()
     if path.is_file():
@@ -204,18 +232,17 @@ def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
     kinds = (datasets.Video, datasets.Image, datasets.Audio)
     media = [n for n, f in features.items() if isinstance(f, kinds)]
     column = columns.path or (media[0] if media else "path" if "path" in features else None)
-    if column not in features:
+    if column is None or column not in features:
         has = ", ".join(features)
         raise ValueError(f"The data set has no column of videos (it has {has}); name path_column=.")
     if column in media:
         dataset = dataset.cast_column(column, type(features[column])(decode=False))
     label = columns.label or ("label" if "label" in features else None)
     names = getattr(features.get(label), "names", None) if label else None
-    values = dataset[label] if label else [None] * len(dataset)
-    return [
-        Entry(f"row {i}", Row(dataset, i, column), names[v] if names and v >= 0 else _text(v))
-        for i, v in enumerate(values)
-    ]
+    values = list(dataset[label]) if label else [None] * len(dataset)
+    if names:
+        values = [names[v] if v is not None and v >= 0 else None for v in values]
+    return [Entry(f"row {i}", Row(dataset, i, column), _text(v)) for i, v in enumerate(values)]
 
 
 def _load(name: str) -> Any:
@@ -233,4 +260,4 @@ def _load(name: str) -> Any:
         ) from e
 
 
-__all__ = ["Columns", "Entry", "Row", "list_media"]
+__all__ = ["Columns", "Entry", "Row", "by_pattern", "list_media"]
