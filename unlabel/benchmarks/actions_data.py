@@ -146,10 +146,10 @@ def control_features(data: Labelled) -> dict[str, Float[np.ndarray, "files pixel
 
 def clip_places(
     count: int, *, frames: int, stride: int, clips: int
-) -> Int64[np.ndarray, "clips frames"]:
+) -> list[Int64[np.ndarray, "frames"]]:
     """Places of the frames of clips that lie evenly over a video.
 
-    A video shorter than a clip is shown once, and its last frame stands to the end.
+    A video shorter than a clip is one clip of the frames there are.
 
     Args:
         count: of the video's frames.
@@ -157,23 +157,26 @@ def clip_places(
         stride: from one frame of a clip to the next.
         clips: how many; one lies in the middle.
     """
-    room = max(count - 1 - (frames - 1) * stride, 0)
+    room = count - 1 - (frames - 1) * stride
+    if room < 0:
+        return [np.arange(0, count, stride)]
     starts = np.linspace(0, room, clips) if clips > 1 else np.array([room / 2])
-    places = np.floor(starts)[:, None].astype(np.int64) + stride * np.arange(frames)
-    return np.minimum(places, count - 1)
+    starts = np.unique(np.floor(starts).astype(np.int64))
+    return list(starts[:, None] + stride * np.arange(frames))
 
 
 def read_views(
     data: Labelled, *, frames: int, size: int, stride: int, clips: int
-) -> UInt8[np.ndarray, "files clips times size size 3"]:
+) -> list[list[UInt8[np.ndarray, "times size size 3"]]]:
     """Clips of every file, the shorter side resized to `size`, the middle cut out."""
-    out = np.empty((len(data), clips, frames, size, size, 3), np.uint8)
-    for row, source in enumerate(data.sources):
+    found = []
+    for source in data.sources:
         whole = read_clip(source, size=size)
         top, left = ((n - size) // 2 for n in whole.shape[1:3])
         whole = whole[:, top : top + size, left : left + size]
-        out[row] = whole[clip_places(len(whole), frames=frames, stride=stride, clips=clips)]
-    return out
+        places = clip_places(len(whole), frames=frames, stride=stride, clips=clips)
+        found.append([whole[p] for p in places])
+    return found
 
 
 __all__ = ["CONTROLS", "SETS", "clip_places", "control_features", "frame_difference", "load_actions",

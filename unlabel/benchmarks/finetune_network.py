@@ -8,7 +8,6 @@ them (Kumar et al. 2022, arXiv 2202.10054, section 3). Here the first part has a
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,25 +16,22 @@ import transformers
 from einops import rearrange
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
-from transformers import PrinterCallback
 
 from unlabel.benchmarks.forecast_encoder import read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import Linear
+from unlabel.benchmarks.tuning import train_kept
 from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.objectives import Forecast, ForecastHead, Term
-from unlabel.training.arguments import TrainingArguments
 from unlabel.training.keep_best import KeepBest
 from unlabel.training.pretraining import Pretraining
-from unlabel.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from unlabel.modalities.series import SeriesEncoder
 
-WARMUP = 0.05  # share of the steps; then the learning rate falls to 0 on a cosine
 # Histories (windows, channels, lookback) and what followed them (windows, channels, horizon).
 Held = tuple[
     Float[np.ndarray, "windows channels lookback"], Float[np.ndarray, "windows channels _"]
@@ -205,7 +201,7 @@ def tune(
             every=max(1, round(steps / how.checks)),
             patience=how.patience,
         )
-        made = _train(
+        made = train_kept(
             module,
             store,
             keep,
@@ -231,30 +227,6 @@ def _store(windows: ForecastWindows, horizon: int, channels: int) -> SeriesStore
 def _error(module: Pretraining, held: Held, horizon: int) -> Callable[[], float]:
     forecast, (history, future) = network_forecaster(module, [horizon]), held
     return lambda: float(np.square(forecast(history)[horizon] - future).mean())
-
-
-def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: Any) -> int:
-    """Train and take the best weights; how many steps were made."""
-    with TemporaryDirectory() as folder:
-        args = TrainingArguments(
-            output_dir=folder,
-            lr_scheduler_type="cosine",
-            warmup_steps=WARMUP,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            monitor_rows=0,
-            **options,
-        )
-        collator = module.encoder.collator(seed=args.seed)
-        trainer = Trainer(module, args, store, collator, [keep])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    if not keep.ended:
-        raise KeyboardInterrupt  # the trainer ends in good order when asked to, but half way
-    module.load_state_dict(keep.weights)
-    return trainer.state.global_step
 
 
 __all__ = [

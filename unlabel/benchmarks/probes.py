@@ -57,7 +57,7 @@ def predict(
     if probe != "logistic":
         raise ValueError(f"No probe {probe!r}: choose 1-NN (or another number) or logistic.")
     fit: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    if folds := _folds(x, label, groups, seed):  # else C stays 1
+    if folds := inner_folds(label, groups, seed):  # else C stays 1
         fit = GridSearchCV(fit, {"logisticregression__C": STRENGTHS}, cv=folds)
     with warnings.catch_warnings():
         # Hardly regularised fits of separable classes never end; their decisions do not change.
@@ -65,24 +65,31 @@ def predict(
         return fit.fit(x, label).predict(test)
 
 
-def _folds(x: np.ndarray, label: np.ndarray, groups: Labels | None, seed: int) -> list | None:
-    """Folds of the train rows whose train parts have two classes at least."""
+def inner_folds(
+    label: Labels, groups: Labels | None = None, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Folds inside the train part, to choose by; None where it cannot be parted.
+
+    Args:
+        label: of the train rows.
+        groups: kept whole.
+        seed: of the folds.
+    """
+    label = np.asarray(label)
     least = int(np.unique(label, return_counts=True)[1].min())
     if groups is None:
         if least < 2:
             return None  # no fold could hold every class
-        return list(
-            StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=seed).split(x, label)
-        )
-    groups = np.asarray(groups)
-    many = min(FOLDS, len(np.unique(groups)), max(least, 2))
+        cut = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=seed)
+        return list(cut.split(label, label))
+    many = min(FOLDS, len(np.unique(groups)))
     if many < 2:
         return None
+    cut = StratifiedGroupKFold(many, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
-        cut = StratifiedGroupKFold(many, shuffle=True, random_state=seed).split(x, label, groups)
-        kept = [(a, b) for a, b in cut if len(b) and len(np.unique(label[a])) > 1]
-    return kept or None
+        parts = list(cut.split(label, label, np.asarray(groups)))
+    return [(a, b) for a, b in parts if len(b) and len(np.unique(label[a])) > 1] or None
 
 
 def first_hits(
@@ -172,4 +179,4 @@ def accuracy(
     return Score.of(float(values.mean()), drawn, pairs=len(values))
 
 
-__all__ = ["FOLDS", "STRENGTHS", "Probe", "accuracy", "first_hits", "predict", "probe_scores"]
+__all__ = ["FOLDS", "STRENGTHS", "Probe", "accuracy", "first_hits", "inner_folds", "predict", "probe_scores"]
