@@ -48,11 +48,8 @@ def triple(clip: Clip, batch: Batch, spec: ViewSpec, *, cell: Cell, **_: Any) ->
             f"View 'triple' draws five moments of {long} frames each, but the clips have {times} "
             "frames: give longer clips."
         )
-    by_moment = (
-        lambda x: rearrange(  # noqa: E731
-            x[:, : moments * long], "b (m t) ... -> b m t ...", t=long
-        )
-    )
+    kept = {"pattern": "b (m t) ... -> b m t ...", "m": moments}
+    by_moment = lambda x: rearrange(x[:, : moments * long], **kept)  # noqa: E731
     exists = by_moment(clip.mask).all(2)
     small = thumbnails(clip.frames)
     motion = by_moment(motion_of(small, batch, spec)).mean(2)

@@ -56,7 +56,8 @@ class TimeContrast(Objective):
         args: their arguments.
 
     Raises:
-        ValueError: near and far would overlap, or an argument of a view that is not there.
+        ValueError: near and far would overlap, or an argument of a view that is not there; when
+            built, on an encoder of clips whose tokens carry their place in time.
 
     Reference: Sermanet et al. 2018 (TCN), arXiv 1704.06888, section 3 (single view, with 6 and 12
     frames); semi-hard negatives: Schroff et al. 2015, arXiv 1503.03832, section 3.2.
@@ -88,6 +89,7 @@ class TimeContrast(Objective):
     def build(self, encoder: Encoder) -> None:
         """Make the projection."""
         check_reach(encoder, self.far + 1, "far")
+        check_blind(encoder)
         self.grid = encoder.grid
         self.projector = nn.Linear(encoder.width, self.width)
 
@@ -140,8 +142,9 @@ class MultiViewTimeContrast(Objective):
         args: their arguments.
 
     Raises:
-        ValueError: an unknown loss, or an argument of a view that is not there; in training, when
-            the two views have not as many times.
+        ValueError: an unknown loss, or an argument of a view that is not there; when built, on an
+            encoder of clips whose tokens carry their place in time; in training, when the two views
+            have not as many times.
 
     Reference: Sermanet et al. 2018 (TCN), arXiv 1704.06888, section 3; n-pairs: Sohn 2016,
     Improved deep metric learning with multi-class N-pair loss objective, section 3.
@@ -171,6 +174,7 @@ class MultiViewTimeContrast(Objective):
     def build(self, encoder: Encoder) -> None:
         """Make the projection."""
         check_reach(encoder, 1, "Time contrast")
+        check_blind(encoder)
         self.grid = encoder.grid
         self.projector = nn.Linear(encoder.width, self.width)
 
@@ -209,6 +213,22 @@ class MultiViewTimeContrast(Objective):
             "time": Term(loss, chance=math.log(a.shape[1])),
             "length": Term(global_mean(lengths), self.penalty / 4),
         }
+
+
+def check_blind(encoder: Encoder) -> None:
+    """Refuses a transformer over the tokens of a whole clip: its table of positions tells the time.
+
+    Raises:
+        ValueError: the encoder is one.
+    """
+    # Those alone can leave tokens out, as each carries its place.
+    is_placed = "visible_only" in encoder.gives and "framewise" not in encoder.gives
+    if len(encoder.grid) > 1 and is_placed:
+        raise ValueError(
+            f"{type(encoder).__name__} tells each token where in the clip it is, so that time "
+            "contrast would be solved without looking: take an encoder of single frames (a ViT or "
+            "a ResNet on each frame), or a convolutional one."
+        )
 
 
 def across(
@@ -261,4 +281,11 @@ def _rank(
     return rank(to(positive), to(negative), margin=margin, reduction="none")
 
 
-__all__ = ["MultiViewTimeContrast", "TimeContrast", "across", "near_and_far", "semi_hard"]
+__all__ = [
+    "MultiViewTimeContrast",
+    "TimeContrast",
+    "across",
+    "check_blind",
+    "near_and_far",
+    "semi_hard",
+]
