@@ -111,7 +111,7 @@ class VideoColorization(Objective):
         args: their arguments.
 
     Raises:
-        ValueError: no reference, or an argument of a view that is not there.
+        ValueError: no reference, no share, or an argument of a view that is not there.
 
     Reference: Vondrick et al. 2018, arXiv 1806.09594, sections 3 and 4.
     """
@@ -137,6 +137,8 @@ class VideoColorization(Objective):
         super().__init__()
         if references < 1:
             raise ValueError(f"references is how many frames are copied from, not {references}.")
+        if not 0 < floor < 1:
+            raise ValueError(f"floor is a share between 0 and 1, but {floor} came.")
         how = {"frames.count": references + 1, "frames.stride": stride, **(args or {})}
         self.views = (chain("frames", before, "colors", after, args=how),)
         self.frames, self.temperature, self.width = references + 1, temperature, width
