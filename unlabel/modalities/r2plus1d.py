@@ -35,8 +35,8 @@ class R2Plus1DConfig(PreTrainedConfig):
         self,
         *,
         num_channels: int = 3,
-        embedding_size: int = 32,
-        hidden_sizes: Sequence[int] = (32, 64, 128),
+        embedding_size: int = 16,
+        hidden_sizes: Sequence[int] = (16, 48, 128),
         depths: Sequence[int] = (1, 1, 1),
         groups: int = 8,
         **kwargs: Any,
@@ -80,6 +80,28 @@ class FrameNorm(nn.GroupNorm):
         return rearrange(super().forward(flat), "(b t) c y x -> b c t y x", b=len(input))
 
 
+class SpaceConv(nn.Conv2d):
+    """A convolution over each picture alone."""
+
+    def forward(self, input: Float[Tensor, "batch channels times rows columns"]) -> Tensor:
+        """As many times."""
+        flat = rearrange(input, "b c t y x -> (b t) c y x")
+        return rearrange(super().forward(flat), "(b t) c y x -> b c t y x", b=len(input))
+
+
+class TimeConv(nn.Conv2d):
+    """A convolution over three times of each pixel alone."""
+
+    def __init__(self, channels: int, out: int, stride: int = 1):
+        # Two dimensions, not three: more than twice as fast on a CPU.
+        super().__init__(channels, out, (3, 1), (stride, 1), (1, 0), bias=False)
+
+    def forward(self, input: Float[Tensor, "batch channels times rows columns"]) -> Tensor:
+        """As many pixels."""
+        out = super().forward(rearrange(input, "b c t y x -> b c t (y x)"))
+        return rearrange(out, "b c t (y x) -> b c t y x", y=input.shape[3])
+
+
 class Conv2Plus1D(nn.Module):
     """A convolution over each picture, then one over time, with as many weights as a 3D one."""
 
@@ -87,11 +109,9 @@ class Conv2Plus1D(nn.Module):
         super().__init__()
         between = 3 * 9 * channels * out // (9 * channels + 3 * out)
         between = max(groups, between // groups * groups)
-        self.space = nn.Conv3d(
-            channels, between, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False
-        )
+        self.space = SpaceConv(channels, between, 3, stride, 1, bias=False)
         self.norm = FrameNorm(groups, between)
-        self.time = nn.Conv3d(between, out, (3, 1, 1), (time_stride, 1, 1), (1, 0, 0), bias=False)
+        self.time = TimeConv(between, out, time_stride)
 
     def forward(self, x: Tensor, exists: Tensor | None) -> Tensor:
         """`exists` is 0 at padded frames, `(batch, 1, times, 1, 1)`.
@@ -114,7 +134,7 @@ class ResidualBlock(nn.Module):
         self.second = Conv2Plus1D(out, out, stride=1, time_stride=1, groups=groups)
         self.norm2 = FrameNorm(groups, out)
         same = stride == 1 and channels == out
-        self.shortcut = None if same else nn.Conv3d(channels, out, 1, stride, bias=False)
+        self.shortcut = None if same else SpaceConv(channels, out, 1, stride, bias=False)
         self.norm3 = None if same else FrameNorm(groups, out)
 
     def forward(self, x: Tensor, exists: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -124,7 +144,7 @@ class ResidualBlock(nn.Module):
             exists = exists[:, :, :: self.stride]
         y = self.norm2(self.second(y, exists))
         if self.shortcut is not None and self.norm3 is not None:
-            x = self.norm3(self.shortcut(x))
+            x = self.norm3(self.shortcut(x[:, :, :: self.stride]))
         return F.relu(x + y), exists
 
 
@@ -149,11 +169,9 @@ class R2Plus1DModel(PreTrainedModel):
     def __init__(self, config: R2Plus1DConfig):
         super().__init__(config)
         groups, width = config.groups, config.embedding_size
-        self.stem = nn.Conv3d(
-            config.num_channels, width, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False
-        )
+        self.stem = SpaceConv(config.num_channels, width, 7, 2, 3, bias=False)
         self.norm1 = FrameNorm(groups, width)
-        self.stem_time = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        self.stem_time = TimeConv(width, width)
         self.norm2 = FrameNorm(groups, width)
         blocks = []
         for stage, (out, depth) in enumerate(zip(config.hidden_sizes, config.depths, strict=True)):
@@ -166,7 +184,7 @@ class R2Plus1DModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # torch's own start: transformers' 0.02 would fade through the convolutions.
-        if isinstance(module, nn.Conv3d):
+        if isinstance(module, nn.Conv2d):
             module.reset_parameters()
 
     def forward(

@@ -10,6 +10,9 @@ _TRANSFORMER: dict[str, Any] = {
     "num_attention_heads": 4,
     "intermediate_size": 384,
     "patch_size": 8,
+    # Measured on moving squares: masked patches learn as fast from 0.02, but two views of one clip
+    # are told from others in far fewer steps from 0.1 (contrast 2.5 against 3.1 after 100).
+    "initializer_range": 0.1,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     "vit": _TRANSFORMER,
