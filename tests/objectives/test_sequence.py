@@ -10,7 +10,7 @@ from tiny_series import TinySeries, make_series
 
 from unlabel.core import Encoding, uniform
 from unlabel.objectives import CPC, HierarchicalContrast, TimeContrast
-from unlabel.objectives.sequence import near_and_far
+from unlabel.objectives.time_contrast import near_and_far
 from unlabel.training.pretraining import Pretraining
 
 

@@ -117,42 +117,6 @@ def speed(clip: Clip, batch: Batch, spec: ViewSpec, *, frames: int, **_: Any) ->
     return replace(clip, target=which) if args["ask"] else clip
 
 
-def triple(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
-    """Three frames, in order or not: the target is 1 where the second lies between the others.
-
-    Of five random frames a < b < c < d < e, in order is (b, c, d); out of order is (b, a, d) or
-    (b, e, d), so that only the middle frame tells. Half of all are turned round.
-
-    Args of the spec: ratio (share out of order, default 0.75), gap (least distance of two of the
-        five, in frames, default 1).
-
-    Raises:
-        ValueError: the samples have too few frames for five.
-
-    Reference: Misra et al. 2016, arXiv 1603.08561, section 3 and table 2.
-    """
-    args = arguments(spec, ratio=0.75, gap=1)
-    times, extra = clip.mask.shape[1], args["gap"] - 1
-    if times < 5 + 4 * extra:
-        raise ValueError(
-            f"triple draws five frames {args['gap']} apart, but samples have {times} frames; read "
-            "longer clips, or lower the gap."
-        )
-    room = clip.mask.sum(1, keepdim=True) - 4 * extra
-    scores = draw(batch, spec, times)
-    scores = scores.masked_fill(torch.arange(times, device=scores.device) >= room, torch.inf)
-    five = scores.argsort(dim=1, stable=True)[:, :5].sort(dim=1).values
-    five = five + extra * torch.arange(5, device=five.device)
-    draws = draw(batch, spec, 3, use=1)
-    is_out, at_end, turned = draws[:, :1] < args["ratio"], draws[:, 1:2] < 0.5, draws[:, 2:] < 0.5
-    a, b, c, d, e = five.split(1, dim=1)
-    second = torch.where(is_out, torch.where(at_end, e, a), c)
-    index = torch.cat([torch.where(turned, d, b), second, torch.where(turned, b, d)], 1)
-    # A sample of fewer frames than five has none in order.
-    can = (clip.mask.sum(1, keepdim=True) >= 5 + 4 * extra).expand_as(is_out)
-    return replace(pick(clip, index), target=(~is_out).long(), is_target=can)
-
-
 def segment_order(
     mask: Bool[Tensor, "batch times"], order: Int[Tensor, "batch segments"]
 ) -> Int[Tensor, "batch times"]:
@@ -177,4 +141,4 @@ def _take(clip: Clip, index: Int[Tensor, "batch times"]) -> Clip:
     return replace(clip, frames=clip.frames[rows, index], picked=picked)
 
 
-__all__ = ["PLACES", "frames", "reorder", "reverse", "segment_order", "speed", "triple"]
+__all__ = ["PLACES", "frames", "reorder", "reverse", "segment_order", "speed"]

@@ -8,7 +8,8 @@ is one for all frames of a clip.
 from unlabel.modalities.visual_colors import channel_cutoff, colors, gray, jitter, lab, solarize
 from unlabel.modalities.visual_geometry import blur, crop, flip, plain, rotate
 from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cutoff, token_cutoff
-from unlabel.modalities.visual_order import frames, reorder, reverse, speed, triple
+from unlabel.modalities.visual_motion import motion, triple
+from unlabel.modalities.visual_order import frames, reorder, reverse, speed
 
 VIEWS = {
     "plain": plain,
@@ -31,6 +32,7 @@ VIEWS = {
     "frames": frames,
     "speed": speed,
     "triple": triple,
+    "motion": motion,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
 RAW = frozenset({"crop", "frames", "speed", "triple"})

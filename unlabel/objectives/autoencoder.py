@@ -64,8 +64,11 @@ class MAE(Objective):
     1 by their own, and predicting 0 costs (P - 1)/P for P values a token.
 
     Args:
+        unit: what is hidden at a time: `"patch"`, a token; of clips also `"tube"`, the same places
+            in all frames, which cannot be looked up in the next frame (then with ratio 0.9),
+            `"frame"` or `"block"`.
         ratio: share of tokens hidden.
-        normalize: predict values scaled token by token.
+        normalize: predict values scaled token by token, all channels of it together.
         hidden: width of the decoder, which is thrown away afterwards.
         layers: of the decoder.
         heads: of the decoder's attention.
@@ -74,7 +77,7 @@ class MAE(Objective):
         ValueError: no share between 0 and 1, or a width that the heads cannot share.
 
     Reference: He et al. 2021, arXiv 2111.06377, section 3; of series: Li et al. 2023 (Ti-MAE),
-    arXiv 2301.08871.
+    arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2.
     """
 
     paper = "MAE (He et al. 2021, arXiv 2111.06377)"
@@ -83,6 +86,7 @@ class MAE(Objective):
     def __init__(
         self,
         *,
+        unit: str = "patch",
         ratio: float = 0.75,
         normalize: bool = True,
         hidden: int = 64,
@@ -94,7 +98,7 @@ class MAE(Objective):
             raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
         if hidden % heads:
             raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
-        self.views = (view("mask_values", unit="patch", ratio=ratio, drop=True),)
+        self.views = (view("mask_values", unit=unit, ratio=ratio, drop=True),)
         self.normalize, self.hidden, self.layers, self.heads = normalize, hidden, layers, heads
 
     def build(self, encoder: Encoder) -> None:
@@ -108,7 +112,10 @@ class MAE(Objective):
         """One term, `value`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None and seen.is_target is not None  # the view makes both
-        pred = self.decoder(encoding.tokens, encoding.mask, seen.inputs["positions"])
+        places = seen.inputs["positions"]
+        # Beside a longer view, tokens of padding come behind.
+        tokens, mask = (x[:, : places.shape[1]] for x in (encoding.tokens, encoding.mask))
+        pred = self.decoder(tokens, mask, places)
         target = exact(seen.target)
         if self.normalize:
             target = by_token(target, seen.is_target)

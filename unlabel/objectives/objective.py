@@ -6,7 +6,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
-from unlabel.objectives.state import Bank, Queue, Teacher
+from unlabel.objectives.clusters import Clusters
+from unlabel.objectives.state import Bank, Clock, Queue, Tally, Teacher
+
+# What moves once for every optimizer step.
+_STATE = (Bank, Clock, Clusters, Queue, Tally, Teacher)
 
 
 class Term(NamedTuple):
@@ -59,9 +63,9 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def step(self) -> None:
-        """Move memories and teachers; called once after each optimizer step."""
+        """Move memories, clusters and teachers; called once after each optimizer step."""
         for part in self.modules():
-            if isinstance(part, Queue | Bank | Teacher):
+            if isinstance(part, _STATE):
                 part.step()
 
 
@@ -104,6 +108,8 @@ class Sum(Objective):
         """Make every part's heads."""
         for part in self.parts.values():
             part.build(encoder)
+        # What a part needs may depend on what the encoder gives.
+        self.needs = frozenset().union(*(part.needs for part in self.parts.values()))
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
