@@ -67,11 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from jsonargparse import auto_cli
 
+    from unlabel.benchmarks.actions import bench_actions
     from unlabel.benchmarks.classification import bench_classification
     from unlabel.benchmarks.finetune import bench_finetune
     from unlabel.benchmarks.forecasting import bench_forecasting
     from unlabel.benchmarks.retrieval import bench_retrieval
     from unlabel.benchmarks.sts import bench_sts
+    from unlabel.data_pipes.scan import scan
     from unlabel.embedding import embed
     from unlabel.export import export
     from unlabel.forecasting.command import forecast
@@ -88,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "forecasting": bench_forecasting,
             "finetune": bench_finetune,
             "classification": bench_classification,
+            "actions": bench_actions,
         },
+        "scan": scan,
         "embed": embed,
         "export": export,
         "forecast": forecast,
