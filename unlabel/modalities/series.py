@@ -75,7 +75,7 @@ class SeriesEncoder(nn.Module):
         self.length, self.token_values = context // self.patch, self.patch * channels
         self.causal = causal or isinstance(self.driver, Convolution)
         check_sizes(model, context=context, channels=channels, tokens=self.length)
-        embedding = self.driver.embedding_width
+        self.layer_width = embedding = self.driver.embedding_width
         extra = lambda n: nn.Linear(n, embedding, bias=False) if n else None  # noqa: E731
         patches = isinstance(self.driver, PatchTST)
         self.missing = extra(self.token_values if patches else 0)
@@ -85,8 +85,6 @@ class SeriesEncoder(nn.Module):
             nn.init.zeros_(self.missing.weight)  # a plain PatchTST starts as what it was
         self.gives = _GIVES | ({"causal"} if self.causal else set())
         self.gives |= {"visible_only"} if patches else set()
-        if embedding != self.width:
-            self.gives -= {"layers"}  # heads expect every layer to have the encoder's width
         # A context shorter than the position table takes its last places.
         self.first_place = places_of(model, self.length) - self.length
 
@@ -236,7 +234,7 @@ class SeriesEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
-        states = self.driver(
+        states, tokens = self.driver(
             view.inputs["values"],
             view.inputs["observed"],
             self._added(view),
@@ -246,8 +244,8 @@ class SeriesEncoder(nn.Module):
             keep_features=view.keep_features,
         )
         return Encoding(
-            pooled=pool(states[-1], view.mask, self.pooling),
-            tokens=states[-1],
+            pooled=pool(tokens, view.mask, self.pooling),
+            tokens=tokens,
             mask=view.mask,
             layers=tuple(states) if "layers" in want else None,
         )
