@@ -53,7 +53,7 @@ class LengthBatches(Sampler[list[int]]):
         world_size: int = 1,
         drop_last: bool = True,
     ):
-        _check(batch_size, window, rank, world_size)
+        check_sizes(batch_size, window, rank, world_size)
         self.lengths = np.asarray(lengths)
         self.batch_size, self.seed, self.window = batch_size, seed, window
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
@@ -158,7 +158,7 @@ class StreamBatches(IterableDataset):
         partners: Sequence[str] = ("positive", "negative"),
         length_of: Callable[[str], int] = len,
     ):
-        _check(batch_size, window, rank, world_size)
+        check_sizes(batch_size, window, rank, world_size)
         if isinstance(source, Iterator):
             raise ValueError("A stream is read anew to resume; give a TextStream or a data set.")
         self.source, self.tokenize, self.partners = source, tokenize, tuple(partners)
@@ -216,7 +216,8 @@ class StreamBatches(IterableDataset):
         return samples
 
 
-def _check(batch_size: int, window: int, rank: int, world_size: int) -> None:
+def check_sizes(batch_size: int, window: int, rank: int, world_size: int) -> None:
+    """Refuse sizes below 1 and a rank outside the world."""
     for name, value in (("batch_size", batch_size), ("window", window), ("world_size", world_size)):
         if value < 1:
             raise ValueError(f"{name} is at least 1, but {value} came.")

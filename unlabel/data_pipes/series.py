@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from unlabel.data_pipes.series_oddities import clean, note_oddities
 from unlabel.data_pipes.series_time import step_of
 from unlabel.data_pipes.sources import Files, find_files, load_hub
 
-__all__ = ["Series", "SeriesData", "read_series"]
+__all__ = ["Reading", "Series", "SeriesData", "read_series"]
 
-_Names = str | Sequence[str] | None
+Names = str | Sequence[str] | None
 
 
 def read_series(
@@ -27,9 +28,9 @@ def read_series(
     *,
     id_column: str | None = None,
     timestamp_column: str | None = None,
-    target: _Names = None,
-    covariates: _Names = None,
-    static: _Names = None,
+    target: Names = None,
+    covariates: Names = None,
+    static: Names = None,
     freq: str | None = None,
     missing: Sequence[float] = (),
     limit: int | None = None,
@@ -67,39 +68,82 @@ def read_series(
         ValueError: when a lone source cannot be used, or none of several; the message names the
             file, and the column and row where there are some.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
-    if freq is not None:
-        step_of(freq)  # a wrong one is refused before anything is read
-    columns = Columns(
-        id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
+    reading = Reading.of(
+        id_column, timestamp_column, target, covariates, static, freq, missing, encoding
     )
-    rules = Rules(columns, freq, tuple(missing))
-    report, series, classes = ReadReport(), [], {}
-    parts = _parts(source, report)
+    check_limit(limit)
+    series: list[Series] = []
+    parts = _parts(source, reading.report)
     for name, part in parts:
-        try:
-            content = read_file(part, encoding, id_column) if isinstance(part, Path) else part
-            line = _first_line(part, content)
-            found = _read(content, name, rules, report, classes, line, limit)
-        except BrokenFile as e:
-            if len(parts) == 1:
-                raise ValueError(f"{name}: {e}.") from e
-            report.broken[name] = str(e)
-            continue
-        report.files.append(name)
-        series += found
+        series += reading.read(name, part, alone=len(parts) == 1, limit=limit)
         if limit is not None and len(series) >= limit:
             break
+    report = reading.report
     if not series:
         raise ValueError(
             f"No usable series among {len(parts)} sources: "
             + "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         )
-    return SeriesData(_rename(series[:limit], report), report, tuple(classes))
+    return SeriesData(_rename(series[:limit], report), report, tuple(reading.classes))
 
 
-def _tuple(names: _Names) -> tuple[str, ...]:
+@dataclass
+class Reading:
+    """How a source is read, and what that met so far.
+
+    Attributes:
+        rules: for tables.
+        encoding: of text files.
+        report: what was read, mended and left out.
+        classes: names of the classes met, and their places.
+    """
+
+    rules: Rules
+    encoding: str | None = None
+    report: ReadReport = field(default_factory=ReadReport)
+    classes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, id_column: str | None, timestamp_column: str | None, target: Names, covariates: Names,
+        static: Names, freq: str | None, missing: Sequence[float], encoding: str | None,
+    ) -> "Reading":  # fmt: skip
+        """From the arguments of `read_series`."""
+        if freq is not None:
+            step_of(freq)  # a wrong one is refused before anything is read
+        columns = Columns(
+            id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
+        )
+        return cls(Rules(columns, freq, tuple(missing)), encoding)
+
+    def read(self, name: str, part: Any, *, alone: bool, limit: int | None = None) -> list[Series]:
+        """The series of a file, table or array; one that is broken is noted.
+
+        Raises:
+            ValueError: it is broken, and alone.
+        """
+        try:
+            id_column = self.rules.columns.id
+            content = read_file(part, self.encoding, id_column) if isinstance(part, Path) else part
+            line = _first_line(part, content)
+            found = _read(content, name, self.rules, self.report, self.classes, line, limit)
+        except BrokenFile as e:
+            if alone:
+                raise ValueError(f"{name}: {e}.") from e
+            self.report.broken[name] = str(e)
+            return []
+        if self.report.files[-1:] != [name]:  # a stream reads some rows of a file at a time
+            self.report.files.append(name)
+        return found
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that lets nothing through."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
+
+
+def _tuple(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 

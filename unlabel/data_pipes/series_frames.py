@@ -61,7 +61,7 @@ def read_frame(
     Raises:
         BrokenFile: naming the column, and the row, that cannot be used.
     """
-    frame = _lists_to_rows(_index_to_column(frame))
+    frame = _lists_to_rows(_index_to_column(frame), name, report)
     frame.columns = [str(c) for c in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise BrokenFile(f"it has several columns called {twice[0]!r}")
@@ -181,7 +181,7 @@ def _index_to_column(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _lists_to_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.DataFrame:
     """A table with a whole series in each row (as on the Hugging Face hub) as a long one."""
     lists = [c for c in frame if len(frame) and isinstance(frame[c].iloc[0], (list, np.ndarray))]
     if not lists:
@@ -191,6 +191,10 @@ def _lists_to_rows(frame: pd.DataFrame) -> pd.DataFrame:
     main = next((c for c in lists if str(c).lower() in _TARGETS), lists[0])
     steps = [c for c in lists if bool((lengths[c] == lengths[main]).all())]
     frame = frame.drop(columns=[c for c in lists if c not in steps])
+    # One date for a whole series (`start`) is no time of its steps.
+    if start := _find_dates(frame, [c for c in frame if c not in steps]):
+        report.note("unused_columns", f"{name}: {start!r}")
+        frame = frame.drop(columns=[start])
     if not any(str(c).lower() in ID_COLUMNS for c in frame):
         own = next((c for c in frame if str(c).lower() == "id" and c not in steps), None)
         frame = frame.assign(item_id=frame[own] if own else [str(i) for i in range(len(frame))])
