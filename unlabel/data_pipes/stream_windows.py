@@ -89,7 +89,7 @@ class StreamWindows(IterableDataset):
         rows: tuple[float, float | None] = (0, None),
         **settings: Any,
     ):
-        check_sizes(batch_size, ahead, rank, world_size)
+        check_sizes(rank, batch_size=batch_size, ahead=ahead, world_size=world_size)
         if isinstance(source, Iterator):
             raise ValueError("A stream is read anew to resume; give a SeriesStream or a list.")
         self.source, self.ahead, self.seed, self.passes = source, ahead, seed, passes
