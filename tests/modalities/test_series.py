@@ -11,7 +11,8 @@ from unlabel.core import cat_views, split_encoding, view
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.synthetic_series import generate_series
 from unlabel.modalities import MODALITIES
-from unlabel.modalities.series import SeriesEncoder, pool
+from unlabel.modalities.pooling import pool
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.series_window import mean_and_std
 from unlabel.objectives import CATALOGUE, CPC
 from unlabel.training.pretraining import Pretraining, lacking

@@ -11,9 +11,9 @@ import pandas as pd
 
 from unlabel.data_pipes.formats import BrokenFile, kind_of
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_data import Series, SeriesData, scale_gaps
 from unlabel.data_pipes.series_files import SUFFIXES, Cases, read_file
-from unlabel.data_pipes.series_frames import Columns, Rules, read_frame, stem
+from unlabel.data_pipes.series_frames import NO_TIME, Columns, Rules, read_frame, stem
 from unlabel.data_pipes.series_oddities import clean, note_oddities
 from unlabel.data_pipes.series_time import step_of
 from unlabel.data_pipes.sources import Files, find_files, load_hub
@@ -32,6 +32,7 @@ def read_series(
     covariates: Names = None,
     static: Names = None,
     freq: str | None = None,
+    time_gap: bool | float = False,
     missing: Sequence[float] = (),
     limit: int | None = None,
     encoding: str | None = None,
@@ -59,6 +60,10 @@ def read_series(
         covariates: columns known beside the values; their gaps are filled forward.
         static: columns of numbers that hold for a whole series; the first row counts.
         freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
+        time_gap: for irregular times: rows stay steps, and the last covariate of each is
+            `ln(gap / unit)`, the gap being the time since the last row before that holds a value
+            (0 at a series' first). The unit in seconds (or counts of the time column), or True
+            for the median gap.
         missing: values that mean 'missing', such as -9999.
         limit: stop after so many series.
         encoding: of text files; None means UTF-8 (or UTF-16 where the file says so).
@@ -69,7 +74,7 @@ def read_series(
             file, and the column and row where there are some.
     """
     reading = Reading.of(
-        id_column, timestamp_column, target, covariates, static, freq, missing, encoding
+        id_column, timestamp_column, target, covariates, static, freq, time_gap, missing, encoding
     )
     check_limit(limit)
     series: list[Series] = []
@@ -84,7 +89,10 @@ def read_series(
             f"No usable series among {len(parts)} sources: "
             + "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         )
-    return SeriesData(_rename(series[:limit], report), report, tuple(reading.classes))
+    unit = None
+    if time_gap:
+        unit = scale_gaps(series, None if time_gap is True else time_gap)
+    return SeriesData(_rename(series[:limit], report), report, tuple(reading.classes), unit)
 
 
 @dataclass
@@ -106,15 +114,20 @@ class Reading:
     @classmethod
     def of(
         cls, id_column: str | None, timestamp_column: str | None, target: Names, covariates: Names,
-        static: Names, freq: str | None, missing: Sequence[float], encoding: str | None,
+        static: Names, freq: str | None, time_gap: bool | float, missing: Sequence[float],
+        encoding: str | None,
     ) -> "Reading":  # fmt: skip
         """From the arguments of `read_series`."""
         if freq is not None:
             step_of(freq)  # a wrong one is refused before anything is read
+        if freq is not None and time_gap:
+            raise ValueError("freq puts rows on a grid, and time_gap leaves them; give one.")
+        if time_gap is not False and not 0 < time_gap < float("inf"):
+            raise ValueError(f"time_gap is True or a unit of time above 0, but is {time_gap}.")
         columns = Columns(
             id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
         )
-        return cls(Rules(columns, freq, tuple(missing)), encoding)
+        return cls(Rules(columns, freq, tuple(missing), bool(time_gap)), encoding)
 
     def read(self, name: str, part: Any, *, alone: bool, limit: int | None = None) -> list[Series]:
         """The series of a file, table or array; one that is broken is noted.
@@ -209,6 +222,8 @@ def _read(
 ) -> list[Series]:  # fmt: skip
     if isinstance(content, pd.DataFrame):
         return read_frame(content, name, rules, report, line=line)
+    if rules.time_gap:
+        raise BrokenFile(NO_TIME)
     if isinstance(content, Cases):
         return _from_cases(content, name, rules, report, classes)
     return _from_array(content, name, rules, report)[:limit]

@@ -35,6 +35,7 @@ class SeriesStore:
 
     Attributes:
         too_short: ids of the series that give no sample.
+        time_gap: unit of the time gaps that are the last covariate; None where there are none.
         missing: share of the stored values that are missing; NaN where nobody looked.
 
     Args:
@@ -72,6 +73,7 @@ class SeriesStore:
         if channels not in ("independent", "together"):
             raise ValueError(f"channels is 'independent' or 'together', but {channels!r} came.")
         self.channels, self.path = channels, None if path is None else Path(path)
+        self.time_gap: float | None = getattr(data, "time_gap", None)
         self._collect(data)
         self._prepare(
             {
@@ -134,6 +136,7 @@ class SeriesStore:
         store.channels, store.path, store.missing = channels, None, math.nan
         store._values = files = npy_files(source, together=channels == "together")
         store.ids, store.steps, store.widths = files.ids, files.steps, files.widths
+        store.time_gap = None
         store.labels = np.full(len(store.ids), -1)
         store.known, store.static = 0, np.zeros((len(store.ids), 0), np.float32)
         store._covariates = np.zeros(0, np.float32)
@@ -291,6 +294,7 @@ class SeriesStore:
         for name in _ARRAYS:
             np.save(path / f"{name}.npy", getattr(self, name))
         about = {"channels": self.channels, "ids": self.ids, "known": self.known}
+        about |= {"time_gap": self.time_gap}
         about |= {"missing": self.missing, "settings": self.settings}
         about["values"] = int((self.steps * self.widths).sum())
         (path / "store.json").write_text(json.dumps(about))  # last: its presence says 'whole'
@@ -312,6 +316,7 @@ class SeriesStore:
                 setattr(self, name, np.load(self.path / f"{name}.npy"))
             self.channels, self.ids = about["channels"], about["ids"]
             self.known, self.missing = about["known"], about["missing"]
+            self.time_gap = about.get("time_gap")
             flat, self._covariates = mapped(self.path / _VALUES), mapped(self.path / _COVARIATES)
             if not int((self.steps * self.widths).sum()) == len(flat) == about["values"]:
                 raise ValueError(f"{about['values']} values were written, {len(flat)} are there")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from unlabel.data_pipes.formats import UNREADABLE, kind_of
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series import Names, Reading, check_limit
-from unlabel.data_pipes.series_data import Series
+from unlabel.data_pipes.series_data import Series, scale_gaps
 from unlabel.data_pipes.series_files import ID_COLUMNS, SUFFIXES
 from unlabel.data_pipes.sources import Files, find_files, load_hub
 
@@ -32,12 +32,14 @@ class SeriesStream:
         source: files, or a `datasets` object.
         arguments: of `Reading.of`.
         limit: series at most.
+        time_gap: unit of the time gaps that are the last covariate; None where there are none.
         report: of the latest pass in this process, up to where it is now.
     """
 
     source: Any
     arguments: tuple[Any, ...]
     limit: int | None = None
+    time_gap: float | None = None
     report: ReadReport = field(default_factory=ReadReport)
 
     def __iter__(self) -> Iterator[Series]:
@@ -49,7 +51,10 @@ class SeriesStream:
         self.report = reading.report
         alone = not isinstance(self.source, Files) or len(self.source.paths) == 1
         for name, part in self._parts():
-            yield from reading.read(name, part, alone=alone)
+            found = reading.read(name, part, alone=alone)
+            if self.time_gap is not None:
+                scale_gaps(found, self.time_gap)
+            yield from found
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         id_column = self.arguments[0]
@@ -74,6 +79,7 @@ def stream_series(
     covariates: Names = None,
     static: Names = None,
     freq: str | None = None,
+    time_gap: bool | float = False,
     missing: Sequence[float] = (),
     limit: int | None = None,
     encoding: str | None = None,
@@ -89,6 +95,7 @@ def stream_series(
         covariates: likewise.
         static: likewise.
         freq: likewise.
+        time_gap: likewise, but a number: the median of a stream is not known when it begins.
         missing: likewise.
         limit: likewise.
         encoding: likewise.
@@ -99,9 +106,15 @@ def stream_series(
     """
     check_limit(limit)
     arguments = (
-        id_column, timestamp_column, target, covariates, static, freq, missing, encoding,
+        id_column, timestamp_column, target, covariates, static, freq, time_gap, missing, encoding,
     )  # fmt: skip
-    stream = SeriesStream(_resolve(source), arguments, limit)
+    if time_gap is True:
+        raise ValueError(
+            "The median gap of a stream is not known when it begins; give time_gap= a unit in "
+            "seconds, such as 3600."
+        )
+    unit = float(time_gap) if time_gap else None
+    stream = SeriesStream(_resolve(source), arguments, limit, unit)
     if next(iter(stream), None) is None:
         broken = "; ".join(f"{k}: {v}" for k, v in list(stream.report.broken.items())[:3])
         raise ValueError(f"No usable series to stream{': ' if broken else ''}{broken}.")

@@ -41,6 +41,8 @@ class SeriesOptions:
         covariates: columns known beside the values, now and later.
         static: columns that hold for a whole series.
         freq: the step, in pandas' names (`h`, `MS`); None takes the commonest difference.
+        time_gap: for irregular times: each row is a step, and the log of the time since the one
+            before is a covariate; `true`, or the unit in seconds.
         missing: values that mean 'missing', such as -9999.
         rows: train on rows `[start, end]` of each series only; shares where they are below 1.
         stride: steps between the starts of neighbouring windows.
@@ -67,6 +69,7 @@ class SeriesOptions:
     covariates: list[str] | None = None
     static: list[str] | None = None
     freq: str | None = None
+    time_gap: bool | float = False
     missing: list[float] = field(default_factory=list)
     rows: list[float] | None = None
     stride: int = 1
@@ -115,7 +118,7 @@ class SeriesOptions:
         if not self.mapped and not written:
             source = self._read(data)
             return SeriesStore(source, **windows), source.summary()
-        if unused := [k for k, v in self._reading().items() if v not in (None, [])]:
+        if unused := [k for k, v in self._reading().items() if v not in (None, [], False)]:
             raise ValueError(
                 f"What lies on disk is taken as it is, so {', '.join(unused)} cannot be heeded; "
                 "leave it out, or leave out mapped."
@@ -139,8 +142,9 @@ class SeriesOptions:
         if args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
         rank, size = world()
+        source = stream_series(data, **self._reading())
         store = StreamWindows(
-            stream_series(data, **self._reading()),
+            source,
             args.per_device_train_batch_size,
             seed=args.seed,
             rank=rank,
@@ -150,6 +154,7 @@ class SeriesOptions:
             **windows,
         )
         first = store.first()
+        first.time_gap = source.time_gap
         read = f"a stream that begins with {first.summary()}"
         logger.info("%s", read)
         return Prepared(self._encoder(first, args.seed, begun), store, read, None)
@@ -161,7 +166,8 @@ class SeriesOptions:
 
     def _reading(self) -> dict[str, Any]:
         names = ("id_column", "timestamp_column", "target", "covariates", "static", "freq")
-        return {n: getattr(self, n) for n in (*names, "missing", "limit")}
+        names = (*names, "time_gap", "missing", "limit")
+        return {n: getattr(self, n) for n in names}
 
     def _encoder(self, store: SeriesStore, seed: int, begun: Path | None) -> SeriesEncoder:
         if begun is not None:
@@ -171,13 +177,16 @@ class SeriesOptions:
         settings: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
         if self.pretrained is not None:
             name = self.pretrained.replace("{seed}", str(seed))
-            return SeriesEncoder.from_pretrained(name, dropout=self.dropout, **settings)
+            encoder = SeriesEncoder.from_pretrained(name, dropout=self.dropout, **settings)
+            encoder.check_gaps(store.time_gap)
+            return encoder
         return SeriesEncoder.from_config(
             self.config,
             context=self.context,
             channels=1 if self.channels == "independent" else int(store.widths[0]),
             covariates=store.known,
             static=store.static.shape[1],
+            time_gap=store.time_gap,
             dropout=self.dropout,
             **settings,
         )
