@@ -96,9 +96,12 @@ class PatchTST(nn.Module):
             self._attention = None
         return states, states[-1]
 
-    def _allowed(self, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
+    def _allowed(self, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor | None:
         """What is added to the attention scores: 0 where a token may look, else a huge negative."""
         if not self.causal:
+            # On a CPU it costs nothing to ask whether there is padding at all.
+            if mask.device.type == "cpu" and not torch.compiler.is_compiling() and mask.all():
+                return None
             # One row for all queries. A sample without a real token looks everywhere, so that no
             # row of the softmax is empty.
             allowed = (mask | ~mask.any(1, keepdim=True))[:, None, :]
