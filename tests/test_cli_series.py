@@ -137,6 +137,7 @@ def losses(run):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
+@pytest.mark.slow
 def test_a_stream_is_trained_on_and_resumed_where_it_stopped(tmp_path):
     values = np.random.default_rng(0).normal(size=(30, 100)).cumsum(1)
     pd.DataFrame({"item_id": [f"s{i}" for i in range(30)], "target": list(values)}).to_parquet(
