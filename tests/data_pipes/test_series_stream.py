@@ -145,6 +145,14 @@ def test_settings_of_the_windows_are_those_of_a_store():
         assert sample["values"].shape == (7, 1) and sample["values"][0, 0] % 100 < 4
 
 
+def test_balanced_series_draw_other_windows_in_the_next_pass():
+    series = [Series(f"s{i}", np.arange(300, dtype=np.float32)[:, None]) for i in range(2)]
+    found = [row for batch in run(windows(series, balance="series", passes=2)) for row in batch]
+    passes = [{row[2] for row in found if row[0] // 592 == i} for i in (0, 1)]
+    assert len(found) == 2 * 592  # of 2 series of 296 windows, about 63 % of which are drawn
+    assert all(150 < len(drawn) < 290 for drawn in passes) and passes[0] != passes[1]
+
+
 def test_series_too_short_are_left_out_and_a_stream_of_nothing_else_is_refused(stream):
     assert len(run(windows(stream, context=12, min_length=12))) == 14 // 4
     with pytest.raises(ValueError, match=r"no window of context 90 \+ horizon 0 in a whole pass"):
