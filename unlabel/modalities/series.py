@@ -257,14 +257,7 @@ class SeriesEncoder(nn.Module):
         )
 
     def check_gaps(self, time_gap: float | None) -> None:
-        """Refuse series whose time gaps are not in this encoder's unit.
-
-        Args:
-            time_gap: their unit, None where they have none.
-
-        Raises:
-            ValueError: another one.
-        """
+        """Refuse series whose time gaps have another unit (or none) than the encoder's."""
         if time_gap != self.time_gap:
             wanted = False if self.time_gap is None else self.time_gap
             has = "no time gaps" if time_gap is None else f"time gaps in units of {time_gap:g}"
@@ -324,11 +317,6 @@ class SeriesEncoder(nn.Module):
         Raises:
             ValueError: another shape, or an encoder made for covariates.
         """
-        if any(self.kinds):
-            raise ValueError(
-                "The encoder was made for covariates or static values, which an array does not "
-                "have; read a table that has them, and use unlabel.series_embedding.embed_series."
-            )
         was_training = self.training
         self.eval()
         try:
