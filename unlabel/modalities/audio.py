@@ -87,6 +87,7 @@ class AudioEncoder(nn.Module):
         self.rate, self.seconds, self.hop, self.window = rate, seconds, hop, window
         self.norm, self.pooling = Norm(norm, mean, std), pooling
         self.width, self.grid = self.driver.width, self.layout.grid
+        self.layer_width = self.width
         self.length, self.channels = self.grid[0] * self.grid[1], 1
         cell = self.layout.cell
         self.token_values = cell[0] * cell[1] * (1 if self.mel else self.layout.hop)

@@ -70,6 +70,7 @@ class VisualEncoder(nn.Module):
         self.driver = driver_of(model, frames=frames, size=size)
         self.frames, self.size, self.pooling = frames, size, pooling
         self.width, self.cell = self.driver.width, self.driver.cell
+        self.layer_width = self.width
         self.grid = _grid(self.driver, frames, size)
         self.length, self.token_values = math.prod(self.grid), math.prod(self.cell) * self.channels
         if pooling == "cls" and not self.driver.specials:
