@@ -163,7 +163,7 @@ def test_the_table_names_bad_files_and_their_reasons(tmp_path, capsys):
     assert "2 files, 1 bad" in printed
     assert "bad.mp4" in printed
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["bad.mp4", "good.mp4"]
-    with pytest.raises(ValueError, match="parquet or .json"):
+    with pytest.raises(ValueError, match=r"parquet or \.json"):
         scan(str(tmp_path), output="m.txt")
     with pytest.raises(FileNotFoundError):
         scan(str(tmp_path / "none"), quiet=True)

@@ -27,6 +27,10 @@ def data(folder_of_videos):
     return read_videos(folder_of_videos)
 
 
+def _as_is(sample: dict) -> dict:
+    return sample
+
+
 def same(a: dict, b: dict) -> bool:
     return a["index"] == b["index"] and np.array_equal(a["frames"], b["frames"])
 
@@ -98,7 +102,7 @@ def test_folders_are_classes_and_what_is_broken_is_left_out_and_named(tmp_path):
     assert (data.report.lines, data.report.kept, data.report.dropped) == (3, 2, {"broken": 1})
     assert "1 broken, left out" in data.summary()
     assert "bad.mp4: the file is empty" in data.summary()
-    with pytest.raises(ValueError, match="No usable video among 1: .*bad.mp4: the file is empty"):
+    with pytest.raises(ValueError, match=r"No usable video among 1: .*bad.mp4: the file is empty"):
         read_videos([tmp_path / "b" / "bad.mp4"])
     with pytest.raises(FileNotFoundError):
         read_videos(tmp_path / "none")
@@ -132,7 +136,7 @@ def test_a_list_names_parts_in_seconds_labels_and_further_columns(tmp_path):
     with pytest.raises(ValueError, match="no column 'film'"):
         read_videos(tmp_path / "list.csv", path_column="film")
     (tmp_path / "late.csv").write_text("path,start\nv/x.mp4,9\n")
-    with pytest.raises(ValueError, match="holds no frame of 2.00 s"):
+    with pytest.raises(ValueError, match=r"holds no frame of 2.00 s"):
         read_videos(tmp_path / "late.csv")
 
 
