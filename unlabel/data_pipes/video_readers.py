@@ -6,7 +6,7 @@ A reader is opened for one call and dropped: one that is kept decodes ahead of i
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from unlabel.data_pipes.faults import DecodeError, library
 Frames = UInt8[np.ndarray, "times rows columns 3"]
 Size = int | tuple[int, int] | None
 
+_DELAY = 17  # packets: no codec holds frames back for longer
 _AHEAD = 48  # frames: nearer than this is decoded through, farther is sought
 
 
@@ -109,6 +110,8 @@ class DecordReader:
 class AvReader:
     """A file in PyAV: today's FFmpeg, exact at every place, and damaged frames are known as such.
 
+    A frame is refused where damage lies before it and no whole key frame between them was sought.
+
     Frames count in order of arrival. Far places are sought by their time stamp where every packet
     has one of its own, which avi does not.
 
@@ -168,9 +171,12 @@ class AvReader:
         self._container.seek(0)
         taken, seen = [], -1
         try:
-            for seen, frame in enumerate(self._container.decode(self._stream)):
+            for seen, (frame, broken) in enumerate(marked_frames(self._container, self._stream)):
+                if broken:
+                    # Frames may be lost here, too, so that none behind it is sure of its place.
+                    raise DecodeError("video", f"frame {seen} is damaged", index=wanted[len(taken)])
                 if seen == wanted[len(taken)]:
-                    taken.append(self._pixels(frame, seen))
+                    taken.append(frame_pixels(frame, self._size))
                     if len(taken) == len(wanted):
                         return np.stack(taken)
         except (OSError, ValueError) as e:
@@ -199,12 +205,16 @@ class AvReader:
         for run in runs:
             first, last = int(run[0]), int(run[-1])
             self._container.seek(times[first], stream=self._stream)
-            within = set(run.tolist())
+            within, damaged = set(run.tolist()), False
             try:
-                for frame in self._container.decode(self._stream):
+                for frame, broken in marked_frames(self._container, self._stream):
                     place = place_of.get(frame.pts, -1)
+                    # What builds on a damaged frame is damaged, whatever the decoder says.
+                    damaged = broken or (damaged and not frame.key_frame)
+                    if place in within and damaged:
+                        raise DecodeError("video", "the frame is damaged", index=place)
                     if place in within:
-                        taken[place] = self._pixels(frame, place)
+                        taken[place] = frame_pixels(frame, self._size)
                     if place >= last:
                         break
             except (OSError, ValueError) as e:
@@ -213,11 +223,6 @@ class AvReader:
                 missing = next(i for i in run.tolist() if i not in taken)
                 raise DecodeError("video", e, index=missing, reader="av") from e
         return np.stack([taken[i] for i in wanted]) if len(taken) == len(wanted) else None
-
-    def _pixels(self, frame: Any, place: int) -> UInt8[np.ndarray, "rows columns 3"]:
-        if frame.is_corrupt:
-            raise DecodeError("video", "the frame is damaged", index=place, reader="av")
-        return frame_pixels(frame, self._size)
 
     def _packets(self) -> list[int | None]:
         if self._times is None:
@@ -230,6 +235,23 @@ class AvReader:
             self._container.seek(0)
             self._times = times
         return self._times
+
+
+def marked_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
+    """Frames in order of arrival, and whether each is known to be damaged.
+
+    The decoder marks what it patched up. It does not mark the copies that it gives for packets
+    filled with zeros, which is what holes in a file (a download that broke off) look like.
+    """
+    hollow = -1  # packets since one of zeros; its frame comes out some packets later
+    for packet in container.demux(stream):
+        if packet.size >= 8 and not any(memoryview(packet)[:8]):
+            hollow = 0
+        for frame in packet.decode():
+            if hollow > _DELAY and frame.key_frame:
+                hollow = -1
+            yield frame, bool(frame.is_corrupt) or hollow >= 0
+        hollow += hollow >= 0
 
 
 class TorchcodecReader:
@@ -344,4 +366,15 @@ def _stamps(begins: np.ndarray, rate: float) -> Float64[np.ndarray, "count"]:
     return np.arange(len(begins)) / max(rate, 1e-6)
 
 
-__all__ = ["READERS", "Frames", "Reader", "Size", "channels_last", "fit", "resized"]
+__all__ = [
+    "READERS",
+    "Frames",
+    "Reader",
+    "Size",
+    "as_array",
+    "channels_last",
+    "fit",
+    "marked_frames",
+    "resized",
+    "rewound",
+]
