@@ -81,6 +81,23 @@ def test_one_lost_frame_of_an_avi_is_found(tmp_path):
             read_clip(path, range(35, 60), backend=backend)
 
 
+def test_a_hole_of_zeros_is_found_and_the_frames_around_it_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "x.mp4", noise, options={"x264-params": "keyint=20"})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 800] = bytes(800)
+    path.write_bytes(content)
+    media = examine(path)
+    assert media.fault
+    assert media.frames < 33
+    from unlabel.data_pipes.faults import DecodeError
+    from unlabel.data_pipes.video import read_clip
+
+    assert len(read_clip(path, range(media.frames))) == media.frames
+    with pytest.raises(DecodeError, match="damaged|Invalid"):
+        read_clip(path, range(60))
+
+
 def test_pictures_and_sounds_are_examined_too(tmp_path):
     from PIL import Image
 

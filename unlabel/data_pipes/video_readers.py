@@ -21,6 +21,7 @@ Frames = UInt8[np.ndarray, "times rows columns 3"]
 Size = int | tuple[int, int] | None
 
 _DELAY = 17  # packets: no codec holds frames back for longer
+_NO_ZEROS = ("h264", "hevc", "mpeg4", "msmpeg4v2", "msmpeg4v3")
 _AHEAD = 48  # frames: nearer than this is decoded through, farther is sought
 
 
@@ -240,12 +241,14 @@ class AvReader:
 def marked_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
     """Frames in order of arrival, and whether each is known to be damaged.
 
-    The decoder marks what it patched up. It does not mark the copies that it gives for packets
-    filled with zeros, which is what holes in a file (a download that broke off) look like.
+    The decoder marks what it patched up. It does not mark what it gives for packets filled with
+    zeros, which is what holes in a file (a download that broke off) look like; codecs that write
+    no such runs of zeros tell them.
     """
+    watched = stream.codec_context.name in _NO_ZEROS
     hollow = -1  # packets since one of zeros; its frame comes out some packets later
     for packet in container.demux(stream):
-        if packet.size >= 8 and not any(memoryview(packet)[:8]):
+        if watched and packet.size and bytes(64) in bytes(packet):
             hollow = 0
         for frame in packet.decode():
             if hollow > _DELAY and frame.key_frame:
