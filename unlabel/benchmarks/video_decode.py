@@ -73,7 +73,8 @@ def video_decode(
     about = {"frames": frames, "stride": stride}
 
     def ours() -> Iterator[Clips]:
-        store = VideoStore(read_videos(names, jobs=1), size=kept, **about, short="loop")
+        found = read_videos(names, jobs=1)
+        store = VideoStore(found, size=kept, frames=frames, stride=stride, short="loop")
         yield from _ours(store, batch, epochs, size, device)
 
     found = read_videos(names, jobs=1)
