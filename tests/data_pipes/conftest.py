@@ -35,7 +35,9 @@ def write_video(
     from av.video.frame import VideoFrame
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as file:
+    # The index comes first in mp4, so that a file that is cut off still opens.
+    first = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=first) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
