@@ -12,7 +12,7 @@ from unlabel.modalities.audio_sound import LogMel, Norm, Sound
 
 pytest.importorskip("torchaudio")
 
-from audio_tools import RATE, batch_of, make_encoder, sounds  # noqa: E402
+from audio_tools import RATE, batch_of, make_encoder, sounds
 
 KINDS = ["ast", "conv"]
 
@@ -140,9 +140,11 @@ def test_pooling(pooling):
 def test_a_padded_sound_is_encoded_as_it_is_alone(kind):
     encoder = make_encoder(kind).double()
     short, whole = sounds(1, 1280)[0], sounds(1, 4000, first=1)[0]
-    encode = lambda clips: encoder(  # noqa: E731
-        encoder.view(batch_of(clips, dtype=torch.float64), view("plain"))
-    ).pooled
+
+    def encode(clips):
+        batch = batch_of(clips, dtype=torch.float64)
+        return encoder(encoder.view(batch, view("plain"))).pooled
+
     alone, together = encode([short]), encode([short, whole])[:1]
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
 

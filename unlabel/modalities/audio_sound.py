@@ -103,9 +103,7 @@ class Sound:
         )
 
 
-def frames_of(
-    mask: Bool[Tensor, "batch samples"], layout: Layout
-) -> Bool[Tensor, "batch frames"]:
+def frames_of(mask: Bool[Tensor, "batch samples"], layout: Layout) -> Bool[Tensor, "batch frames"]:
     """True at frames that have a sample that exists."""
     return rearrange(mask[:, : layout.frames * layout.hop], "b (t h) -> b t h", h=layout.hop).any(2)
 
