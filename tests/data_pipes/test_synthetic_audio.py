@@ -84,7 +84,9 @@ def test_the_same_seed_gives_the_same_sounds():
 
 def test_noise_is_as_strong_as_asked():
     clean, noisy = (generate_audio(16, noise=n, seed=2) for n in (0.0, 0.5))
-    scale = [(c * n).sum() / (c * c).sum() for c, n in zip(clean.waveform, noisy.waveform, strict=True)]
+    scale = [
+        (c * n).sum() / (c * c).sum() for c, n in zip(clean.waveform, noisy.waveform, strict=True)
+    ]
     rest = noisy.waveform - np.array(scale)[:, None] * clean.waveform
     level = lambda x: np.sqrt(np.square(x).mean(1))  # noqa: E731
     share = level(rest) / (np.abs(scale) * level(clean.waveform))
