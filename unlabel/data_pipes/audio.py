@@ -99,7 +99,7 @@ def _content(source: Any) -> tuple[str, Any]:
         content, path = source.get("bytes"), source.get("path")
         if content is None and path is None:
             raise DecodeError("a dict", f"'path' or 'bytes' is wanted, but it has {sorted(source)}")
-        return str(path or "bytes"), Path(path) if content is None else rewound(content)
+        return _content(path) if content is None else (str(path or "bytes"), rewound(content))
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
         if not path.is_file():

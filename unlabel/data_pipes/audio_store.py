@@ -13,9 +13,10 @@ from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
-from unlabel.data_pipes.video_data import VideoData, look_into
+from unlabel.data_pipes.video_data import VideoData
 from unlabel.data_pipes.video_list import Columns, by_pattern, list_media
 from unlabel.data_pipes.video_windows import even_start
+from unlabel.data_pipes.videos import look_into
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,7 @@
 """Optical flow between the frames of a clip, by OpenCV."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float16, UInt8
 
@@ -38,14 +40,13 @@ def optical_flow(
     small = resized(frames, size)
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]
     if method == "dis":
-        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        fields = [dis.calc(a, b, None) for a, b in zip(gray, gray[1:], strict=False)]
+        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        fields = [dis.calc(a, b, None) for a, b in itertools.pairwise(gray)]
     else:
         # OpenCV's own example values: pyramid of 3 levels, window of 15, polynomials over 5.
         last = (0.5, 3, 15, 3, 5, 1.2, 0)
         fields = [
-            cv2.calcOpticalFlowFarneback(a, b, None, *last)
-            for a, b in zip(gray, gray[1:], strict=False)
+            cv2.calcOpticalFlowFarneback(a, b, None, *last) for a, b in itertools.pairwise(gray)
         ]
     scale = np.array(frames.shape[2:0:-1]) / np.array(small.shape[2:0:-1])
     return (np.stack(fields) * scale).astype(np.float16)

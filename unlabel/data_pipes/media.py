@@ -124,7 +124,7 @@ def examine(
             raise DecodeError(path, "the file is empty")
         if path.is_dir():
             return Media(**about, **_folder(path, alive))
-        return Media(**about, **_EXAMINERS[kind](path, alive))
+        return Media(**about, **_EXAMINERS[about["kind"]](path, alive))
     except DecodeError as e:
         return Media(**about, fault=e.cause)
     except (ImportError, MemoryError):

@@ -1,5 +1,7 @@
 """A patch that moves, followed through a clip: the pairs of Wang and Gupta."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
@@ -15,27 +17,24 @@ def track_patch(
     frames: UInt8[np.ndarray, "times rows columns 3"],
     size: tuple[int, int],
     *,
-    random: np.random.Generator,
     least: float = 0.25,
     most: float = 0.75,
-) -> tuple[Box, Box]:
+) -> tuple[Box, Box] | None:
     """Where a moving patch lies in the first and in the last frame of a clip.
 
     Corners are followed from frame to frame by pyramidal Lucas-Kanade, and dropped where the way
     back does not lead to where they came from. The patch is the box that holds most of the moving
-    corners; it is shifted by the median way of its corners. Where the share of moving corners is
-    outside `least` to `most` (a still scene, or a camera that moves), or too few can be followed,
-    the boxes lie at one random place in both frames.
+    corners; it is shifted by the median way of its corners.
 
     Args:
         frames: RGB, larger than the patch.
         size: rows and columns of the patch.
-        random: draws the place where nothing moves.
         least: share of corners that must move.
         most: share above which the camera moves.
 
     Returns:
-        The two boxes, all inside the frames.
+        The two boxes, inside the frames; None where the share of moving corners is outside `least`
+        to `most` (a still scene, or a camera that moves), or too few can be followed.
 
     Raises:
         ValueError: frames no larger than the patch.
@@ -50,9 +49,7 @@ def track_patch(
     begin, end = follow(frames)
     moved = np.hypot(*(end - begin).T) > _MOVES * (len(frames) - 1)
     if len(begin) < 8 or not least <= moved.mean() <= most:
-        top, left = (int(random.integers(room + 1)) for room in (rows, columns))
-        box = np.array([top, left, top + size[0], left + size[1]])
-        return box, box
+        return None
     begin, end = begin[moved], end[moved]
     corner = _densest(begin, size, (rows, columns))
     inside = ((begin >= corner) & (begin < corner + np.array(size))).all(1)
@@ -75,7 +72,7 @@ def follow(
     if points is None:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
     began = now = points
-    for before, after in zip(gray, gray[1:], strict=False):
+    for before, after in itertools.pairwise(gray):
         then, found, _ = cv2.calcOpticalFlowPyrLK(before, after, now, None)
         back, returned, _ = cv2.calcOpticalFlowPyrLK(after, before, then, None)
         near = np.abs(back - now).reshape(-1, 2).max(1) < 1

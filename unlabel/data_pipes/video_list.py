@@ -232,18 +232,17 @@ def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
     kinds = (datasets.Video, datasets.Image, datasets.Audio)
     media = [n for n, f in features.items() if isinstance(f, kinds)]
     column = columns.path or (media[0] if media else "path" if "path" in features else None)
-    if column not in features:
+    if column is None or column not in features:
         has = ", ".join(features)
         raise ValueError(f"The data set has no column of videos (it has {has}); name path_column=.")
     if column in media:
         dataset = dataset.cast_column(column, type(features[column])(decode=False))
     label = columns.label or ("label" if "label" in features else None)
     names = getattr(features.get(label), "names", None) if label else None
-    values = dataset[label] if label else [None] * len(dataset)
-    return [
-        Entry(f"row {i}", Row(dataset, i, column), names[v] if names and v >= 0 else _text(v))
-        for i, v in enumerate(values)
-    ]
+    values = list(dataset[label]) if label else [None] * len(dataset)
+    if names:
+        values = [names[v] if v is not None and v >= 0 else None for v in values]
+    return [Entry(f"row {i}", Row(dataset, i, column), _text(v)) for i, v in enumerate(values)]
 
 
 def _load(name: str) -> Any:

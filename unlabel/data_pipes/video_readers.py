@@ -26,8 +26,15 @@ _AHEAD = 48  # frames: nearer than this is decoded through, farther is sought
 class Reader(Protocol):
     """What `read_clip` asks of a decoding library."""
 
-    count: int
-    stamps: Float64[np.ndarray, "count"]
+    @property
+    def count(self) -> int:
+        """Frames that there are."""
+        ...
+
+    @property
+    def stamps(self) -> Float64[np.ndarray, "count"]:
+        """Seconds of each frame after the first."""
+        ...
 
     def take(self, places: Sequence[int]) -> Frames:
         """The frames at these places, ascending and different."""
@@ -121,10 +128,11 @@ class AvReader:
         if self._stream is None:
             self.close()
             raise ValueError("it holds no video stream")
-        # Frame threads hang beside other libraries, and cost a small file more than they give.
-        self._stream.thread_type = "NONE"
+        if self._own:
+            # Frame threads hang beside other libraries, and cost a small file more than they give.
+            self._stream.thread_type = "NONE"
         self._size = size
-        self._times: list[int] | None = None
+        self._times: list[int | None] | None = None
         if not self._own:
             self._container.seek(0)
 
@@ -216,10 +224,11 @@ class AvReader:
             self._container.seek(0)
             packets = self._container.demux(self._stream)
             try:
-                self._times = [p.pts for p in packets if p.size and not p.is_discard]
+                times = [p.pts for p in packets if p.size and not p.is_discard]
             except (OSError, ValueError):
-                self._times = []
+                times = []
             self._container.seek(0)
+            self._times = times
         return self._times
 
 

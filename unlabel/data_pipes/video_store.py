@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.flow import optical_flow
 from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.video import read_clip
-from unlabel.data_pipes.video_data import VideoData, VideoItem, read_frames, read_videos
+from unlabel.data_pipes.video_data import VideoData, VideoItem
+from unlabel.data_pipes.video_partners import another_clip, other_view, sound_of, tracked
 from unlabel.data_pipes.video_windows import (
     Sampling,
     even_start,
@@ -19,10 +21,11 @@ from unlabel.data_pipes.video_windows import (
     spread_out,
     window,
 )
+from unlabel.data_pipes.videos import read_videos
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["FrameStore", "VideoStore"]
+__all__ = ["VideoStore"]
 
 _REDRAWS = 100
 Frames = UInt8[np.ndarray, "times rows columns 3"]
@@ -65,6 +68,8 @@ class VideoStore:
         flow: add `partners["flow"]`, the optical flow between the frames, at this size.
         tracked: a sample is a moving patch, and `partners["tracked"]` the same patch at the end
             of the clip; clips are tracked at twice the size.
+        sound: add `partners["sound"]`, the `waveform` of the clip at this rate; videos without a
+            sound track are left out.
         seed: of the run.
         cache_bytes: of decoded frames on disk; 0 keeps none.
         cache: folder to keep them in for later runs; None takes a temporary one.
@@ -92,6 +97,7 @@ class VideoStore:
         pair: tuple[float, float] | None = None,
         flow: int | tuple[int, int] | None = None,
         tracked: bool = False,
+        sound: int | None = None,
         seed: int = 0,
         cache_bytes: int = 1 << 31,
         cache: str | Path | None = None,
@@ -101,6 +107,7 @@ class VideoStore:
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.hop, self.fit, self.seed, self.clips = hop, fit, seed, clips
         self.view, self.pair, self.flow, self.tracked = view, pair, flow, tracked
+        self.sound = sound
         _check(self, cache_bytes)
         self._choose()
         scale = 2 if tracked else 1
@@ -199,18 +206,12 @@ class VideoStore:
         skip = self.sampling.short == "skip"
         self.too_short = [i.name for i, fit in zip(items, fits, strict=True) if skip and not fit]
         paired = np.array([bool(i.partners) or not self.view for i in items])
-        usable = (fits | (not skip)) & paired
+        heard = np.array([i.media.sound or self.sound is None for i in items])
+        usable = (fits | (not skip)) & paired & heard
         self._usable = np.flatnonzero(usable)
         self._shorter = int((~fits & usable).sum())
         if not len(self._usable):
-            longest = max(len(i) for i in items)
-            raise ValueError(
-                "view=True wants videos of one take by several cameras (a list with a column "
-                "view), but there are none."
-                if not paired.any()
-                else f"No clip: {self.sampling} spans more frames than the longest of "
-                f"{len(items)} videos, {longest}; take fewer, or short='pad'."
-            )
+            raise ValueError(_no_clip(self, bool(paired.any()), bool(heard.any())))
         self._samples = np.array([self._count(items[i]) for i in self._usable], np.int64)
         self._until = np.cumsum(self._samples)
 
@@ -267,50 +268,22 @@ class VideoStore:
         times = item.media.times[item.first + places].astype(np.float32)
         partners: dict[str, dict[str, np.ndarray]] = {}
         if self.view:
-            partners["view"] = {"frames": self._other_view(item, times, random)}
+            seen = item.partners[int(random.integers(len(item.partners)))]
+            theirs = other_view(item, self.data[seen], times)
+            partners["view"] = {"frames": self._take(seen, theirs)}
         if self.pair is not None:
-            other = self._another(item, int(places[0]), random)
+            other = another_clip(item, int(places[0]), self.pair, self.sampling, random)
             partners["clip"] = {"frames": self._take(place, other)}
+        if self.sound is not None:
+            partners["sound"] = {"waveform": sound_of(item, times, self.sound, self.sampling)}
         if self.flow is not None:
-            from unlabel.data_pipes.flow import optical_flow
-
             partners["flow"] = {"flow": optical_flow(frames, self.flow)}
         if self.tracked:
-            frames, last = self._tracked(frames, random)
+            draw = lambda: self._take(place, self._clip_places(place, clip, random))  # noqa: E731
+            frames, last = tracked(frames, self.size, draw, random)
             partners["tracked"] = {"frames": last}
             times = times[:1]
         return {"frames": frames, "times": times, **({"partners": partners} if partners else {})}
-
-    def _other_view(
-        self, item: VideoItem, times: Float32[np.ndarray, "picked"], random: np.random.Generator
-    ) -> Frames:
-        place = item.partners[int(random.integers(len(item.partners)))]
-        other = self.data[place]
-        seconds = times - float(item.media.times[item.first])
-        places = np.searchsorted(
-            other.media.times[other.first : other.last] - other.media.times[other.first],
-            seconds + 5e-4,
-            side="right",
-        )
-        return self._take(place, np.clip(places - 1, 0, len(other) - 1))
-
-    def _another(
-        self, item: VideoItem, begin: int, random: np.random.Generator
-    ) -> Int64[np.ndarray, "picked"]:
-        """A clip that begins so many seconds away, on the side where there is room for it."""
-        least, most = self.pair or (0.0, 0.0)
-        far = (least + (most - least) * float(random.random())) * item.media.fps
-        room = max(int(len(item) - self.sampling.span(item.media.fps)), 0)
-        sides = [s for s in (begin - far, begin + far) if 0 <= s <= room]
-        start = sides[int(random.integers(len(sides)))] if sides else np.clip(begin + far, 0, room)
-        return window(self.sampling, float(int(start)), len(item), item.media.fps)
-
-    def _tracked(self, frames: Frames, random: np.random.Generator) -> tuple[Frames, Frames]:
-        from unlabel.data_pipes.tracks import track_patch
-
-        first, last = track_patch(frames, self.size, random=random)
-        cut = lambda frame, box: frame[box[0] : box[2], box[1] : box[3]][None]  # noqa: E731
-        return cut(frames[0], first), cut(frames[-1], last)
 
     def _take(self, place: int, places: Int64[np.ndarray, "picked"]) -> Frames:
         """Frames of a video, counted within its part, from the cache or by decoding them."""
@@ -345,43 +318,19 @@ class VideoStore:
         logger.warning("%s Another clip is drawn in its place.", error)
 
 
-class FrameStore(VideoStore):
-    """Single frames: pictures, and frames of videos; an item is a clip of one frame.
-
-    Args:
-        data: what `read_frames` or `read_videos` gave, or what `read_frames` takes.
-        size: as for `VideoStore`.
-        hop: seconds between the frames taken of a video; None draws one of each video.
-        start: as for `VideoStore`, where `hop` is None.
-        fit: as for `VideoStore`.
-        seed: of the run.
-        cache_bytes: as for `VideoStore`.
-        cache: as for `VideoStore`.
-    """
-
-    def __init__(
-        self,
-        data: VideoData | Any,
-        *,
-        size: int | tuple[int, int] = 128,
-        hop: float | None = None,
-        start: Literal["random", "even", "motion"] = "random",
-        fit: Literal["cover", "stretch"] = "cover",
-        seed: int = 0,
-        cache_bytes: int = 1 << 31,
-        cache: str | Path | None = None,
-    ):
-        super().__init__(
-            data if isinstance(data, VideoData) else read_frames(data),
-            size=size,
-            frames=1,
-            hop=hop,
-            start=start,
-            fit=fit,
-            seed=seed,
-            cache_bytes=cache_bytes,
-            cache=cache,
+def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
+    items = store.data.items
+    if not paired:
+        return (
+            "view=True wants videos of one take by several cameras (a list with a column view), "
+            "but there are none."
         )
+    if not heard:
+        return f"sound={store.sound} wants videos with a sound track, but none of {len(items)} has."
+    return (
+        f"No clip: {store.sampling} spans more frames than the longest of {len(items)} videos, "
+        f"{max(len(i) for i in items)}; take fewer, or short='pad'."
+    )
 
 
 def _check(store: VideoStore, cache_bytes: int) -> None:
