@@ -216,11 +216,12 @@ def test_settings_that_cannot_be_are_refused():
         make_encoder("conv", seconds=0.01)
     with pytest.raises(ValueError, match="std divides"):
         make_encoder(std=0.0)
-    with pytest.raises(ValueError, match=r"takes 50 frames, but 25 .* give seconds=0\.5"):
-        AudioEncoder(make_encoder().model, rate=RATE, seconds=0.25)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    for seconds, frames in ((0.25, 25), (1.0, 100)):
+        with pytest.raises(ValueError, match=rf"takes 50 frames, but {frames} .* seconds=0\.5"):
+            AudioEncoder(make_encoder().model, rate=RATE, seconds=seconds)
+    other = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     with pytest.raises(ValueError, match="BertModel is no encoder of sound"):
-        AudioEncoder(BertModel(BertConfig(**sizes, intermediate_size=8)))
+        AudioEncoder(BertModel(other))
     with pytest.raises(ValueError, match="no such key"):
         make_encoder(config={"hiden_size": 8})
 

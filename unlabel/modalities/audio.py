@@ -102,7 +102,7 @@ class AudioEncoder(nn.Module):
         return self.driver.model
 
     def _check_frames(self, frames: int) -> None:
-        if frames < self.layout.frames:
+        if not 0 <= frames - self.layout.frames < self.layout.stride[0]:
             config: Any = self.model.config
             raise ValueError(
                 f"The model takes {config.max_length} frames, but {frames} come in a view; give "
