@@ -94,12 +94,20 @@ class PatchTransformer(nn.Module):
             tokens = embeddings.dropout(tokens)
         return self._layers(tokens, self._allowed(mask, tokens.dtype))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "PatchTransformer":
+        # A VideoMAE keeps its table as a plain tensor, which would stay behind on the CPU.
+        super()._apply(fn, recurse)
+        embeddings = self.model.embeddings
+        if not isinstance(embeddings.position_embeddings, nn.Parameter):
+            embeddings.position_embeddings = fn(embeddings.position_embeddings)
+        return self
+
     def tables(
         self, grid: Sequence[int]
     ) -> tuple[Float[Tensor, "1 specials width"] | None, Float[Tensor, "places width"]]:
         """Class tokens with their positions, and the positions of a grid's places in order."""
         embeddings = self.model.embeddings
-        table = embeddings.position_embeddings.to(next(self.model.parameters()).device)
+        table = embeddings.position_embeddings
         front, places = table[:, : self.specials], table[0, self.specials :]
         if self.is_sound:
             # The model counts bands first.
