@@ -12,7 +12,7 @@ from unlabel.modalities.audio_sound import LogMel, Norm, Sound
 
 pytest.importorskip("torchaudio")
 
-from audio_tools import RATE, batch_of, make_encoder, sounds  # noqa: E402
+from audio_tools import RATE, batch_of, make_encoder, sounds
 
 KINDS = ["ast", "conv"]
 
@@ -140,9 +140,11 @@ def test_pooling(pooling):
 def test_a_padded_sound_is_encoded_as_it_is_alone(kind):
     encoder = make_encoder(kind).double()
     short, whole = sounds(1, 1280)[0], sounds(1, 4000, first=1)[0]
-    encode = lambda clips: encoder(  # noqa: E731
-        encoder.view(batch_of(clips, dtype=torch.float64), view("plain"))
-    ).pooled
+
+    def encode(clips):
+        batch = batch_of(clips, dtype=torch.float64)
+        return encoder(encoder.view(batch, view("plain"))).pooled
+
     alone, together = encode([short]), encode([short, whole])[:1]
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
 
@@ -214,11 +216,12 @@ def test_settings_that_cannot_be_are_refused():
         make_encoder("conv", seconds=0.01)
     with pytest.raises(ValueError, match="std divides"):
         make_encoder(std=0.0)
-    with pytest.raises(ValueError, match=r"takes 50 frames, but 25 .* give seconds=0\.5"):
-        AudioEncoder(make_encoder().model, rate=RATE, seconds=0.25)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    for seconds, frames in ((0.25, 25), (1.0, 100)):
+        with pytest.raises(ValueError, match=rf"takes 50 frames, but {frames} .* seconds=0\.5"):
+            AudioEncoder(make_encoder().model, rate=RATE, seconds=seconds)
+    other = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     with pytest.raises(ValueError, match="BertModel is no encoder of sound"):
-        AudioEncoder(BertModel(BertConfig(**sizes, intermediate_size=8)))
+        AudioEncoder(BertModel(other))
     with pytest.raises(ValueError, match="no such key"):
         make_encoder(config={"hiden_size": 8})
 
