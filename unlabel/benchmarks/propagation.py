@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from unlabel.benchmarks.actions import load_visual_encoder
+from unlabel.benchmarks.clip_pictures import masked, png, strip
 from unlabel.benchmarks.intervals import mean_resamples
 from unlabel.benchmarks.labelled import set_folder
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
@@ -32,7 +33,8 @@ Frames = UInt8[np.ndarray, "times rows columns 3"]
 Masks = Bool[np.ndarray, "times rows columns"]
 Carry = Callable[[Frames, Masks], Masks]  # frames, and masks of which the first may be read
 STRIDE = 8  # pixels of a cell, of colours
-LAB_TEMPERATURE = 100.0  # of squared distances of Lab colours
+EXAMPLES = 4  # sequences whose masks are kept as pictures
+LAB_TEMPERATURE = 1.0  # of squared distances of Lab colours
 
 
 @dataclass(frozen=True)
@@ -288,10 +290,14 @@ def evaluate_propagation(
         seed: of the resamples.
         name: in the table.
     """
-    own = {}
+    own, examples = {}, {}
     for one in davis_sequences(folder, sequences):
-        found = jaccard(carry(one.frames, one.masks), one.masks)
-        own[one.name] = float(found[1:-1].mean())
+        masks = carry(one.frames, one.masks)
+        own[one.name] = float(jaccard(masks, one.masks)[1:-1].mean())
+        if len(examples) < EXAMPLES:
+            drawn, truth = (png(strip(masked(one.frames, m))) for m in (masks, one.masks))
+            about = {name: {"strip": drawn, "J": round(own[one.name], 4)}}
+            examples[one.name] = {"strip": truth, "encoders": about}
     values = np.array(list(own.values()))
     drawn = mean_resamples(values, resamples=bootstrap, rng=np.random.default_rng(seed))
     scores = {"J": Score.of(float(values.mean()), drawn, pairs=len(values))}
@@ -303,6 +309,7 @@ def evaluate_propagation(
         "Features: first and last 4 frames, radius and top as given; interval over sequences.",
         digits=3,
         unit="J",
+        examples=examples,
     )
 
 

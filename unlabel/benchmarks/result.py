@@ -201,7 +201,7 @@ class BenchmarkResult:
             name: {**one, "encoders": {**one["encoders"], **other.examples[name]["encoders"]}}
             for name, one in self.examples.items()
             if name in other.examples
-        }
+        } if self.examples and other.examples else self.examples or other.examples
         return replace(self, encoders=encoders, note="\n".join(notes), examples=examples)
 
     @property
