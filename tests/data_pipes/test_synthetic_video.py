@@ -65,7 +65,9 @@ def test_every_action_has_the_same_places_sizes_and_distances_at_every_moment():
     each = COUNT / len(ACTIONS)
     for moment in (0, 20):
         for action in range(len(ACTIONS)):
-            own, rest = (state[s, moment] for s in (scenes.action == action, scenes.action != action))
+            own, rest = (
+                state[s, moment] for s in (scenes.action == action, scenes.action != action)
+            )
             gap = (own.mean(0) - rest.mean(0)) / (rest.std(0) / np.sqrt(each) + 1e-9)
             assert np.abs(gap).max() < 4.5
             assert np.abs(np.log(own.std(0) / rest.std(0))).max() < 0.2

@@ -109,7 +109,9 @@ def _examples(
     drawn = neighbour_examples(found, clips, data.label.tolist(), data.folds[0])
     return {
         f"{data.name} {i}": {
-            "strip": one["strip"], "label": one["label"], "encoders": {name: one["nearest"]}
+            "strip": one["strip"],
+            "label": one["label"],
+            "encoders": {name: one["nearest"]},
         }
         for i, one in enumerate(drawn)
     }

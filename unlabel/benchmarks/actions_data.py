@@ -38,7 +38,9 @@ def load_actions(name: str, folder: str | Path | None = None, *, seed: int = 0) 
     if name not in SETS:
         return read_labelled(name, VIDEO_SUFFIXES, seed=seed)
     place = set_folder(name, "video", folder)
-    return {"weizmann9": _weizmann, "surveillance_fights": _fights}.get(name, _gestures)(place, seed)
+    return {"weizmann9": _weizmann, "surveillance_fights": _fights}.get(name, _gestures)(
+        place, seed
+    )
 
 
 def _embedded(folder: str | Path | None) -> Labelled:
@@ -177,5 +179,15 @@ def read_views(
     return found
 
 
-__all__ = ["CONTROLS", "SETS", "clip_places", "control_features", "frame_difference", "load_actions",
-           "mean_pixels", "middle_frame", "read_views", "scene_groups"]  # fmt: skip
+__all__ = [
+    "CONTROLS",
+    "SETS",
+    "clip_places",
+    "control_features",
+    "frame_difference",
+    "load_actions",
+    "mean_pixels",
+    "middle_frame",
+    "read_views",
+    "scene_groups",
+]

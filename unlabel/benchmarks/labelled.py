@@ -165,7 +165,11 @@ def read_labelled(source: Any, suffixes: Sequence[str], *, seed: int = 0) -> Lab
     path = Path(source).expanduser()
     if path.is_dir():
         table = path / "labels.csv"
-        return _of_table(table, path.name, seed) if table.is_file() else _of_folders(path, suffixes, seed)
+        return (
+            _of_table(table, path.name, seed)
+            if table.is_file()
+            else _of_folders(path, suffixes, seed)
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no folder of class folders and no CSV list.")
     return _of_table(path, path.stem, seed)

@@ -184,4 +184,13 @@ def accuracy(
     return Score.of(float(values.mean()), drawn, pairs=len(values))
 
 
-__all__ = ["FOLDS", "STRENGTHS", "Probe", "accuracy", "first_hits", "inner_folds", "predict", "probe_scores"]
+__all__ = [
+    "FOLDS",
+    "STRENGTHS",
+    "Probe",
+    "accuracy",
+    "first_hits",
+    "inner_folds",
+    "predict",
+    "probe_scores",
+]

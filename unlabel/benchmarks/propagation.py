@@ -7,6 +7,7 @@ last frame left out.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,8 @@ def carried(
     Reference: Vondrick et al. 2018 (colorization), arXiv 1806.09594, section 3.2; the first and
     the last frames, radius and top as in Jabri et al. 2020, arXiv 2006.14613, appendix.
     """
-    times, rows, columns, _ = features.shape
     shares = [first]
-    for t in range(1, times):
+    for t in range(1, len(features)):
         places = [0, *range(max(1, t - how.last), t)]
         alike = affinity(features[t], features[places], how.radius)
         values = torch.stack([_around(shares[p], how.radius) for p in places], dim=2).flatten(2)
@@ -207,7 +207,9 @@ def token_features(
     def features(frames: Frames) -> Float[Tensor, "times rows columns width"]:
         rows, columns = frames.shape[1:3]
         scale = (height or rows) / rows
-        shape = [max(1, round(n * scale / c)) * c for n, c in zip((rows, columns), cell[1:], strict=True)]
+        shape = [
+            max(1, round(n * scale / c)) * c for n, c in zip((rows, columns), cell[1:], strict=True)
+        ]
         device = next(encoder.parameters()).device
         found = []
         for start in range(0, len(frames), batch_size):
@@ -258,7 +260,7 @@ def along_flow(frames: Frames, masks: Masks) -> Masks:
     grays = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]
     at = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in frames.shape[2:0:-1])), -1)
     shares = [masks[0].astype(np.float32)]
-    for before, now in zip(grays, grays[1:], strict=False):
+    for before, now in pairwise(grays):
         came = at + flow.calc(now, before, None)
         shares.append(cv2.remap(shares[-1], came, None, cv2.INTER_LINEAR))
     return np.stack(shares) > 0.5

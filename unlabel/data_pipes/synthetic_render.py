@@ -83,7 +83,10 @@ def _cover(
     for kind, name in enumerate(SHAPES):
         own = shape == kind
         if own.any():
-            across, down = x[own] * cos[own] + y[own] * sin[own], y[own] * cos[own] - x[own] * sin[own]
+            across, down = (
+                x[own] * cos[own] + y[own] * sin[own],
+                y[own] * cos[own] - x[own] * sin[own],
+            )
             cover[own] = 0.5 - _EDGES[name](across, down) * (radius[own] * size)
     return np.clip(cover, 0, 1, out=cover)
 
@@ -119,7 +122,11 @@ def _background(scenes: Scenes, size: int) -> Float32[np.ndarray, "clips rows co
 def _clouds(x: np.ndarray, y: np.ndarray, wave: Float[np.ndarray, "clips 3 waves"]) -> np.ndarray:
     often = 2 * np.pi * (0.5 + 5 * np.linspace(0, 1, _WAVES))
     angle, phase = wave[:, 0], wave[:, 1]
-    turned = np.einsum("nk,nyx->nyxk", np.cos(angle) * often, np.broadcast_to(x, (len(wave), y.shape[1], x.shape[2])))
+    turned = np.einsum(
+        "nk,nyx->nyxk",
+        np.cos(angle) * often,
+        np.broadcast_to(x, (len(wave), y.shape[1], x.shape[2])),
+    )
     turned += np.einsum("nk,nyx->nyxk", np.sin(angle) * often, np.broadcast_to(y, turned.shape[:3]))
     return np.clip(np.cos(turned + phase[:, None, None]).sum(-1) / (0.5 * _WAVES) ** 0.5, -1, 1)
 

@@ -141,7 +141,9 @@ def draw_scenes(count: int, *, seed: int = 0) -> Scenes:
 def _ways(
     action: Int64[np.ndarray, "clips"], drawn: Int64[np.ndarray, "clips"]
 ) -> tuple[tuple[str, ...], Int64[np.ndarray, "clips"], Int64[np.ndarray, "clips"]]:
-    ways = [_WAYS[ACTIONS[a]][d % len(_WAYS[ACTIONS[a]])] for a, d in zip(action, drawn, strict=True)]
+    ways = [
+        _WAYS[ACTIONS[a]][d % len(_WAYS[ACTIONS[a]])] for a, d in zip(action, drawn, strict=True)
+    ]
     names, phase, sign = zip(*ways, strict=True)
     return names, np.array([PHASES.index(p) for p in phase]), np.array(sign)
 

@@ -17,7 +17,14 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from unlabel.data_pipes.synthetic_render import CHUNK, render_frames, render_sound
-from unlabel.data_pipes.synthetic_scenes import ACTIONS, COLORS, SHAPES, TEXTURES, Scenes, draw_scenes
+from unlabel.data_pipes.synthetic_scenes import (
+    ACTIONS,
+    COLORS,
+    SHAPES,
+    TEXTURES,
+    Scenes,
+    draw_scenes,
+)
 from unlabel.files import replacing, write_json
 
 VERSION = 1  # of what the generator draws; another one writes to another folder
@@ -190,7 +197,11 @@ def write_video(
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt, video.options, video.thread_count = "yuv420p", _CODECS[codec], 1
         coder = {"aac_coder": "fast"}
-        sound = None if waveform is None else file.add_stream("aac", rate=rate, options=coder, layout="mono")
+        sound = (
+            None
+            if waveform is None
+            else file.add_stream("aac", rate=rate, options=coder, layout="mono")
+        )
         for frame in frames:
             file.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(video.encode())
