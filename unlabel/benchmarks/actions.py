@@ -6,6 +6,7 @@ has folds of whole scenes, the embedded videos have a test part from another see
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unlabel.benchmarks.actions_data import control_features, load_actions, read_views
+from unlabel.benchmarks.clip_pictures import neighbour_examples
 from unlabel.benchmarks.labelled import Labelled
 from unlabel.benchmarks.probes import Probe, accuracy, probe_scores
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
@@ -84,11 +86,13 @@ def evaluate_actions(
     """
     read = read or kept_views(stride=stride, clips=clips)
     scores: dict[str, Score] = {}
+    examples: dict[str, Any] = {}
     options: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
     for one in data:
         views = read(one, encoder)
         found = video_features(encoder, views, batch_size=batch_size)
         scores |= probe_scores(one, found, **options)
+        examples |= _examples(one, found, [video[0] for video in views], name)
         if one_frame and encoder.frames > 1:
             still = video_features(encoder, views, one_frame=True, batch_size=batch_size)
             scores |= probe_scores(one, still, **options, ks=(), row="one frame")
@@ -96,7 +100,21 @@ def evaluate_actions(
             right = tuned_accuracy(encoder, one, views, tuning, seed=seed)
             own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
             scores[f"{one.name} fine-tuned"] = own
-    return _result(EncoderScores(name, scores), data)
+    return replace(_result(EncoderScores(name, scores), data), examples=examples)
+
+
+def _examples(
+    data: Labelled, found: np.ndarray, clips: Sequence[np.ndarray], name: str
+) -> dict[str, Any]:
+    drawn = neighbour_examples(found, clips, data.label.tolist(), data.folds[0])
+    return {
+        f"{data.name} {i}": {
+            "strip": one["strip"],
+            "label": one["label"],
+            "encoders": {name: one["nearest"]},
+        }
+        for i, one in enumerate(drawn)
+    }
 
 
 def evaluate_controls(

@@ -179,5 +179,15 @@ def read_views(
     return found
 
 
-__all__ = ["CONTROLS", "SETS", "clip_places", "control_features", "frame_difference", "load_actions",
-           "mean_pixels", "middle_frame", "read_views", "scene_groups"]  # fmt: skip
+__all__ = [
+    "CONTROLS",
+    "SETS",
+    "clip_places",
+    "control_features",
+    "frame_difference",
+    "load_actions",
+    "mean_pixels",
+    "middle_frame",
+    "read_views",
+    "scene_groups",
+]
