@@ -191,7 +191,9 @@ def _factor(tall, made, adjust):
     """The factor that explains what came out, each clip its own."""
     tries = torch.linspace(0.6, 1.4, 801)
     out = rearrange(made.frames, "b t c y x -> b c (t y) x")
-    errors = torch.stack([(adjust(tall, f.expand(2)) - out).square().mean((1, 2, 3)) for f in tries])
+    errors = torch.stack(
+        [(adjust(tall, f.expand(2)) - out).square().mean((1, 2, 3)) for f in tries]
+    )
     return tries[errors.argmin(0)]
 
 
