@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from transformers import (
 
 from unlabel.modalities.patch_transformer import PatchTransformer
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -36,7 +37,12 @@ def videomae(**more) -> PatchTransformer:
 
 
 def ast() -> PatchTransformer:
-    sizes = {"max_length": 48, "num_mel_bins": 32, "frequency_stride": 8, "time_stride": 8}
+    sizes: dict[str, Any] = {
+        "max_length": 48,
+        "num_mel_bins": 32,
+        "frequency_stride": 8,
+        "time_stride": 8,
+    }
     model = ASTModel(ASTConfig(**SMALL, **sizes))
     # transformers starts the table at 0, which would hide a wrong order.
     torch.nn.init.normal_(model.embeddings.position_embeddings)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -177,7 +179,9 @@ def test_jitter_is_kornias_brightness_contrast_and_saturation(make_visual, make_
         ("contrast", adjust_contrast_with_mean_subtraction),
         ("saturation", adjust_saturation_with_gray_subtraction),
     ):
-        off = {n: 0.0 for n in ("brightness", "contrast", "saturation", "hue") if n != name}
+        off: dict[str, Any] = {
+            n: 0.0 for n in ("brightness", "contrast", "saturation", "hue") if n != name
+        }
         made = jitter(clip, batch, view("jitter", ratio=1.0, **off), **about)
         # One tall picture a clip, so that kornia's mean is the clip's.
         tall = rearrange(frames, "b t c y x -> b c (t y) x")
@@ -202,7 +206,7 @@ def test_hue_keeps_luma_and_a_full_turn_keeps_all(make_visual, make_clips):
     batch = make_clips(encoder, 4)
     frames = 0.4 + 0.2 * torch.rand(4, 8, 3, 16, 16)
     clip, about = Clip(frames, batch.mask), {"cell": Cell(2, 8, 8)}
-    only = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "ratio": 1.0}
+    only: dict[str, Any] = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "ratio": 1.0}
     made = jitter(clip, batch, view("jitter", hue=0.5, **only), **about).frames
     luma = torch.tensor([0.299, 0.587, 0.114])
     both = [torch.einsum("c,btcyx->btyx", luma, x) for x in (made, frames)]
@@ -364,7 +368,8 @@ def test_links_after_a_mask_change_no_target(make_visual, make_clips):
     batch = make_clips(encoder, 4)
     before = encoder.view(batch, view("mask_values"))
     # The same draw of the mask: the first link of a chain.
-    chained = encoder.view(batch, view("mask_values+jitter+solarize+gray", **{"jitter.ratio": 1.0}))
+    args: dict[str, Any] = {"jitter.ratio": 1.0}
+    chained = encoder.view(batch, view("mask_values+jitter+solarize+gray", **args))
     assert torch.equal(before.is_target, chained.is_target)
     torch.testing.assert_close(before.target, chained.target)
     seen = ~before.is_target

@@ -11,7 +11,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def _compare(name: str, ratio: float, steps: int, device: str, autocast: bool) -
     for drop in (True, False):
         torch.manual_seed(0)
         encoder = VisualEncoder.from_config(config, frames=frames, size=size)
-        objective = MAE(ratio=ratio, **decoder)
+        objective = MAE(ratio=ratio, hidden=decoder["hidden"], layers=decoder["layers"])
         objective.views = (view("mask_values", unit="tube", ratio=ratio, drop=drop),)
         module = Pretraining(encoder, objective).to(device)
         sides[drop] = (module, torch.optim.AdamW(module.parameters(), 1e-4))
@@ -162,7 +161,7 @@ def _table(rows: list[dict[str, Any]], ratio: float) -> Table:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Read the options of `video_step` from the command line."""
     from jsonargparse import auto_cli
 

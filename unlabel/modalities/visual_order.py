@@ -105,8 +105,8 @@ def speed(clip: Clip, batch: Batch, spec: ViewSpec, *, frames: int, **_: Any) ->
     count = args["count"] or -(-frames // max(speeds))
     if min(speeds) < 1 or count < 2:
         raise ValueError(
-            f"speed takes at least two frames of the fastest of its speeds, but speeds are {speeds} "
-            f"and {count} frames of {frames} came of it; give a count."
+            f"speed takes at least two frames of the fastest of its speeds, but of {speeds} it "
+            f"finds {count} in {frames}; give a count."
         )
     which = (draw(batch, spec, 1) * len(speeds)).long()
     pace = torch.tensor(speeds, device=which.device)[which]
