@@ -1,6 +1,7 @@
 """Three moments of a clip, and the descriptor of its optical flow."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def ramp(rows: int = ROWS, times: int = TIMES, still: bool = False) -> tuple[Bat
     return Batch({"frames": frames}, mask, index, index, seed=2), Clip(frames, mask)
 
 
-def shown(batch: Batch, clip: Clip, frames: int = 1, **args) -> list[Clip]:
+def shown(batch: Batch, clip: Clip, frames: int = 1, **args) -> list[Any]:
     cell = Cell(frames, 8, 8)
     return [triple(clip, batch, view("triple", place=p, **args), cell=cell) for p in range(3)]
 
@@ -59,6 +60,31 @@ def test_a_static_clip_and_one_of_four_frames_have_no_target():
     found = shown(batch, clip)
     assert found[0].is_target[:, 0].tolist() == [False] + [True] * (ROWS - 1)
     assert max(int(v.picked[1].max()) for v in found) < 5
+
+
+@pytest.mark.parametrize("kind", ["videomae", "r2plus1d"])
+def test_a_sample_gets_the_same_moments_in_another_batch(make_visual, make_clips, kind):
+    encoder, lengths = make_visual(kind), [20, 26, 22, 26]
+    for place in range(3):
+        spec = view("triple", place=place)
+        together = encoder.view(make_clips(encoder, lengths=lengths), spec)
+        for row in range(4):
+            batch = make_clips(encoder, lengths=lengths[row : row + 1], first=row)
+            alone = encoder.view(batch, spec)
+            for key, x in alone.inputs.items():
+                torch.testing.assert_close(x[0], together.inputs[key][row])
+            assert torch.equal(alone.target[0], together.target[row])
+            assert torch.equal(alone.is_target[0], together.is_target[row])
+
+
+def test_motion_leaves_the_clip_as_it_is(make_visual, make_clips):
+    encoder = make_visual()
+    batch = make_clips(encoder, 3)
+    flow = torch.randn(3, 7, 2, 4, 4).half()
+    batch.partners["flow"] = {"flow": flow, "mask": torch.ones(3, 7, dtype=torch.bool)}
+    plain, made = (encoder.view(batch, view(name)) for name in ("plain", "motion"))
+    torch.testing.assert_close(made.inputs, plain.inputs)
+    assert made.target.shape == (3, 1, 2 * 2 * 8) and made.target.dtype == torch.float32
 
 
 def test_motion_is_the_difference_of_neighbours_or_the_flow_of_the_data():

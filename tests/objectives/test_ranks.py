@@ -11,6 +11,7 @@ from tiny_series import SERIES, TinySeries, make_series
 from tiny_video import VIDEO, make_video, tiny_video
 
 from unlabel.objectives import CATALOGUE
+from unlabel.objectives.clusters import Clusters
 from unlabel.objectives.gather import average_gradients, world
 from unlabel.training.pretraining import Pretraining
 
@@ -29,7 +30,12 @@ def _made(name: str, rows: int, first: int) -> tuple[Any, Any]:
         return Pretraining(encoder, SERIES[name]()).double(), make_series(encoder, rows, first)
     make, kind = VIDEO[name]
     video = tiny_video(kind)
-    return Pretraining(video, make()).double(), make_video(video, rows, first)
+    module = Pretraining(video, make()).double()
+    for part in module.modules():
+        if isinstance(part, Clusters):  # before a fit, no cluster is told from another
+            start = torch.randn(part.centres.shape, generator=torch.Generator().manual_seed(1))
+            part.centres.copy_(start / 5)
+    return module, make_video(video, rows, first)
 
 
 def _gradients(names: list[str]) -> dict[str, Any]:

@@ -92,8 +92,7 @@ class TinySeries(nn.Module):
         torch.manual_seed(seed)
         self.channels, self.patch, self.context, self.width = channels, patch, context, width
         self.token_values, self.length = patch * channels, context // patch
-        self.grid = (self.length,)
-        self.layer_width = width
+        self.layer_width, self.grid = width, (self.length,)
         self.gives = frozenset(
             "pooled tokens layers values future sensor length visible_only".split()
         ) | ({"causal"} if causal else set())

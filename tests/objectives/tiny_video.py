@@ -7,6 +7,7 @@ from unlabel.core import Batch
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import (
     BYOL,
+    CPC,
     MAE,
     Colorization,
     MotionClustering,
@@ -39,6 +40,8 @@ VIDEO = {
     ),
     "tracking": (lambda: Tracking(width=8), "frames"),
     "motion_clustering": (lambda: MotionClustering(clusters=3), "tubes"),
+    "cpc_clips": (lambda: CPC(steps=2, width=8), "frames"),
+    "cpc_tubes": (lambda: CPC(steps=1, width=8), "tubes"),
     "byol": (lambda: BYOL(width=8, hidden=16, augment="crop+jitter"), "tubes"),
     "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
     "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),

@@ -25,7 +25,8 @@ from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 POOLINGS = ("mean", "cls", "max")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 _SETTINGS = "unlabel.json"
-_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid"})
+# The last two are partners that clips may come with: another camera, a tracked patch.
+_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "view", "tracked"})
 
 
 class VisualEncoder(nn.Module):

@@ -36,7 +36,7 @@ def triple(clip: Clip, batch: Batch, spec: ViewSpec, *, cell: Cell, **_: Any) ->
         frames: of a moment (default: those of a token).
 
     Raises:
-        ValueError: the clips have no five moments.
+        ValueError: no clip of the batch has five moments.
 
     Reference: Misra et al. 2016, arXiv 1603.08561, section 3.
     """
@@ -46,7 +46,7 @@ def triple(clip: Clip, batch: Batch, spec: ViewSpec, *, cell: Cell, **_: Any) ->
     if moments < 5:
         raise ValueError(
             f"View 'triple' draws five moments of {long} frames each, but the clips have {times} "
-            "frames: give longer clips."
+            "frames: read longer clips."
         )
     kept = {"pattern": "b (m t) ... -> b m t ...", "m": moments}
     by_moment = lambda x: rearrange(x[:, : moments * long], **kept)  # noqa: E731

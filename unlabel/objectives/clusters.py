@@ -1,6 +1,7 @@
 """k-means over what training sees, as the classes that an objective predicts."""
 
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -78,8 +79,9 @@ class Clusters(nn.Module):
         from sklearn.exceptions import ConvergenceWarning
 
         known = self.rows[: int(self.held.clamp(max=len(self.rows)))].cpu().numpy()
-        start = "k-means++" if is_first else self.centres.cpu().numpy()
-        kmeans = KMeans(len(self.centres), init=start, n_init=1, random_state=self.seed)
+        how: dict[str, Any] = {"n_init": 1, "random_state": self.seed}
+        how["init"] = "k-means++" if is_first else self.centres.cpu().numpy()
+        kmeans = KMeans(len(self.centres), **how)
         with warnings.catch_warnings():
             # Fewer distinct rows than clusters: some centres coincide, and share what is there.
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -43,6 +43,7 @@ class Tracking(Objective):
     """
 
     paper = "Siamese-triplet tracking (Wang & Gupta 2015, arXiv 1505.00687)"
+    needs = frozenset({"pooled", "tracked"})
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View
+from unlabel.core import Batch, Encoder, Encoding, View, over_time
 from unlabel.objectives.chains import chain
 from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean, world
@@ -19,15 +19,19 @@ class CPC(Objective):
     """Contrastive predictive coding: from what came so far, find the tokens that come next.
 
     `-ln exp(z_{t+k} . W_k c_t) / sum_j exp(z_j . W_k c_t)`, mean over times t and steps k = 1..K,
-    the candidates being the tokens of all times and sequences of the batch that are somebody's
-    k-th next. W_k = 0 gives ln(#candidates).
+    the candidates being the z of all times and sequences of the batch that are somebody's k-th
+    next. W_k = 0 gives ln(#candidates). A time is a token of a sequence, or the mean of a clip's
+    tokens of one time.
 
     Args:
-        steps: K, how many tokens ahead.
-        context: where c_t comes from: the tokens of a causal encoder, or a GRU over the z (then
-            any encoder will do, but only its layers up to `target_layer` are trained).
+        steps: K, how many times ahead.
+        context: where c_t comes from: the tokens of a causal encoder (`"encoder"`), or a GRU over
+            the z (`"gru"`; then any encoder will do, but only its layers up to `target_layer` are
+            trained). None takes the encoder if it is causal.
         target_layer: layer that z is taken from, 0 being the embeddings. Deeper layers have seen
-            what c_t has seen, and more is given away.
+            what c_t has seen, and more is given away. None takes the embeddings, and the last
+            layer of an encoder that sees each time alone or gives no other: of clips, take one of
+            single frames, so that all of it is trained and no time gives the next away.
         temperature: T; 1 with plain inner products is the paper's.
         normalize: cosines in place of inner products; take T = 0.1 or so with them.
         width: of the GRU's state.
@@ -36,20 +40,20 @@ class CPC(Objective):
 
     Raises:
         ValueError: no step ahead, an unknown context, or an argument of a view that is not there;
-            when built, more steps than a view has tokens.
+            when built, more steps than a view has times, or a layer that the encoder does not give.
 
     Reference: van den Oord et al. 2018, arXiv 1807.03748, section 2.2 and equations 3 and 4.
     """
 
     paper = "CPC (van den Oord et al. 2018, arXiv 1807.03748)"
-    needs = frozenset({"tokens", "layers", "causal"})
+    needs = frozenset({"tokens"})
 
     def __init__(
         self,
         *,
         steps: int = 6,
-        context: Literal["encoder", "gru"] = "encoder",
-        target_layer: int = 0,
+        context: Literal["encoder", "gru"] | None = None,
+        target_layer: int | None = None,
         temperature: float = 1.0,
         normalize: bool = False,
         width: int = 256,
@@ -59,41 +63,62 @@ class CPC(Objective):
         super().__init__()
         if steps < 1:
             raise ValueError(f"steps is how many tokens ahead are found, but {steps} came.")
-        if context not in ("encoder", "gru"):
+        if context not in ("encoder", "gru", None):
             raise ValueError(f"context is {context!r}: give 'encoder' or 'gru'.")
         self.views = (chain(augment, args=args),)
-        # A GRU sees what came so far, and nothing else, whatever the encoder does.
-        self.needs = type(self).needs if context == "encoder" else frozenset({"layers"})
+        if context == "encoder":
+            self.needs = frozenset({"tokens", "layers", "causal"})
         self.steps, self.context, self.target_layer = steps, context, target_layer
         self.temperature, self.normalize, self.width = temperature, normalize, width
 
     def build(self, encoder: Encoder) -> None:
         """Make one W_k for each step ahead, and the GRU if that gives the context."""
         check_reach(encoder, self.steps, "steps")
-        is_gru = self.context == "gru"
+        gives, self.grid = encoder.gives, encoder.grid
+        # A GRU sees what came so far, and nothing else, whatever the encoder does.
+        is_gru = self.context == "gru" or (self.context is None and "causal" not in gives)
+        self.layer = self.target_layer
+        if self.layer is None and "layers" in gives and "framewise" not in gives:
+            self.layer = 0
+        if self.layer is not None and "layers" not in gives:
+            raise ValueError(
+                f"target_layer is {self.layer}, but {type(encoder).__name__} gives its last layer "
+                "alone: leave target_layer out."
+            )
+        read = {"tokens"} if self.layer is None or not is_gru else set()
+        self.needs = frozenset(read if self.layer is None else {*read, "layers"})
+        found = encoder.width if self.layer is None else encoder.layer_width
         width = self.width if is_gru else encoder.width
-        found = encoder.layer_width
         self.gru = nn.GRU(found, width, batch_first=True) if is_gru else None
         self.ahead = nn.ModuleList(nn.Linear(width, found, bias=False) for _ in range(self.steps))
 
-    def summary(self, encoding: Encoding) -> Float[Tensor, "batch length context"]:
-        """c_t, from tokens up to t alone."""
-        if self.gru is None:
-            return encoding.tokens
-        assert encoding.layers is not None  # asked for
-        return self.gru(encoding.layers[self.target_layer])[0]
+    def states(
+        self, encoding: Encoding
+    ) -> tuple[Float[Tensor, "batch times width"], Bool[Tensor, "batch times"]]:
+        """z_t, and True at times that exist."""
+        found = encoding.tokens
+        if self.layer is not None:
+            assert encoding.layers is not None  # asked for
+            found = encoding.layers[self.layer]
+        return over_time(found, encoding.mask, self.grid)
+
+    def summary(self, encoding: Encoding) -> Float[Tensor, "batch times context"]:
+        """c_t, from times up to t alone."""
+        if self.gru is not None:
+            return self.gru(self.states(encoding)[0])[0]
+        return over_time(encoding.tokens, encoding.mask, self.grid)[0]
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `ahead`."""
         (encoding,) = encodings
-        assert encoding.layers is not None  # asked for
-        z, real = gather(encoding.layers[self.target_layer]), gather(encoding.mask.int()).bool()
+        z, real = self.states(encoding)
+        z, real = gather(z), gather(real.int()).bool()
         length = z.shape[1]
         if length <= self.steps:
-            raise ValueError(f"{self.steps} steps ahead do not fit into {length} tokens.")
-        # The same token of the same sample, should the batch hold that twice, is no negative.
+            raise ValueError(f"{self.steps} steps ahead do not fit into {length} times.")
+        # The same time of the same sample, should the batch hold that twice, is no negative.
         moment = gather(batch.index)[:, None] * length + torch.arange(length, device=z.device)
         c = self.summary(encoding)
         terms = [

@@ -151,7 +151,6 @@ class MultiViewTimeContrast(Objective):
     """
 
     paper = "TCN, multi-view (Sermanet et al. 2018, arXiv 1704.06888)"
-    needs = frozenset({"tokens"})
 
     def __init__(
         self,
@@ -169,6 +168,7 @@ class MultiViewTimeContrast(Objective):
             raise ValueError(f"loss is {loss!r}: give 'triplet' or 'npairs'.")
         own = chain(augment, args=args)
         self.views = (own, replace(own, partner=partner))
+        self.needs = frozenset({"tokens", partner})
         self.loss, self.margin, self.penalty, self.width = loss, margin, penalty, width
 
     def build(self, encoder: Encoder) -> None:
