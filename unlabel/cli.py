@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.benchmarks.classification import bench_classification
     from unlabel.benchmarks.finetune import bench_finetune
     from unlabel.benchmarks.forecasting import bench_forecasting
+    from unlabel.benchmarks.propagation import bench_propagation
     from unlabel.benchmarks.retrieval import bench_retrieval
+    from unlabel.benchmarks.sounds import bench_sounds
     from unlabel.benchmarks.sts import bench_sts
     from unlabel.data_pipes.scan import scan
     from unlabel.embedding import embed
@@ -91,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "finetune": bench_finetune,
             "classification": bench_classification,
             "actions": bench_actions,
+            "propagation": bench_propagation,
+            "sounds": bench_sounds,
         },
         "scan": scan,
         "embed": embed,

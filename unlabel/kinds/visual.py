@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 from unlabel.data_pipes.frame_store import FrameStore
 from unlabel.data_pipes.synthetic_video import embedded_videos
 from unlabel.data_pipes.video_data import VideoData
-from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.data_pipes.video_store import VideoStore
+from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.kinds.prepared import Prepared
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Objective
