@@ -94,7 +94,7 @@ def test_a_hole_of_zeros_is_found_and_the_frames_around_it_refused(tmp_path):
     from unlabel.data_pipes.video import read_clip
 
     assert len(read_clip(path, range(media.frames))) == media.frames
-    with pytest.raises(DecodeError, match="damaged|Invalid"):
+    with pytest.raises(DecodeError, match=r"damaged|Invalid"):
         read_clip(path, range(60))
 
 
