@@ -50,7 +50,7 @@ def write_video(
             frame = VideoFrame.from_ndarray(pixels, format="rgb24")
             if times is not None:
                 frame.time_base, frame.pts = Fraction(1, 1000), round(1000 * times[place])
-            file.mux(stream.encode(frame))
+            file.mux(stream.encode(frame))  # pyright: ignore[reportArgumentType]
         file.mux(stream.encode(None))
         if track is not None and sound is not None:
             piece = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), "fltp", "mono")

@@ -52,7 +52,9 @@ def test_corners_are_followed_from_the_first_frame_to_the_last(moving):
 
 
 def test_the_moving_patch_is_found_and_followed(moving):
-    first, last = track_patch(moving, (60, 60))
+    boxes = track_patch(moving, (60, 60))
+    assert boxes is not None
+    first, last = boxes
     assert np.abs(first - [20, 30, 80, 90]).max() <= 14
     assert (last - first).tolist() == pytest.approx([14, 21, 14, 21], abs=1)
 

@@ -168,7 +168,7 @@ def test_what_cannot_be_a_source_is_refused_in_one_sentence(tmp_path, mp4):
     with pytest.raises(ValueError, match="no backend 'cv'"):
         read_clip(mp4, backend="cv")
     with pytest.raises(ValueError, match="whole numbers"):
-        read_clip(mp4, [0.5])
+        read_clip(mp4, np.array([0.5]))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_error_survives_pickling():

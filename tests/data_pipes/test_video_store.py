@@ -191,9 +191,8 @@ def test_a_sample_is_the_same_with_and_without_cache_and_in_workers(data, option
         assert all(
             same(other[i], e) for i, e in zip(reversed(order), reversed(expected), strict=True)
         )
-    loader = DataLoader(
-        store, sampler=order, batch_size=None, num_workers=2, collate_fn=lambda x: x
-    )
+    about = {"sampler": order, "batch_size": None, "num_workers": 2, "collate_fn": lambda x: x}
+    loader = DataLoader(store, **about)  # pyright: ignore[reportArgumentType]
     assert all(same(a, b) for a, b in zip(loader, expected, strict=True))
 
 

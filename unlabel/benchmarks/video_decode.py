@@ -195,7 +195,7 @@ def _cpu() -> float:
     import os
 
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return time.process_time() + times.children_user + times.children_system
 
 
 def _summary(side: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
