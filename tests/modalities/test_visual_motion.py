@@ -94,13 +94,16 @@ def test_motion_is_the_difference_of_neighbours_or_the_flow_of_the_data():
     clip.frames[:, 6:] = 100  # all motion is between frames 5 and 6
     small = thumbnails(clip.frames)
     assert small.shape == (ROWS, TIMES, 3 * 16 * 16)
-    found = motion_of(small, batch, view("triple"))
+    found = motion_of(small, clip.mask, batch, view("triple"))
     assert (found > 0)[0].nonzero()[:, 0].tolist() == [5, 6]
+    shorter = clip.mask.clone()
+    shorter[:, 6:] = False
+    assert not motion_of(small, shorter, batch, view("triple")).any()
     flow = torch.zeros(ROWS, TIMES - 1, 2, 4, 4, dtype=torch.float16)
     flow[:, 2, 0], flow[:, 2, 1] = 3.0, 4.0
     mask = torch.ones(ROWS, TIMES - 1, dtype=torch.bool)
     batch.partners["flow"] = {"flow": flow, "mask": mask}
-    found = motion_of(small, batch, view("triple"))
+    found = motion_of(small, clip.mask, batch, view("triple"))
     assert found.shape == (ROWS, TIMES) and found[0].tolist() == [0.0, 0.0, 5.0] + [0.0] * 9
 
 

@@ -8,7 +8,8 @@ import torch
 from tiny_series import TinySeries, make_series
 from tiny_video import clip_of, make_video, tiny_video
 
-from unlabel.core import Encoding, view
+from unlabel.core import Encoding, uniform, view
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import ReorderPrediction, RotationPrediction, ShuffleAndLearn, Sum
 from unlabel.objectives.pretext import segment_means
 from unlabel.training.pretraining import Pretraining
@@ -163,6 +164,40 @@ def test_a_static_clip_cannot_beat_ln_2_and_is_left_out():
     strict: Any = Pretraining(encoder, ShuffleAndLearn())
     term = strict(encoder.collator()(samples[:8])).terms["order"]
     assert term.loss.item() == 0.0
+
+
+def test_segments_of_a_series_are_put_in_order_too():
+    # Waves whose height grows with time: their order can be told from any segment.
+    torch.manual_seed(0)
+    encoder = SeriesEncoder.from_config(
+        {
+            "model_type": "dilated_conv",
+            "hidden_size": 16,
+            "output_size": 16,
+            "num_hidden_layers": 3,
+        },
+        context=40,
+        norm="none",
+    )
+    steps = torch.arange(40.0)
+    module: Any = Pretraining(encoder, ShuffleAndLearn(negatives=0.5))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    losses = []
+    for epoch in range(60):
+        phase = uniform(0, torch.arange(32) + 32 * epoch, 1, 1) * 6.3
+        values = torch.sin(steps + phase)[:, :, None] * 0.2 + (steps / 20 - 1)[:, None]
+        rows = [
+            {"values": v.numpy(), "index": i, "ordinal": i + 32 * epoch}
+            for i, v in enumerate(values)
+        ]
+        batch = encoder.collator()(rows)
+        assert all(v.is_target.all() for v in module.view(batch)) or epoch
+        loss = module(batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
 def test_a_share_or_an_argument_that_is_none_is_refused():

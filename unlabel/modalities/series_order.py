@@ -119,7 +119,10 @@ def triple(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any
     mean, scale = mean_and_std(window.values, window.known)
     values = torch.where(window.known, (window.values - mean) / scale, 0)[:, : window.history]
     parts = rearrange(values[:, first * patch :], "b (s t) c -> b s (t c)", s=segments)
-    change = F.pad(values.diff(dim=1).abs().mean(2), (1, 0))[:, first * patch :]
+    # Into and out of a gap nothing changes.
+    known = window.known[:, : window.history]
+    steps = values.diff(dim=1).abs() * (known[:, 1:] & known[:, :-1])
+    change = F.pad(steps.mean(2), (1, 0))[:, first * patch :]
     can = rearrange(exists[:, first:], "b (s l) -> b s l", s=segments).all(2)
     picked = draw_triple(
         batch,

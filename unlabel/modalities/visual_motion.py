@@ -52,7 +52,7 @@ def triple(clip: Clip, batch: Batch, spec: ViewSpec, *, cell: Cell, **_: Any) ->
     by_moment = lambda x: rearrange(x[:, : moments * long], **kept)  # noqa: E731
     exists = by_moment(clip.mask).all(2)
     small = thumbnails(clip.frames)
-    motion = by_moment(motion_of(small, batch, spec)).mean(2)
+    motion = by_moment(motion_of(small, clip.mask, batch, spec)).mean(2)
     picked = draw_triple(
         batch, spec, motion, exists, place=int(args["place"]), negatives=args["negatives"]
     )
@@ -73,14 +73,18 @@ def thumbnails(
 
 
 def motion_of(
-    small: Float[Tensor, "batch times values"], batch: Batch, spec: ViewSpec
+    small: Float[Tensor, "batch times values"],
+    mask: Bool[Tensor, "batch times"],
+    batch: Batch,
+    spec: ViewSpec,
 ) -> Float[Tensor, "batch times"]:
     """How much moves at each frame: mean length of its flow, or how far its neighbours are off."""
     flow = batch.partners.get("flow")
     if flow is not None and spec.partner is None:
         steps = flow["flow"].float().norm(dim=2).flatten(2).mean(2)[:, : small.shape[1]]
         return F.pad(steps, (0, small.shape[1] - steps.shape[1]))
-    steps = small.diff(dim=1).abs().mean(2)
+    # From the last frame to padding nothing moves.
+    steps = small.diff(dim=1).abs().mean(2) * (mask[:, 1:] & mask[:, :-1])
     return (F.pad(steps, (1, 0)) + F.pad(steps, (0, 1))) / 2
 
 
