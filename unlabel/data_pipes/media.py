@@ -9,6 +9,7 @@ import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from unlabel.data_pipes.video_readers import marked_frames
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES)
@@ -197,25 +198,29 @@ def _decode(
 ) -> tuple[list[int | None], str, tuple[int, int]]:
     """Time stamps of the whole frames before the first damage, what that is, and their shape."""
     times: list[int | None] = []
-    packets, shape = 0, (0, 0)
+    shape = (0, 0)
     try:
-        for packet in file.demux(stream):
-            packets += bool(packet.size) and not packet.is_discard
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    return times, f"frame {len(times)} is damaged", shape
-                if times and (frame.height, frame.width) != shape:
-                    return times, f"frame {len(times)} has another size", shape
-                shape = (frame.height, frame.width)
-                times.append(frame.pts)
-                if len(times) % _HEARTBEAT == 0:
-                    alive()
+        for frame, broken in marked_frames(file, stream):
+            if broken:
+                return times, f"frame {len(times)} is damaged", shape
+            if times and (frame.height, frame.width) != shape:
+                return times, f"frame {len(times)} has another size", shape
+            shape = (frame.height, frame.width)
+            times.append(frame.pts)
+            if len(times) % _HEARTBEAT == 0:
+                alive()
     except (OSError, ValueError) as e:
         return times, f"{told(e)}, after frame {len(times) - 1}" if times else told(e), shape
-    if stream.codec_context.name in _COUNTED and packets > len(times):
+    packets = _packets(file, stream) if stream.codec_context.name in _COUNTED else 0
+    if packets > len(times):
         # Which ones were lost is not known, so none is known to stand at its place.
         return [], f"{packets - len(times)} of {packets} frames are lost", shape
     return times, "", shape
+
+
+def _packets(file: Any, stream: Any) -> int:
+    file.seek(0)
+    return sum(bool(p.size) and not p.is_discard for p in file.demux(stream))
 
 
 def _rate(

@@ -1,14 +1,16 @@
 """Examine files in a process of their own: what crashes or hangs there stops nothing here."""
 
+import contextlib
 import json
 import os
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from unlabel.data_pipes.media import Media, examine, identity, kind_of_media
 
@@ -33,35 +35,48 @@ class Sandbox:
     def examine(self, path: str | Path, kind: str | None = None) -> Media:
         """What the file holds; a crash or a hang is its fault, and named so."""
         path, kind = Path(path), kind or kind_of_media(Path(path))
+        answer = self.ask([str(path), kind])
+        if isinstance(answer, str):
+            size, changed = identity(path)
+            return Media(str(path), kind, fault=answer, size=size, changed=changed)
+        if "missing" in answer:
+            raise ImportError(answer["missing"])
+        return Media.from_dict(answer)
+
+    def ask(self, request: Any) -> dict[str, Any] | str:
+        """The worker's answer to a request, or what became of the worker."""
         process = self._running()
         try:
-            process.stdin.write(json.dumps([str(path), kind]) + "\n")
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             while (line := self._lines.get(timeout=self.patience)) == "\n":
                 pass
         except (queue.Empty, OSError):
             self.close()
-            return _at_fault(path, kind, f"the decoder gave no frame for {self.patience:g} s")
+            return f"the decoder gave no frame for {self.patience:g} s"
         if line is None:
             code = process.wait()
-            self._process = None
+            self.close()
             ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return _at_fault(path, kind, f"the decoder crashed ({ended})")
-        answer = json.loads(line)
-        if "missing" in answer:
-            raise ImportError(answer["missing"])
-        return Media.from_dict(answer)
+            return f"the decoder crashed ({ended})"
+        return json.loads(line)
 
     def close(self) -> None:
         """Stop the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._ears.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was still to be written to the dead
+                pipe.close()
+        self._process = None
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is not None and self._process.poll() is None:
             return self._process
+        self.close()
         root = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
@@ -75,7 +90,8 @@ class Sandbox:
         )
         # A queue of its own: what the last process still says must not be heard.
         self._process, self._lines = process, queue.Queue()
-        threading.Thread(target=_listen, args=(process, self._lines), daemon=True).start()
+        self._ears = threading.Thread(target=_listen, args=(process, self._lines), daemon=True)
+        self._ears.start()
         try:
             if self._lines.get(timeout=_START) == "\n":
                 return process
@@ -119,8 +135,12 @@ def examine_all(
             box.close()
 
 
-def serve() -> None:
-    """The worker: a path a line comes in; empty lines as signs of life and one of JSON go out."""
+def serve(answer: Callable[[Any, Callable[[], None]], dict[str, Any]]) -> None:
+    """The worker: a request a line comes in; empty lines as signs of life and one of JSON go out.
+
+    Args:
+        answer: makes the answer to a request, and calls its second argument to show life.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
 
@@ -128,14 +148,16 @@ def serve() -> None:
         answers.write(text + "\n")
         answers.flush()
 
-    import av  # noqa: F401  (the slow part of the start)
-
     say()
     for line in sys.stdin:
-        try:
-            say(json.dumps(examine(*json.loads(line), alive=say).as_dict()))
-        except ImportError as e:
-            say(json.dumps({"missing": str(e)}))
+        say(json.dumps(answer(json.loads(line), say)))
+
+
+def _examine(request: list[str], alive: Callable[[], None]) -> dict[str, Any]:
+    try:
+        return examine(*request, alive=alive).as_dict()
+    except ImportError as e:
+        return {"missing": str(e)}
 
 
 def _listen(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
@@ -144,10 +166,5 @@ def _listen(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") ->
     lines.put(None)
 
 
-def _at_fault(path: Path, kind: str, fault: str) -> Media:
-    size, changed = identity(path)
-    return Media(str(path), kind, fault=fault, size=size, changed=changed)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(_examine)

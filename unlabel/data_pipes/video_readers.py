@@ -5,21 +5,19 @@ A reader is opened for one call and dropped: one that is kept decodes ahead of i
 720p file: 815 MB).
 """
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Float64, UInt8
 
 from unlabel.data_pipes.faults import DecodeError, library
+from unlabel.data_pipes.pixels import Frames, Size, channels_last, fit, resized, rewound
 
-Frames = UInt8[np.ndarray, "times rows columns 3"]
-Size = int | tuple[int, int] | None
-
+_DELAY = 17  # packets: no codec holds frames back for longer
+_NO_ZEROS = ("h264", "hevc", "mpeg4", "msmpeg4v2", "msmpeg4v3")
 _AHEAD = 48  # frames: nearer than this is decoded through, farther is sought
 
 
@@ -43,23 +41,6 @@ class Reader(Protocol):
     def close(self) -> None:
         """Give back memory and file."""
         ...
-
-
-def fit(rows: int, columns: int, size: Size) -> tuple[int, int]:
-    """Rows and columns at which frames are decoded.
-
-    Args:
-        rows: of the file.
-        columns: of the file.
-        size: of the shorter side, the other one keeping the aspect; `(rows, columns)` for exactly
-            these; None leaves the file's own.
-    """
-    if size is None:
-        return rows, columns
-    if not isinstance(size, int):
-        return int(size[0]), int(size[1])
-    scale = size / min(rows, columns)
-    return max(round(rows * scale), size), max(round(columns * scale), size)
 
 
 class DecordReader:
@@ -109,6 +90,8 @@ class DecordReader:
 class AvReader:
     """A file in PyAV: today's FFmpeg, exact at every place, and damaged frames are known as such.
 
+    A frame is refused where damage lies before it and no whole key frame between them was sought.
+
     Frames count in order of arrival. Far places are sought by their time stamp where every packet
     has one of its own, which avi does not.
 
@@ -128,8 +111,9 @@ class AvReader:
         if self._stream is None:
             self.close()
             raise ValueError("it holds no video stream")
-        # Frame threads hang beside other libraries, and cost a small file more than they give.
-        self._stream.thread_type = "NONE"
+        if self._own:
+            # Frame threads hang beside other libraries, and cost a small file more than they give.
+            self._stream.thread_type = "NONE"
         self._size = size
         self._times: list[int | None] | None = None
         if not self._own:
@@ -167,9 +151,12 @@ class AvReader:
         self._container.seek(0)
         taken, seen = [], -1
         try:
-            for seen, frame in enumerate(self._container.decode(self._stream)):
+            for seen, (frame, broken) in enumerate(marked_frames(self._container, self._stream)):
+                if broken:
+                    # Frames may be lost here, too, so that none behind it is sure of its place.
+                    raise DecodeError("video", f"frame {seen} is damaged", index=wanted[len(taken)])
                 if seen == wanted[len(taken)]:
-                    taken.append(self._pixels(frame, seen))
+                    taken.append(frame_pixels(frame, self._size))
                     if len(taken) == len(wanted):
                         return np.stack(taken)
         except (OSError, ValueError) as e:
@@ -198,12 +185,16 @@ class AvReader:
         for run in runs:
             first, last = int(run[0]), int(run[-1])
             self._container.seek(times[first], stream=self._stream)
-            within = set(run.tolist())
+            within, damaged = set(run.tolist()), False
             try:
-                for frame in self._container.decode(self._stream):
+                for frame, broken in marked_frames(self._container, self._stream):
                     place = place_of.get(frame.pts, -1)
+                    # What builds on a damaged frame is damaged, whatever the decoder says.
+                    damaged = broken or (damaged and not frame.key_frame)
+                    if place in within and damaged:
+                        raise DecodeError("video", "the frame is damaged", index=place)
                     if place in within:
-                        taken[place] = self._pixels(frame, place)
+                        taken[place] = frame_pixels(frame, self._size)
                     if place >= last:
                         break
             except (OSError, ValueError) as e:
@@ -212,11 +203,6 @@ class AvReader:
                 missing = next(i for i in run.tolist() if i not in taken)
                 raise DecodeError("video", e, index=missing, reader="av") from e
         return np.stack([taken[i] for i in wanted]) if len(taken) == len(wanted) else None
-
-    def _pixels(self, frame: Any, place: int) -> UInt8[np.ndarray, "rows columns 3"]:
-        if frame.is_corrupt:
-            raise DecodeError("video", "the frame is damaged", index=place, reader="av")
-        return frame_pixels(frame, self._size)
 
     def _packets(self) -> list[int | None]:
         if self._times is None:
@@ -229,6 +215,25 @@ class AvReader:
             self._container.seek(0)
             self._times = times
         return self._times
+
+
+def marked_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
+    """Frames in order of arrival, and whether each is known to be damaged.
+
+    The decoder marks what it patched up. It does not mark what it gives for packets filled with
+    zeros, which is what holes in a file (a download that broke off) look like; codecs that write
+    no such runs of zeros tell them.
+    """
+    watched = stream.codec_context.name in _NO_ZEROS
+    hollow = -1  # packets since one of zeros; its frame comes out some packets later
+    for packet in container.demux(stream):
+        if watched and packet.size and bytes(64) in bytes(packet):
+            hollow = 0
+        for frame in packet.decode():
+            if hollow > _DELAY and frame.key_frame:
+                hollow = -1
+            yield frame, bool(frame.is_corrupt) or hollow >= 0
+        hollow += hollow >= 0
 
 
 class TorchcodecReader:
@@ -291,44 +296,6 @@ def frame_pixels(frame: Any, size: Size) -> UInt8[np.ndarray, "rows columns 3"]:
     return frame.reformat(columns, rows, "rgb24", interpolation="BILINEAR").to_ndarray()
 
 
-def resized(frames: Frames, size: Size) -> Frames:
-    """Frames in memory at another size, averaged over the pixels that one replaces."""
-    rows, columns = fit(*frames.shape[1:3], size)
-    if frames.shape[1:3] == (rows, columns):
-        return frames
-    image, bilinear = library("PIL.Image", "video"), 2
-    scaled = [image.fromarray(f).resize((columns, rows), bilinear) for f in frames]
-    return np.stack([np.asarray(s) for s in scaled])
-
-
-def channels_last(array: Any, path: str) -> Frames:
-    """Frames in memory, `(times, rows, columns, 3)` or `(times, 3, rows, columns)`.
-
-    Raises:
-        DecodeError: another shape or type.
-    """
-    frames = np.asarray(array)
-    frames = frames[None] if frames.ndim == 3 else frames
-    if frames.dtype != np.uint8 or frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[3]):
-        raise DecodeError(
-            path,
-            f"frames in memory are uint8 (times, rows, columns, 3) or (times, 3, rows, columns), "
-            f"but {frames.dtype} {frames.shape} came",
-        )
-    return frames if frames.shape[3] == 3 else rearrange(frames, "t c h w -> t h w c")
-
-
-def rewound(source: Any) -> Any:
-    """A path as text, anything else at its beginning."""
-    if isinstance(source, Path):
-        return str(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return io.BytesIO(source)
-    if hasattr(source, "seek"):
-        source.seek(0)
-    return source
-
-
 @cache
 def _decord() -> Any:
     decord = library("decord", "video")
@@ -343,4 +310,15 @@ def _stamps(begins: np.ndarray, rate: float) -> Float64[np.ndarray, "count"]:
     return np.arange(len(begins)) / max(rate, 1e-6)
 
 
-__all__ = ["READERS", "Frames", "Reader", "Size", "channels_last", "fit", "resized"]
+__all__ = [
+    "READERS",
+    "Frames",
+    "Reader",
+    "Size",
+    "as_array",
+    "channels_last",
+    "fit",
+    "marked_frames",
+    "resized",
+    "rewound",
+]

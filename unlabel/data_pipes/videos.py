@@ -175,20 +175,22 @@ def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:
         return 0, 0, media.fault + before
     first, last = 0, media.frames
     if entry.start or entry.end is not None:
-        times = media.times
-        first = int(places_at(times, [entry.start])[0])
-        # The frame shown at the very end is not of the part, unless the file ends there.
-        last = last if entry.end is None else int(np.searchsorted(times, entry.end - 5e-4))
+        first, last = _part(media, entry.start, entry.end)
         if last <= first or entry.start >= media.seconds:
-            return (
-                0,
-                0,
-                (
-                    f"its part from {entry.start:g} s to {entry.end} s holds no frame of "
-                    f"{media.seconds:.2f} s"
-                ),
-            )
+            end = "its end" if entry.end is None else f"{entry.end:g} s"
+            part = f"its part from {entry.start:g} s to {end}"
+            return 0, 0, f"{part} holds no frame of {media.seconds:.2f} s"
     return first, last, ""
+
+
+def _part(media: Media, start: float, end: float | None) -> tuple[int, int]:
+    if media.kind == "sound":
+        last = media.frames if end is None else min(round(end * media.fps), media.frames)
+        return round(start * media.fps), last
+    times = media.times
+    # The frame that begins at the very end is not of the part.
+    last = media.frames if end is None else int(np.searchsorted(times, end - 5e-4))
+    return int(places_at(times, [start])[0]), last
 
 
 def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[Media]:
