@@ -16,7 +16,7 @@ from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.modalities.clip import Clip
 from unlabel.modalities.configs import new_config, saved_config
 from unlabel.modalities.visual_collator import VisualCollator
-from unlabel.modalities.visual_configs import defaults_of, save_processor
+from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
 from unlabel.modalities.visual_drivers import Patches, driver_of
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
@@ -143,7 +143,7 @@ class VisualEncoder(nn.Module):
             ValueError: neither the folder nor the settings say the size of a picture.
         """
         config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
-        settings = {**_said(Path(path), config), **settings}
+        settings = {**_said(path, config, local_files_only), **settings}
         if not isinstance(settings.get("size"), int):
             raise ValueError(f"{path} does not say the size of its pictures; give size=224, or so.")
         load = lambda config, **more: AutoModel.from_pretrained(  # noqa: E731
@@ -311,15 +311,16 @@ def _bare(make: Any, config: Any) -> PreTrainedModel:
     return make(config, **more)
 
 
-def _said(folder: Path, config: Any) -> dict[str, Any]:
-    """Our settings of a folder, or what its configuration tells."""
-    file = folder / _SETTINGS
+def _said(path: str | Path, config: Any, local_files_only: bool) -> dict[str, Any]:
+    """Our settings of a folder, or what its configuration and image processor tell."""
+    file = Path(path) / _SETTINGS
     if file.is_file():
         said = json.loads(file.read_text())
         return {k: v for k, v in said.items() if k != "modality"}
     return {
         "frames": getattr(config, "num_frames", 1),
         "size": getattr(config, "image_size", None),
+        **said_of_pixels(path, local_files_only=local_files_only),
     }
 
 

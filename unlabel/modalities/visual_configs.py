@@ -1,7 +1,10 @@
 """Sizes of new encoders of frames and clips, and the image processor saved beside them."""
 
+import json
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import cached_file
 
 # Small enough to pretrain on a CPU at 64 pixels and 16 frames.
 _TRANSFORMER: dict[str, Any] = {
@@ -56,4 +59,18 @@ def save_processor(encoder: Any, folder: str | Path) -> None:
     ).save_pretrained(folder)
 
 
-__all__ = ["DEFAULTS", "defaults_of", "save_processor"]
+def said_of_pixels(path: str | Path, *, local_files_only: bool) -> dict[str, list[float]]:
+    """Mean and standard deviation of a pretrained model's pixels, where its processor says so."""
+    file = cached_file(
+        str(path),
+        "preprocessor_config.json",
+        local_files_only=local_files_only,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    said = {} if file is None else json.loads(Path(file).read_text())
+    names = {"mean": "image_mean", "std": "image_std"}
+    return {ours: said[theirs] for ours, theirs in names.items() if theirs in said}
+
+
+__all__ = ["DEFAULTS", "defaults_of", "said_of_pixels", "save_processor"]

@@ -75,17 +75,26 @@ class FrameByFrame(nn.Module):
         self.cell = Cell(1, size // rows, size // columns)
 
     def forward(self, view: View) -> States:
-        """Tokens of all frames, without layers."""
-        frames = view.inputs["frames"]
-        tokens, first, grid = self.tokens(rearrange(frames, "b t c y x -> (b t) c y x"))
-        rows = len(frames)
-        tokens = rearrange(tokens, "(b t) l d -> b (t l) d", b=rows)
+        """Tokens of all frames, without layers; padding comes out as 0."""
+        frames, mask = view.inputs["frames"], view.mask
+        # Left out, padding is no part of a batch norm's statistics.
+        skips = not torch.compiler.is_compiling() and padding_of(mask) is not None
+        flat = lambda x: rearrange(x, "b t ... -> (b t) ...")  # noqa: E731
+        tokens, first, (rows, columns) = self.tokens(frames[mask] if skips else flat(frames))
+
+        def back(x: Tensor) -> Tensor:
+            if not skips:
+                return x.unflatten(0, mask.shape)
+            whole = x.new_zeros(*mask.shape, *x.shape[1:])
+            whole[mask] = x
+            return whole
+
         if first is not None:
             # One for each frame; the clip's is their mean.
-            real = view.mask[:, :, None].to(first)
-            first = rearrange(first, "(b t) d -> b t d", b=rows)
-            first = (first * real).sum(1) / real.sum(1).clamp(min=1)
-        return States([tokens], view.mask.repeat_interleave(grid[0] * grid[1], 1), first)
+            real = mask[:, :, None].to(first)
+            first = (back(first) * real).sum(1) / real.sum(1).clamp(min=1)
+        tokens = rearrange(back(tokens), "b t l d -> b (t l) d")
+        return States([tokens], mask.repeat_interleave(rows * columns, 1), first)
 
     def tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
         """Tokens of pictures, their class tokens, and how the tokens lie."""

@@ -89,26 +89,25 @@ def frames(clip: Clip, batch: Batch, spec: ViewSpec, *, frames: int, **_: Any) -
 def speed(clip: Clip, batch: Batch, spec: ViewSpec, *, frames: int, **_: Any) -> Clip:
     """Play each sample at a random speed: every n-th frame, from a random start.
 
-    All speeds give as many frames: those that the fastest finds in the sample, at most the
-    encoder's.
-
-    Args of the spec: speeds (frames from one to the next, default 1 and 2), ask (make the place
-        of the drawn speed among them the target, default False).
+    Args of the spec:
+        speeds: frames from one to the next (default 1 and 2).
+        count: frames of the result (default as many as the fastest finds in the encoder's).
+        ask: make the place of the drawn speed among them the target (default False).
 
     Raises:
-        ValueError: a speed below 1, or the sample is shorter than two frames of the fastest.
+        ValueError: a speed below 1, or fewer than two frames would come out.
 
     Reference: Benaim et al. 2020 (SpeedNet), arXiv 2004.06130, section 3; Wang et al. 2020, arXiv
     2008.05861 (several paces).
     """
-    args = arguments(spec, speeds=(1, 2), ask=False)
-    speeds, times = tuple(args["speeds"]), clip.mask.shape[1]
-    if min(speeds) < 1 or times <= max(speeds):
+    args = arguments(spec, speeds=(1, 2), count=0, ask=False)
+    speeds = tuple(args["speeds"])
+    count = args["count"] or -(-frames // max(speeds))
+    if min(speeds) < 1 or count < 2:
         raise ValueError(
-            f"speed takes every n-th of the sample's frames for an n of {speeds}, but samples have "
-            f"{times} frames; read longer clips."
+            f"speed takes at least two frames of the fastest of its speeds, but of {speeds} it "
+            f"finds {count} in {frames}; give a count."
         )
-    count = min(frames, (times - 1) // max(speeds) + 1)
     which = (draw(batch, spec, 1) * len(speeds)).long()
     pace = torch.tensor(speeds, device=which.device)[which]
     long = (count - 1) * pace + 1
