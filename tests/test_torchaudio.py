@@ -141,6 +141,8 @@ def test_transforms_run_beside_this_torch():
 @pytest.mark.slow
 def test_transformers_imports_after_unlabel_where_torchaudio_is_installed():
     pytest.importorskip("torchaudio")
-    code = "import unlabel; from transformers import ASTModel, Trainer; import sentence_transformers"
+    code = (
+        "import unlabel; from transformers import ASTModel, Trainer; import sentence_transformers"
+    )
     done = run(code)
     assert done.returncode == 0, done.stderr

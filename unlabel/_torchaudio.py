@@ -82,7 +82,7 @@ def install() -> None:
 
 
 def load_torchaudio(purpose: str) -> Any:
-    """torchaudio with its transforms and functions, or one sentence on why not.
+    """Import torchaudio with its transforms and functions, or say in one sentence why not.
 
     Args:
         purpose: what it is needed for, to begin the sentence with.

@@ -243,7 +243,7 @@ def embed(
     target: list[str] | None = None,
     freq: str | None = None,
 ) -> None:
-    """Embed a file, folder or glob of text or time series, and say what was written.
+    """Embed a file, folder or glob of text, time series or sound, and say what was written.
 
     Text may be of any size. Of series there is one vector each, or one a step; channels that the
     encoder takes one at a time have their own.
@@ -251,8 +251,8 @@ def embed(
     Args:
         model: a run's output folder, a model's folder, or a name on the Hub.
         source: what to embed.
-        output: ends in `.parquet` (index, text and embedding; of series id and embedding) or
-            `.npy` (embeddings).
+        output: ends in `.parquet` (index, text and embedding; of series id and embedding, of
+            recordings name, label and embedding) or `.npy` (embeddings).
         column: of a table that holds the text.
         batch_size: sentences a forward pass.
         normalize: scale every vector to length 1.
@@ -269,9 +269,14 @@ def embed(
         "id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq
     }  # fmt: skip
     about_text = {"column": column, "pooling": pooling, "max_length": max_length}
-    is_series = modality_of(folder) == "series"
-    _refuse_unused(is_series, {**about_series, "per_step": per_step or None}, about_text)
-    if is_series:
+    kind = modality_of(folder)
+    _refuse_unused(kind, {**about_series, "per_step": per_step or None}, about_text)
+    if kind == "audio":
+        from unlabel.audio_embedding import embed_audio_file
+
+        print(embed_audio_file(folder, source, output, batch_size=batch_size, normalize=normalize))
+        return
+    if kind == "series":
         from unlabel.series_embedding import embed_series_file
 
         own: dict[str, Any] = {**about_series, "per_step": per_step}
@@ -283,10 +288,10 @@ def embed(
     print(embed_file(embedder, source, output, column=column, **settings).summary())
 
 
-def _refuse_unused(is_series: bool, series: dict[str, Any], text: dict[str, Any]) -> None:
-    """Options of the other kind of data would be silently unused."""
-    other, kind = (text, "series") if is_series else (series, "text")
-    if unused := [name for name, value in other.items() if value is not None]:
+def _refuse_unused(kind: str, series: dict[str, Any], text: dict[str, Any]) -> None:
+    """Options of other kinds of data would be silently unused."""
+    foreign = {**(series if kind != "series" else {}), **(text if kind != "text" else {})}
+    if unused := [name for name, value in foreign.items() if value is not None]:
         raise ValueError(f"The model is an encoder of {kind}, which has no {', '.join(unused)}.")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import transformers
 
 from unlabel.files import write_json
+from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.objectives import CATALOGUE, Objective
@@ -23,17 +24,22 @@ from unlabel.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Options = TextOptions | SeriesOptions
-KINDS: dict[str, type[Options]] = {"text": TextOptions, "series": SeriesOptions}
+Options = TextOptions | SeriesOptions | AudioOptions
+KINDS: dict[str, type[Options]] = {
+    "text": TextOptions,
+    "series": SeriesOptions,
+    "audio": AudioOptions,
+}
 
 
 def train(
     *,
     objective: Objective | str,
     data: str | list[str] | None = None,
-    modality: Literal["text", "series"] = "text",
+    modality: Literal["text", "series", "audio"] = "text",
     text: TextOptions | None = None,
     series: SeriesOptions | None = None,
+    audio: AudioOptions | None = None,
     training: TrainingArguments | None = None,
     seeds: int = 1,
     resume: bool = False,
@@ -46,10 +52,11 @@ def train(
     Args:
         objective: a method by its name in `unlabel list`, or an `Objective`.
         data: a file, folder, glob, list of them, or `hf:name`; None takes what every machine
-            has: `docstrings` for text, `synthetic` loads for series.
+            has: `docstrings` for text, `synthetic` loads for series, `synthetic` sounds for audio.
         modality: kind of data.
         text: how to read text, and which encoder to train on it.
         series: how to read time series, and which encoder to train on their windows.
+        audio: how to read sound, and which encoder to train on it.
         training: transformers' training arguments and ours.
         seeds: train so often, from `training.seed` upwards, each in its own `seed-N` folder.
         resume: continue from the newest whole checkpoint in the run folder.
@@ -59,7 +66,7 @@ def train(
     """
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     out = Path(str(args.output_dir))
-    options = _chosen(modality, text=text, series=series)
+    options = _chosen(modality, text=text, series=series, audio=audio)
     data = options.corpus if data is None else data
     method = named_objective(objective) if isinstance(objective, str) else objective
     if seeds == 1:

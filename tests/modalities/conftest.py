@@ -1,9 +1,13 @@
-"""Tiny encoders of series and batches for them."""
+"""Tiny encoders of series and batches for them; lets the tests here import `audio_tools`."""
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
 CONTEXT, HORIZON, PATCH = 48, 12, 6
 
 

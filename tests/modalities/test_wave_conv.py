@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel
@@ -60,9 +62,12 @@ def test_samples_over_a_whole_token_are_left_out():
 
 
 def test_one_layer_is_convolution_norm_and_relu():
-    layer, x = make(causal=False).layers[0], torch.randn(1, 1, 40).double()
+    layer: Any = make(causal=False).layers[0]
+    x = torch.randn(1, 1, 40).double()
     y = torch.nn.functional.conv1d(torch.nn.functional.pad(x, (3, 2)), layer.conv.weight, stride=5)
-    expected = ((y - y.mean(1, keepdim=True)) / (y.var(1, False, keepdim=True) + 1e-5).sqrt()).relu()
+    expected = (
+        (y - y.mean(1, keepdim=True)) / (y.var(1, False, keepdim=True) + 1e-5).sqrt()
+    ).relu()
     torch.testing.assert_close(layer(x), expected)
 
 

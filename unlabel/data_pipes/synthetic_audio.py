@@ -105,7 +105,9 @@ def generate_audio(
     octaves = _bends(draw, label, tempo, t, seconds)
     theta = 2 * np.pi * np.cumsum(pitch[:, None] * 2**octaves, axis=1) / rate
     theta = (theta + draw.uniform(0, 2 * np.pi, (count, 1))).astype(np.float32)
-    weights = draw.random((count, _HARMONICS), dtype=np.float32) / np.arange(1, _HARMONICS + 1, dtype=np.float32)
+    weights = draw.random((count, _HARMONICS), dtype=np.float32) / np.arange(
+        1, _HARMONICS + 1, dtype=np.float32
+    )
     voice = np.zeros_like(theta)
     for h in range(_HARMONICS):
         voice += weights[:, h, None] * np.sin((h + 1) * theta)
@@ -154,9 +156,7 @@ def _dying(since: np.ndarray) -> np.ndarray:
     return np.where(since >= 0, np.exp(-30 * np.maximum(since, 0).astype(np.float32)), 0)
 
 
-def _hiss(
-    draw: np.random.Generator, pitch: np.ndarray, samples: int, rate: int
-) -> np.ndarray:
+def _hiss(draw: np.random.Generator, pitch: np.ndarray, samples: int, rate: int) -> np.ndarray:
     """Noise of the octave around each pitch."""
     hertz = np.fft.rfftfreq(samples, 1 / rate)
     spectrum = np.fft.rfft(draw.normal(size=(len(pitch), samples)), axis=1)

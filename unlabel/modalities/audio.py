@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
-from unlabel._torchaudio import load_torchaudio
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.core import view as named
+from unlabel.data_pipes.audio import resampled
 from unlabel.modalities.audio_collator import AudioCollator
 from unlabel.modalities.audio_drivers import Patches, defaults_for, driver_of, wake
+from unlabel.modalities.audio_show import show
 from unlabel.modalities.audio_sound import NORMS, LogMel, Norm, Sound, finish
 from unlabel.modalities.audio_views import VIEWS
 from unlabel.modalities.configs import new_config, saved_config
@@ -100,7 +102,7 @@ class AudioEncoder(nn.Module):
         return self.driver.model
 
     def _check_frames(self, frames: int) -> None:
-        if frames < self.layout.frames:
+        if not 0 <= frames - self.layout.frames < self.layout.stride[0]:
             config: Any = self.model.config
             raise ValueError(
                 f"The model takes {config.max_length} frames, but {frames} come in a view; give "
@@ -223,6 +225,25 @@ class AudioEncoder(nn.Module):
         """Normalise a sound and cut it into tokens."""
         return finish(sound, self.layout, self.mel, self.norm)
 
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> None:
+        """Take the mean and deviation of a batch's values, over all its clips, as the fixed ones.
+
+        Raises:
+            ValueError: the norm is not `fixed`, or the batch is silent.
+        """
+        if self.norm.kind != "fixed":
+            raise ValueError(
+                f"Only norm 'fixed' has statistics to measure, not {self.norm.kind!r}."
+            )
+        raw = self.sound(batch, named("plain"))
+        seen = finish(raw, self.layout, self.mel, Norm("fixed"))
+        values = seen.inputs["patches" if self.mel else "waveform"][seen.mask].double()
+        std = float(values.std())
+        if not std > 0:
+            raise ValueError("The clips are silent or all alike, so there is nothing to scale by.")
+        self.norm = Norm("fixed", float(values.mean()), std)
+
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
         states, first = self.driver(
@@ -231,41 +252,18 @@ class AudioEncoder(nn.Module):
             keep_positions=view.keep_positions,
             keep_features=view.keep_features,
         )
-        is_cls = self.pooling == "cls" and first is not None
+        pooled = first if self.pooling == "cls" else pool(states[-1], view.mask, self.pooling)
+        assert pooled is not None  # a model without class tokens is not pooled by them
         return Encoding(
-            pooled=first if is_cls else pool(states[-1], view.mask, self.pooling),
+            pooled=pooled,
             tokens=states[-1],
             mask=view.mask,
             layers=tuple(states) if "layers" in want else None,
         )
 
     def show(self, view: View, rows: int) -> dict[str, Any]:
-        """The first rows of a view as numbers, for the report.
-
-        Returns:
-            `sound`: for each row `seen` and `asked`, values of the tokens in their order, None
-            where a value is none of these; `grid` and `cell`, how they lie.
-        """
-        name = "patches" if self.mel else "waveform"
-        places = [view.inputs["positions"][r].tolist() for r in range(rows)]
-        shown = []
-        for row, place in enumerate(places):
-            seen = {
-                p: [round(v, 2) for v in values]
-                for p, values, real in zip(
-                    place,
-                    view.inputs[name][row].tolist(),
-                    view.mask[row].tolist(),
-                    strict=True,
-                )
-                if real
-            }
-            shown.append({"seen": [seen.get(p) for p in range(self.length)], "asked": []})
-            if view.is_target is not None and view.is_target.dim() == 3 and view.target is not None:
-                asked, there = view.target[row].tolist(), view.is_target[row].any(1).tolist()
-                pairs = zip(asked, there, strict=True)
-                shown[-1]["asked"] = [[round(v, 2) for v in a] if t else None for a, t in pairs]
-        return {"sound": shown, "grid": list(self.grid), "cell": list(self.layout.cell)}
+        """The first rows of a view as numbers, for the report."""
+        return show(view, rows, grid=self.grid, cell=self.layout.cell)
 
     # -- use ----------------------------------------------------------------------------------
 
@@ -290,7 +288,6 @@ class AudioEncoder(nn.Module):
         Raises:
             ValueError: no clip, or one without a sample.
         """
-        like = next(self.parameters())
         clips = [np.asarray(w, dtype=np.float32) for w in waveforms]
         if not clips or not all(w.ndim == 1 and len(w) for w in clips):
             raise ValueError(
@@ -298,20 +295,16 @@ class AudioEncoder(nn.Module):
                 f"sample each, but {[w.shape for w in clips][:3]} came."
             )
         if rate is not None and rate != self.rate:
-            clips = [self._resampled(w, rate) for w in clips]
+            clips = [resampled(w, rate, self.rate) for w in clips]
         size = self.layout.samples
-        starts = [[*range(0, max(1, len(w) - size + 1), size)] for w in clips]
-        starts = [
-            s + [len(w) - size] if len(w) > s[-1] + size else s
-            for w, s in zip(clips, starts, strict=True)
-        ]
+        starts = [_starts(len(w), size) for w in clips]
         windows = [w[a : a + size] for w, s in zip(clips, starts, strict=True) for a in s]
         was_training = self.training
         self.eval()
         try:
             found = torch.cat(
                 [
-                    self(self.finish(self._sound(windows[i : i + batch_size], like))).pooled
+                    self(self.finish(self._sound(windows[i : i + batch_size]))).pooled
                     for i in range(0, len(windows), batch_size)
                 ]
             )
@@ -320,13 +313,16 @@ class AudioEncoder(nn.Module):
         parts = found.float().split([len(s) for s in starts])
         return torch.stack([p.mean(0) for p in parts]).cpu().numpy()
 
-    def _sound(self, windows: Sequence[np.ndarray], like: Tensor) -> Sound:
+    def _sound(self, windows: Sequence[np.ndarray]) -> Sound:
+        like = next(self.parameters())
         waveform, mask = AudioCollator.stack(windows)
         return Sound(waveform.to(like), mask.to(like.device)).middle(self.layout.samples)
 
-    def _resampled(self, waveform: np.ndarray, rate: int) -> np.ndarray:
-        resample = load_torchaudio("Resampling").functional.resample
-        return resample(torch.from_numpy(waveform), rate, self.rate).numpy()
+
+def _starts(samples: int, size: int) -> list[int]:
+    """Where the windows of a clip start: one after the other, the last where it ends with it."""
+    starts = [*range(0, max(1, samples - size + 1), size)]
+    return [*starts, samples - size] if samples > starts[-1] + size else starts
 
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:
@@ -334,8 +330,8 @@ def _said(folder: Path, config: Any) -> dict[str, Any]:
     file = folder / _SETTINGS
     if file.is_file():
         return {k: v for k, v in json.loads(file.read_text()).items() if k != "modality"}
-    frames = getattr(config, "max_length", None)
-    return {} if config.model_type == "wave_conv" else {"seconds": frames * 0.01}
+    # The frames of transformers' own feature extractor come every 10 ms.
+    return {} if config.model_type == "wave_conv" else {"seconds": config.max_length * 0.01}
 
 
 __all__ = ["POOLINGS", "AudioCollator", "AudioEncoder"]

@@ -48,10 +48,10 @@ class Patches(nn.Module):
     def layout(self, rate: int, hop: int) -> Layout:
         """How sounds lie."""
         cell, stride, grid = self.patches.cell, self.patches.stride, self.patches.grid
-        samples, pair = self.frames * hop, lambda x: (x[0], x[1])  # noqa: E731
+        pair = lambda x: (x[0], x[1])  # noqa: E731
         return Layout(
             rate=rate,
-            samples=samples,
+            samples=self.frames * hop,
             hop=hop,
             frames=self.frames,
             bands=self.bands,

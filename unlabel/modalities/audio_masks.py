@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 

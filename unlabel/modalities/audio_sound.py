@@ -78,8 +78,9 @@ class Sound:
     def run(self, first: Tensor, count: Tensor, samples: int) -> "Sound":
         """`count` samples from `first` on, `(batch,)` each, padded at the end to `samples`."""
         place = torch.arange(samples, device=first.device)
-        exists = place < count[:, None]
-        index = (first[:, None] + place).clamp(max=self.mask.shape[1] - 1)
+        index, last = first[:, None] + place, self.mask.shape[1] - 1
+        exists = (place < count[:, None]) & (index <= last)
+        index = index.clamp(max=last)
         mask = exists & self.mask.gather(1, index)
         found = torch.where(mask, self.waveform.gather(1, index), 0)
         return replace(self, waveform=found, mask=mask)
@@ -102,9 +103,7 @@ class Sound:
         )
 
 
-def frames_of(
-    mask: Bool[Tensor, "batch samples"], layout: Layout
-) -> Bool[Tensor, "batch frames"]:
+def frames_of(mask: Bool[Tensor, "batch samples"], layout: Layout) -> Bool[Tensor, "batch frames"]:
     """True at frames that have a sample that exists."""
     return rearrange(mask[:, : layout.frames * layout.hop], "b (t h) -> b t h", h=layout.hop).any(2)
 
