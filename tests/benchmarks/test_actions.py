@@ -96,7 +96,8 @@ def test_what_is_read_is_the_middle_of_each_frame_and_read_once(tmp_path, monkey
     real = actions_data.read_clip
     monkeypatch.setattr(actions_data, "read_clip", lambda *a, **k: reads.append(a) or real(*a, **k))
     read = kept_views(stride=1)
-    read(data, encoder()), read(data, encoder(1))
+    read(data, encoder())
+    read(data, encoder(1))
     assert len(reads) == 8
 
 

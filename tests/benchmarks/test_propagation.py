@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from unlabel.benchmarks.propagation import (
+from unlabel.benchmarks.mask_carrying import (
     CONTROLS,
     Affinity,
     affinity,
     along_flow,
     by_features,
     carried,
+    first_mask,
+    lab_features,
+)
+from unlabel.benchmarks.propagation import (
     davis_sequences,
     evaluate_propagation,
-    first_mask,
     jaccard,
-    lab_features,
     token_features,
 )
 from unlabel.modalities.visual import VisualEncoder
@@ -116,7 +118,7 @@ def test_only_the_first_mask_is_read():
 def test_refuses_settings_that_copy_nothing():
     for wrong in ({"top": 0}, {"radius": 0}, {"temperature": 0.0}):
         with pytest.raises(ValueError):
-            Affinity(**wrong)
+            Affinity(**wrong)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.data

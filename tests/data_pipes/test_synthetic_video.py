@@ -179,7 +179,7 @@ def test_the_cache_lies_where_it_is_asked_for(tmp_path, monkeypatch):
 def test_refuses_what_cannot_be_encoded(tmp_path):
     for wrong, said in (({"size": 63}, "even"), ({"fps": 0}, "at least 1"), ({"rate": 10}, "8000")):
         with pytest.raises(ValueError, match=said):
-            embedded_videos(tmp_path, count=1, **wrong)
+            embedded_videos(tmp_path, count=1, **wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="'train' or 'test'"):
         embedded_videos(tmp_path, split="dev")  # pyright: ignore[reportArgumentType]
     write_video(tmp_path / "silent.mp4", np.zeros((2, 16, 16, 3), np.uint8), 8)

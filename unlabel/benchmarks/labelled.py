@@ -14,6 +14,8 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, Stra
 from unlabel.data_pipes.sources import load_hub
 
 Fold = tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]
+# A value for each file: a list, an array or a column of a table.
+Column = Any
 FOLDS = 5
 MOST_LEFT_OUT = 12  # groups at most that are left out one by one; more make folds
 NAMES = {
@@ -79,11 +81,11 @@ def set_folder(name: str, kind: str, folder: str | Path | None) -> Path:
 def labelled(
     name: str,
     sources: Sequence[Any],
-    label: Sequence[str],
+    label: Column,
     *,
-    group: Sequence[Any] | None = None,
-    split: Sequence[str] | None = None,
-    fold: Sequence[Any] | None = None,
+    group: Column | None = None,
+    split: Column | None = None,
+    fold: Column | None = None,
     seed: int = 0,
     **about: Any,
 ) -> Labelled:
