@@ -142,13 +142,9 @@ def _train_one(
         _refuse_other_run(json.loads((run / "run.json").read_text()), about, run)
     elif lead:
         write_json(run / "run.json", about)
-    trainer = Trainer(
-        pretraining,
-        args,
-        prepared.store,
-        model.collator(seed=args.seed),
-        callbacks=[LogFile(run), FirstBatch(run, pretraining)],
-    )
+    store, collate = prepared.store, model.collator(seed=args.seed)
+    callbacks = [LogFile(run), FirstBatch(run, pretraining, store, collate)]
+    trainer = Trainer(pretraining, args, store, collate, callbacks=callbacks)
     result = trainer.train(resume_from_checkpoint=resume)
     finished = trainer.state.global_step >= trainer.state.max_steps
     if lead:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from unlabel.core import View
 from unlabel.modalities.clip import Cell
+from unlabel.modalities.visual_colors import to_lab
 
 # Frames of a clip that a strip shows at most.
 _FRAMES = 8
@@ -22,9 +24,9 @@ def show(
     """The first rows of a view as strips of frames.
 
     Returns:
-        `clips`: for each row `seen` and `asked` (what is to be predicted, the rest grey), each a
-        PNG in base64 (`asked` empty where no pixels are), and `target`, the class asked for or
-        None.
+        `clips`: for each row `seen` and `asked` (the same with what is to be predicted filled in),
+        each a PNG in base64 (`asked` empty where no pixels are), and `target`, the class asked for
+        or None.
     """
     scale = lambda x: x * std[:, None, None] + mean[:, None, None]  # noqa: E731
     return {"clips": [_row(view, row, scale, cell, grid) for row in range(rows)]}
@@ -45,9 +47,23 @@ def _row(view: View, row: int, scale: Any, cell: Cell, grid: Any) -> dict[str, A
         shown["target"] = target[row].flatten().tolist()[0]
     elif target.shape[2] == cell.frames * cell.rows * cell.columns * frames.shape[1]:
         grid = tuple(n // k for n, k in zip(_sizes(frames, target, row, cell), cell, strict=True))
-        asked = torch.where(is_target[row], target[row], 0)
-        shown["asked"] = strip(scale(pictures(asked, cell, grid)))
+        whole = torch.where(is_target[row], target[row], _values(frames, cell, grid))
+        shown["asked"] = strip(scale(pictures(whole, cell, grid)))
+    elif target.shape[2] == 2:
+        shown["asked"] = strip(recolored(scale(frames), target[row], cell))
     return shown
+
+
+def recolored(frames: Tensor, ab: Tensor, cell: Cell) -> Tensor:
+    """Grey frames from 0 to 1 with the colour of each cell, a and b from -1 to 1."""
+    from kornia.color import lab_to_rgb
+
+    rows, columns = frames.shape[2] // cell.rows, frames.shape[3] // cell.columns
+    wide = rearrange(ab, "(t y x) c -> t c y x", y=rows, x=columns)
+    wide = F.interpolate(wide.float(), frames.shape[2:], mode="bilinear")
+    wide = wide.repeat_interleave(cell.frames, dim=0)[: len(frames)]
+    lightness, _ = to_lab(frames[None].clamp(0, 1))
+    return lab_to_rgb(torch.cat([100 * lightness[0].float(), 110 * wide], dim=1))
 
 
 def _sizes(frames: Tensor, target: Tensor, row: int, cell: Cell) -> tuple[int, int, int]:
@@ -64,6 +80,14 @@ def _frames_of(view: View, row: int, cell: Cell, grid: tuple[int, ...]) -> Tenso
     whole = patches.new_zeros(times * grid[1] * grid[2], patches.shape[1])
     whole[places[real]] = patches[real]
     return pictures(whole, cell, (times, *grid[1:]))
+
+
+def _values(frames: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:
+    """Pixels of frames as cells, the inverse of `pictures`; frames that are not there are 0."""
+    missing = grid[0] * cell.frames - len(frames)
+    whole = F.pad(frames, (0, 0, 0, 0, 0, 0, 0, missing))
+    pattern = "(t kt) c (y ky) (x kx) -> (t y x) (c kt ky kx)"
+    return rearrange(whole, pattern, kt=cell.frames, ky=cell.rows, kx=cell.columns)
 
 
 def pictures(values: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,7 @@
 """Masked autoencoding: the encoder sees the visible tokens only, a small decoder does the rest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -112,11 +113,7 @@ class MAE(Objective):
         """One term, `value`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None and seen.is_target is not None  # the view makes both
-        places = seen.inputs["positions"]
-        # Beside a longer view, tokens of padding come behind.
-        tokens, mask = (x[:, : places.shape[1]] for x in (encoding.tokens, encoding.mask))
-        pred = self.decoder(tokens, mask, places)
-        target = exact(seen.target)
+        pred, target = self._decoded(encoding, seen), exact(seen.target)
         if self.normalize:
             target = by_token(target, seen.is_target)
         one = "batch length values -> batch length values 1"
@@ -125,17 +122,40 @@ class MAE(Objective):
         )
         return {"value": Term(global_mean(losses))}
 
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """The view with what the decoder makes of it; scaled as each token's own values are."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None and seen.is_target is not None  # the view makes both
+        pred = self._decoded(encoding, seen).to(seen.target.dtype)
+        if self.normalize:
+            mean, std = token_moments(seen.target, seen.is_target)
+            pred = pred * std + mean
+        return [replace(seen, target=pred)]
+
+    def _decoded(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
+        places = seen.inputs["positions"]
+        # Beside a longer view, tokens of padding come behind.
+        tokens, mask = (x[:, : places.shape[1]] for x in (encoding.tokens, encoding.mask))
+        return self.decoder(tokens, mask, places)
+
 
 def by_token(
     values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
 ) -> Float[Tensor, "batch length values"]:
-    """Values of each token by the mean and unbiased variance of those that count there."""
+    """Values of each token by the mean and unbiased std of those that count there."""
+    mean, std = token_moments(values, is_target)
+    return (values - mean).masked_fill(~is_target, 0.0) / std
+
+
+def token_moments(
+    values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
+) -> tuple[Float[Tensor, "batch length 1"], Float[Tensor, "batch length 1"]]:
+    """Mean and (unbiased) std of each token, over its values that count."""
     count = is_target.sum(-1, keepdim=True)
-    kept = values.masked_fill(~is_target, 0.0)
-    mean = kept.sum(-1, keepdim=True) / count.clamp(min=1)
+    mean = values.masked_fill(~is_target, 0.0).sum(-1, keepdim=True) / count.clamp(min=1)
     off = (values - mean).masked_fill(~is_target, 0.0)
     variance = off.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-    return off * (variance + 1e-6).rsqrt()
+    return mean, (variance + 1e-6).sqrt()
 
 
-__all__ = ["MAE", "MaskedDecoder", "by_token"]
+__all__ = ["MAE", "MaskedDecoder", "by_token", "token_moments"]

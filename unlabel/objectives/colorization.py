@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -80,6 +81,11 @@ class Colorization(Objective):
         counts = aim.sum(0, dtype=torch.float64)
         self.seen.put(rearrange(gather(counts), "(r k) -> r k", k=len(counts)).sum(0))
         return {"color": Term(global_mean(losses * weight), chance=math.log(len(self.bins)))}
+
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """The view with the colours that the head reads off its tokens."""
+        tokens, _ = _own(encodings[0], views[0])
+        return [replace(views[0], target=self.decode(tokens) / REACH)]
 
     def decode(
         self, tokens: Float[Tensor, "batch length width"], *, temperature: float = 0.38

@@ -115,14 +115,29 @@ class Sum(Objective):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """The terms of all parts, named `part/term`, weights multiplied in."""
-        place = {spec: i for i, spec in enumerate(self.views)}
         terms = {}
         for name, part in self.parts.items():
-            rows = [place[spec] for spec in part.views]
-            own = part([encodings[i] for i in rows], [views[i] for i in rows], batch)
+            own = part(*self._own(part, encodings, views), batch)
             for key, term in own.items():
                 terms[f"{name}/{key}"] = term._replace(weight=term.weight * self.weights[name])
         return terms
+
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """What the first part that predicts something for a view predicts there."""
+        found: dict[ViewSpec, View | None] = {}
+        for part in self.parts.values():
+            theirs = part.filled(*self._own(part, encodings, views))
+            for spec, view in zip(part.views, theirs, strict=True):
+                found[spec] = found.get(spec) or view
+        return [found[spec] for spec in self.views]
+
+    def _own(
+        self, part: Objective, encodings: Sequence[Encoding], views: Sequence[View]
+    ) -> tuple[list[Encoding], list[View]]:
+        """What belongs to one part."""
+        place = {spec: i for i, spec in enumerate(self.views)}
+        rows = [place[spec] for spec in part.views]
+        return [encodings[i] for i in rows], [views[i] for i in rows]
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:

@@ -82,6 +82,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         monitors=_monitors(runs),
         warnings=_warnings(runs),
         views=samples.views(lead.first_batch),
+        filled=samples.views(lead.first_batch, "filled"),
         neighbours=lead.results.get("neighbours"),
         maps=samples.maps(lead.results.get("map")),
         made_by=_version(),

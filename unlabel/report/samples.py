@@ -14,15 +14,21 @@ SPECIAL = re.compile(r"\[[A-Z]+\]|<[^<>]+>")
 WORD_STARTS = ("Ġ", "▁")
 
 
-def views(first_batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The views of the first batch, equal ones together: words of tokens, or pictures."""
+def views(first_batch: Mapping[str, Any] | None, key: str = "views") -> list[dict[str, Any]]:
+    """The views of the first batch, equal ones together: words of tokens, or pictures.
+
+    Args:
+        first_batch: as saved.
+        key: `views`, or `filled` for what the trained heads predict.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for view in (first_batch or {}).get("views", []):
+    for view in (first_batch or {}).get(key, []):
         kind = next((k for k in _SHOWN if k in view), "sentences")
         samples = view.get(kind, [])
-        key = repr((view["view"], samples))
         name = spaced(view["view"]).replace("+", " + ")
-        entry = found.setdefault(key, {"name": name, "encoders": [], "kind": kind})
+        entry = found.setdefault(
+            repr((view["view"], samples)), {"name": name, "encoders": [], "kind": kind}
+        )
         entry["encoders"].append(view["encoder"])
         shown = [_SHOWN[kind](s) for s in samples]
         entry["rows"] = list(zip((first_batch or {})["index"], shown, strict=False))
