@@ -87,7 +87,9 @@ class CPC(Objective):
             )
         read = {"tokens"} if self.layer is None or not is_gru else set()
         self.needs = frozenset(read if self.layer is None else {*read, "layers"})
-        found = encoder.width if self.layer is None else encoder.layer_width
+        found = encoder.width
+        if self.layer is not None:
+            found = getattr(encoder, "layer_width", encoder.width)
         width = self.width if is_gru else encoder.width
         self.gru = nn.GRU(found, width, batch_first=True) if is_gru else None
         self.ahead = nn.ModuleList(nn.Linear(width, found, bias=False) for _ in range(self.steps))
