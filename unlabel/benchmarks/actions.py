@@ -220,8 +220,8 @@ def bench_actions(
         sets: `embedded`, `weizmann9`, `surveillance_fights`, `multiview_gestures`; a folder of
             class folders, a CSV list with columns `path` and `label` (and `split`, `fold` or
             `group`), or `hf:name[:config[:split]]`.
-        folder: that has the named sets; default `$UNLABEL_DATA/video`, and the user's cache
-            directory for `embedded`.
+        folder: that has the named sets; default `$UNLABEL_DATA/video`. `embedded` is kept in the
+            user's cache directory.
         probes: default `logistic` and the set's own number of nearest neighbours.
         stride: frames from one frame of a clip to the next; default as the run was trained.
         clips: of a video, whose vectors are averaged; default 3, of an encoder of single frames 8.

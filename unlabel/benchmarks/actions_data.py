@@ -26,15 +26,15 @@ def load_actions(name: str, folder: str | Path | None = None, *, seed: int = 0) 
 
     Args:
         name: one of `SETS`, or what `read_labelled` takes.
-        folder: that has the named sets; default `$UNLABEL_DATA/video`; of `embedded`, where its
-            videos are kept.
+        folder: that has the named sets; default `$UNLABEL_DATA/video`. `embedded` is kept in the
+            user's cache directory.
         seed: of folds that are drawn.
 
     Raises:
         FileNotFoundError: no such set.
     """
     if name == "embedded":
-        return _embedded(folder)
+        return _embedded()
     if name not in SETS:
         return read_labelled(name, VIDEO_SUFFIXES, seed=seed)
     place = set_folder(name, "video", folder)
@@ -43,8 +43,8 @@ def load_actions(name: str, folder: str | Path | None = None, *, seed: int = 0) 
     )
 
 
-def _embedded(folder: str | Path | None) -> Labelled:
-    parts = {s: embedded_videos(folder, split=s) for s in ("train", "test")}
+def _embedded() -> Labelled:
+    parts = {s: embedded_videos(split=s) for s in ("train", "test")}
     clips = [c for part in parts.values() for c in part]
     split = [s for s, part in parts.items() for _ in part]
     return labelled("embedded", [c.path for c in clips], [c.action for c in clips], split=split)
