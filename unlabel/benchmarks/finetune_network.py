@@ -6,10 +6,10 @@ them (Kumar et al. 2022, arXiv 2202.10054, section 3). Here the first part has a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ import transformers
 from einops import rearrange
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
+from torch.optim import Optimizer
 from transformers import PrinterCallback
 
-from unlabel.benchmarks.forecast_encoder import read_windows
+from unlabel.benchmarks.forecast_encoder import own_steps, read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import Linear
@@ -35,7 +36,9 @@ from unlabel.training.trainer import Trainer
 if TYPE_CHECKING:
     from unlabel.modalities.series import SeriesEncoder
 
+Reads = Literal["tokens", "values+tokens"]
 WARMUP = 0.05  # share of the steps; then the learning rate falls to 0 on a cosine
+Heads = Mapping[int, Sequence[Linear]]  # ridges, by horizon; one for all channels or one for each
 # Histories (windows, channels, lookback) and what followed them (windows, channels, horizon).
 Held = tuple[
     Float[np.ndarray, "windows channels lookback"], Float[np.ndarray, "windows channels _"]
@@ -57,6 +60,8 @@ class Tuning:
         validation_windows: looked at each time, evenly spaced; 0 for all.
         patience: looks without a better one that end the training; 0 for never.
         dropout: of the network while it is trained; None leaves the encoder's own.
+        features: what the head reads: `tokens`, or `values+tokens`, the window itself too.
+        head_rate: learning rate of the head, in units of the encoder's.
     """
 
     steps: int = 500
@@ -67,6 +72,8 @@ class Tuning:
     validation_windows: int = 512
     patience: int = 0
     dropout: float | None = 0.0
+    features: Reads = "tokens"
+    head_rate: float = 1.0
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
@@ -79,6 +86,12 @@ class Tuning:
             )
         if self.head not in ("ridge", "random"):
             raise ValueError(f"head is {self.head!r}: choose 'ridge' or 'random'.")
+        if self.features not in get_args(Reads):
+            raise ValueError(
+                f"features is {self.features!r}: choose one of {', '.join(get_args(Reads))}."
+            )
+        if not self.head_rate > 0:
+            raise ValueError(f"head_rate is a number above 0, but {self.head_rate} came.")
 
 
 @dataclass(frozen=True)
@@ -102,19 +115,22 @@ class RidgeForecast(Forecast):
     the ridge's alpha was chosen for.
 
     Args:
-        penalty: of the sum of the head's squared weights.
+        penalty: of the head's squared weights, for each or for a feature; None for none.
         options: as for `Forecast`.
     """
 
-    def __init__(self, *, penalty: float = 0.0, **options: Any):
+    def __init__(
+        self, *, penalty: Float[np.ndarray, "*outputs features"] | None = None, **options: Any
+    ):
         super().__init__(**options)
-        self.penalty = penalty
+        given = np.zeros(1) if penalty is None else penalty
+        self.register_buffer("penalty", torch.tensor(given, dtype=torch.float32), persistent=False)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """Two terms, `forecast` and `ridge`."""
-        ridge = self.penalty * self.head.linear.weight.square().sum()
+        ridge = (self.penalty * self.head.linear.weight.square()).sum()
         return {**super().forward(encodings, views, batch), "ridge": Term(ridge)}
 
 
@@ -123,25 +139,67 @@ def start_head(head: ForecastHead, ridges: Sequence[Linear]) -> None:
 
     Args:
         head: of one value a step.
-        ridges: one for each channel of the head, to all of its horizon.
+        ridges: one for each channel of the head, to all of its horizon; of the window's values,
+            if the head reads them, each has those of its channel.
     """
     weight = np.stack([r.weight for r in ridges], axis=-1)
     bias = np.stack([r.bias for r in ridges], axis=-1)
+    own = np.einsum("fhc,cd->fdhc", weight[: head.values], np.eye(head.channels))
+    weight = np.concatenate([rearrange(own, "f d h c -> (f d) h c"), weight[head.values :]])
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(rearrange(weight, "f h c -> (h c) f")))
         head.linear.bias.copy_(torch.from_numpy(rearrange(bias, "h c -> (h c)")))
+
+
+def stitched(heads: Heads) -> list[Linear]:
+    """Ridges to the longest horizon: a step's weights are those of the shortest that has it."""
+
+    def one(group: int) -> Linear:
+        parts = [(heads[h][group], steps) for h, steps in _first_of(heads)]
+        weight = np.concatenate([fit.weight[:, steps] for fit, steps in parts], axis=1)
+        return Linear(weight, np.concatenate([fit.bias[steps] for fit, steps in parts]))
+
+    return [one(group) for group in range(len(heads[max(heads)]))]
+
+
+def ridge_penalty(
+    heads: Heads, *, values: int, channels: int
+) -> Float[np.ndarray, "outputs features"]:
+    """The penalties of the ridges that start a head, for each of its weights.
+
+    Features that validation gave no weight are free to gain some: they get that of the others.
+
+    Args:
+        heads: ridges, by horizon; channels alike.
+        values: features that are the window's own values.
+        channels: of the head, which reads the values of all.
+    """
+    rows = []
+    for h, steps in _first_of(heads):
+        ridge = heads[h][0]
+        own = np.where(np.isfinite(ridge.penalty), ridge.penalty, ridge.alpha)
+        row = np.concatenate([np.repeat(own[:values], channels), own[values:]])
+        rows.append(np.tile(row, ((steps.stop - steps.start) * channels, 1)))
+    return np.concatenate(rows)
+
+
+def _first_of(heads: Heads) -> list[tuple[int, slice]]:
+    """Horizons, and the steps that no shorter one has."""
+    ends = sorted(heads)
+    return [(h, slice(start, h)) for start, h in zip([0, *ends], ends, strict=False)]
 
 
 def network_forecaster(
     module: Pretraining, horizons: Sequence[int], *, batch_size: int = 512
 ) -> Forecaster:
     """Forecasts of a network: for each horizon the first steps of its head's."""
-    encoder, head = module.encoder, module.objective.head
+    encoder, objective, head = module.encoder, module.objective, module.objective.head
+    in_units = objective.power > 0  # the bias of a head that reads values
 
     def forecast(history: np.ndarray) -> dict[int, np.ndarray]:
         was_training = head.training
         head.eval()  # the encoder is taken care of where windows are read
-        read = lambda encoding: head(encoding.tokens, encoding.mask)  # noqa: E731
+        read = lambda e, view, scale: objective.ahead(e, view, scale if in_units else None)  # noqa: E731
         out, loc, scale = read_windows(encoder, history, read, batch_size=batch_size)
         head.train(was_training)
         steps = rearrange(out, "(n a) h c -> n (a c) h", n=len(history))
@@ -165,9 +223,9 @@ def tune(
     windows: ForecastWindows,
     held: Held,
     *,
-    horizon: int,
+    horizons: Sequence[int],
     how: Tuning,
-    start: Sequence[Linear] | None = None,
+    start: Heads | None = None,
     extra: int = 0,
     seed: int = 0,
     device: str | None = None,
@@ -178,30 +236,33 @@ def tune(
         load: makes the encoder, anew for each learning rate.
         windows: to train on.
         held: validation windows, to choose weights and learning rate by.
-        horizon: steps to predict.
+        horizons: steps to predict, at most the longest; validation is the mean error over all.
         how: see `Tuning`.
-        start: the head's first weights, see `start_head`, and the penalty that goes on with them;
-            None for random ones.
+        start: ridges of all horizons that the head starts from, see `stitched`, and whose penalty
+            goes on with them; None for random weights.
         extra: sequences of training on top of `how.steps`.
         seed: of the head's random weights, of dropout and of the order of windows.
         device: as for torch; a GPU where there is one.
     """
-    tried = []
+    tried, horizon = [], max(horizons)
     for rate in how.learning_rates:
         encoder = load()
         transformers.set_seed(seed)  # the heads start alike, however the encoder was made
         store = _store(windows, horizon, encoder.channels)
         # The ridge's is beside a sum over all values to predict; the loss is a mean over them.
-        penalty = start[0].alpha / (len(store) * horizon * encoder.channels) if start else 0.0
-        objective = RidgeForecast(horizon=horizon, weigh=True, penalty=penalty)
+        terms = len(store) * horizon * encoder.channels
+        beside = how.features == "values+tokens"
+        sizes = {"values": own_steps(encoder) * beside, "channels": encoder.channels}
+        penalty = None if start is None else ridge_penalty(start, **sizes) / terms
+        objective = RidgeForecast(horizon=horizon, weigh=True, values=beside, penalty=penalty)
         module = Pretraining(encoder, objective)
         if start is not None:
-            start_head(objective.head, start)
+            start_head(objective.head, stitched(start))
         batch = min(how.batch_size, len(store))
         steps = how.steps + math.ceil(extra / batch)
         keep = KeepBest(
             module,
-            _error(module, held, horizon),
+            _error(module, held, horizons),
             every=max(1, round(steps / how.checks)),
             patience=how.patience,
         )
@@ -209,6 +270,7 @@ def tune(
             module,
             store,
             keep,
+            head_rate=how.head_rate,
             max_steps=steps,
             per_device_train_batch_size=batch,
             learning_rate=rate,
@@ -228,12 +290,19 @@ def _store(windows: ForecastWindows, horizon: int, channels: int) -> SeriesStore
     return SeriesStore([series], context=windows.lookback, horizon=horizon, channels=kind)
 
 
-def _error(module: Pretraining, held: Held, horizon: int) -> Callable[[], float]:
-    forecast, (history, future) = network_forecaster(module, [horizon]), held
-    return lambda: float(np.square(forecast(history)[horizon] - future).mean())
+def _error(module: Pretraining, held: Held, horizons: Sequence[int]) -> Callable[[], float]:
+    forecast, (history, future) = network_forecaster(module, horizons), held
+
+    def mean() -> float:
+        found = forecast(history)
+        return float(np.mean([np.square(found[h] - future[..., :h]).mean() for h in horizons]))
+
+    return mean
 
 
-def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: Any) -> int:
+def _train(
+    module: Pretraining, store: SeriesStore, keep: KeepBest, *, head_rate: float, **options: Any
+) -> int:
     """Train and take the best weights; how many steps were made."""
     with TemporaryDirectory() as folder:
         args = TrainingArguments(
@@ -250,6 +319,7 @@ def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: A
         collator = module.encoder.collator(seed=args.seed)
         trainer = Trainer(module, args, store, collator, [keep])
         trainer.remove_callback(PrinterCallback)
+        trainer.optimizer = _optimizer(module, args, head_rate)
         trainer.train()
     if not keep.ended:
         raise KeyboardInterrupt  # the trainer ends in good order when asked to, but half way
@@ -257,12 +327,25 @@ def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: A
     return trainer.state.global_step
 
 
+def _optimizer(module: Pretraining, args: TrainingArguments, head_rate: float) -> Optimizer:
+    """The trainer's own, with a learning rate for the encoder and another for the head."""
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    parts = (
+        (module.encoder, args.learning_rate),
+        (module.objective, args.learning_rate * head_rate),
+    )
+    return kind([{"params": list(p.parameters()), "lr": rate} for p, rate in parts], **options)
+
+
 __all__ = [
+    "Reads",
     "RidgeForecast",
     "Tuned",
     "Tuning",
     "held_out",
     "network_forecaster",
+    "ridge_penalty",
     "start_head",
+    "stitched",
     "tune",
 ]

@@ -39,7 +39,7 @@ class HeadForecast(Forecast):
     def build(self, encoder: Any) -> None:
         """Nothing: the head is there."""
 
-    def predict(self, encoding: Encoding, batch: Batch) -> Tensor:
+    def predict(self, encoding: Encoding, seen: View, batch: Batch) -> Tensor:
         """From the newest tokens, and what is known of the future."""
         newest = slice(-self.head.length, None)
         known = batch.inputs["covariates"][:, -self.horizon :] if self.head.covariates else None
