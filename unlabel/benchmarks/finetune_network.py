@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from transformers import PrinterCallback
 
 from unlabel.benchmarks.forecast_encoder import own_steps, read_windows
-from unlabel.benchmarks.forecast_ridge import Forecaster
+from unlabel.benchmarks.forecast_ridge import ALPHAS, Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.benchmarks.ridge import Linear
 from unlabel.core import Batch, Encoding, View
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from unlabel.modalities.series import SeriesEncoder
 
 Reads = Literal["tokens", "values+tokens"]
+STIFFEST = max(ALPHAS["ltsf"])  # the penalty of weights that a ridge does not have
 WARMUP = 0.05  # share of the steps; then the learning rate falls to 0 on a cosine
 Heads = Mapping[int, Sequence[Linear]]  # ridges, by horizon; one for all channels or one for each
 # Histories (windows, channels, lookback) and what followed them (windows, channels, horizon).
@@ -167,7 +168,7 @@ def ridge_penalty(
 ) -> Float[np.ndarray, "outputs features"]:
     """The penalties of the ridges that start a head, for each of its weights.
 
-    Features that validation gave no weight are free to gain some: they get that of the others.
+    Features that validation gave no weight have a penalty that keeps them near none.
 
     Args:
         heads: ridges, by horizon; channels alike.
@@ -177,7 +178,7 @@ def ridge_penalty(
     rows = []
     for h, steps in _first_of(heads):
         ridge = heads[h][0]
-        own = np.where(np.isfinite(ridge.penalty), ridge.penalty, ridge.alpha)
+        own = np.minimum(ridge.penalty, STIFFEST)
         row = np.concatenate([np.repeat(own[:values], channels), own[values:]])
         rows.append(np.tile(row, ((steps.stop - steps.start) * channels, 1)))
     return np.concatenate(rows)
