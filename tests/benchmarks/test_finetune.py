@@ -14,16 +14,18 @@ from unlabel.benchmarks import finetune_arms, finetune_network
 from unlabel.benchmarks.finetune import bench_finetune
 from unlabel.benchmarks.finetune_arms import Arms, Place, latest_windows
 from unlabel.benchmarks.finetune_network import (
-    RidgeForecast,
     Tuning,
     held_out,
     network_forecaster,
-    ridge_penalty,
-    start_head,
-    stitched,
     tune,
 )
 from unlabel.benchmarks.finetune_run import PretrainedRun, pretrained_runs
+from unlabel.benchmarks.finetune_start import (
+    RidgeForecast,
+    ridge_penalty,
+    start_head,
+    stitched,
+)
 from unlabel.benchmarks.forecast_encoder import encoder_features
 from unlabel.benchmarks.forecast_ridge import RidgeForecaster, window_moments
 from unlabel.benchmarks.forecasting_data import ForecastData, load_forecasting

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from unlabel.benchmarks.ridge import BlockPath, Linear, Moments, RidgePath, fit_nested, fit_ridge
+from unlabel.benchmarks.ridge import (
+    BlockPath,
+    Linear,
+    Moments,
+    RidgePath,
+    fit_nested,
+    fit_ridge,
+    refit,
+)
 
 
 @pytest.fixture
@@ -163,3 +171,17 @@ def test_groups_without_further_features_share_one_ridge():
     for fit in (one, two):
         np.testing.assert_allclose(fit.weight[:4], alone.weight)
         assert not fit.weight[4:].any()
+
+
+def test_a_refit_has_the_penalties_that_were_chosen():
+    x, y, _ = two_blocks()
+    whole = summed(x, y)
+    for rest in (5.0, np.inf):
+        like = Linear(np.zeros((60, 3)), np.zeros(3), 2.0, split=10, rest=rest)
+        found = refit(whole, like)
+        by = np.where(np.arange(60) < 10, 1.0, np.sqrt(2.0 / rest))
+        theirs = Ridge(alpha=2.0).fit(x * by, y)
+        np.testing.assert_allclose(found(x), theirs.predict(x * by), rtol=1e-6, atol=1e-8)
+        assert (found.alpha, found.rest, found.split) == (2.0, rest, 10)
+    plain = refit(whole, Linear(np.zeros((60, 3)), np.zeros(3), 2.0))
+    np.testing.assert_allclose(plain(x), Ridge(alpha=2.0).fit(x, y).predict(x), atol=1e-8)

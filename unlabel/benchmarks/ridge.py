@@ -234,12 +234,26 @@ def fit_nested(
     """
     alone, checks = (reduce(add, (rows.block(split) for rows in s)) for s in (train, validation))
     (first,) = fit_ridge([alone], [checks], alphas)
-    rest = np.zeros((len(train[0].x) - split, len(first.bias)))
-    weight = np.concatenate([first.weight, rest])
-    nothing = Linear(weight, first.bias, first.alpha, split)
+    nothing = _beside(first, len(train[0].x))
     paths = [BlockPath(rows, split=split, alpha=first.alpha) for rows in train]
     fits = ([path.at(alpha) for path in paths] for alpha in alphas)
     return _best(chain([[nothing] * len(train)], fits), validation)
+
+
+def refit(rows: Moments, like: Linear) -> Linear:
+    """The ridge of other rows with the penalties of one that was chosen."""
+    if like.split is None:
+        return RidgePath(rows).at(like.alpha)
+    if np.isfinite(like.rest):
+        return BlockPath(rows, split=like.split, alpha=like.alpha).at(like.rest)
+    return _beside(RidgePath(rows.block(like.split)).at(like.alpha), len(rows.x))
+
+
+def _beside(first: Linear, features: int) -> Linear:
+    """A ridge on the first features, as one on all."""
+    split, targets = first.weight.shape
+    weight = np.concatenate([first.weight, np.zeros((features - split, targets))])
+    return Linear(weight, first.bias, first.alpha, split)
 
 
 def _best(fits: Iterable[list[Linear]], validation: Sequence[Moments]) -> list[Linear]:
