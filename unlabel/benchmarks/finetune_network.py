@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import transformers
@@ -31,6 +31,7 @@ from unlabel.benchmarks.forecast_ridge import Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
 from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
+from unlabel.objectives import Forecast
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.keep_best import KeepBest
 from unlabel.training.pretraining import Pretraining
@@ -113,7 +114,8 @@ def network_forecaster(
     module: Pretraining, horizons: Sequence[int], *, batch_size: int = 512
 ) -> Forecaster:
     """Forecasts of a network: for each horizon the first steps of its head's."""
-    encoder, objective, head = module.encoder, module.objective, module.objective.head
+    encoder, objective = module.encoder, cast(Forecast, module.objective)
+    head = objective.head
     in_units = objective.power > 0  # the bias of a head that reads values
 
     def forecast(history: np.ndarray) -> dict[int, np.ndarray]:

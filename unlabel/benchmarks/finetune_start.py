@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from torch import Tensor
 
 from unlabel.benchmarks.forecast_ridge import ALPHAS
 from unlabel.benchmarks.ridge import Linear
@@ -28,6 +29,8 @@ class RidgeForecast(Forecast):
         penalty: of the head's squared weights, for each or for a feature; None for none.
         options: as for `Forecast`.
     """
+
+    penalty: Tensor
 
     def __init__(
         self, *, penalty: Float[np.ndarray, "*outputs features"] | None = None, **options: Any
