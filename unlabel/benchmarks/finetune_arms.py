@@ -126,7 +126,8 @@ class Arms:
         found = self._frozen(FROZEN[arm]) if arm in FROZEN else self.place.ridge(raw_features())
         about = {"alpha": {str(h): heads[0].alpha for h, heads in found.heads.items()}}
         if arm in FROZEN and self.how.features == "values+tokens":
-            about["alpha of tokens"] = {str(h): r[0].rest for h, r in found.heads.items()}
+            rest = {str(h): heads[0].rest for h, heads in found.heads.items()}
+            about["alpha_of_tokens"] = {h: a if np.isfinite(a) else None for h, a in rest.items()}
         return found, about
 
     def _load(self, name: str) -> "SeriesEncoder":
