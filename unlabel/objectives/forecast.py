@@ -153,9 +153,8 @@ class Forecast(Objective):
         weigh: take the loss in the units of the data, as forecasts are scored, and not in each
             window's own: what is normalised by a window's scale counts by that scale again.
         values: let the head read the window itself beside the tokens, so that the encoder is asked
-            what it adds to a linear model of the window (with `weigh`, its bias is in the units of
-            the data too, as there). The encoder learns less where the values say it all: for
-            fine-tuning rather than pretraining.
+            what it adds to a linear model of the window. With `weigh` the head's bias is in the
+            units of the data, too.
 
     Raises:
         ValueError: no step to predict, a level not between 0 and 1, or an argument of a view that
