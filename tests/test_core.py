@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from unlabel.core import View, cat_views, stream_of, uniform, view
+from unlabel.core import View, cat_views, over_time, stream_of, uniform, view
 
 
 def test_a_sample_draws_the_same_numbers_in_any_batch():
@@ -78,3 +78,26 @@ def test_a_view_without_weights_counts_once_beside_one_with_weights():
     assert joined.weight is not None
     assert joined.weight[:, 0, 0].tolist() == [1.0, 1.0, 4.0, 4.0]
     assert cat_views([plain, plain]).weight is None
+
+
+def test_over_time_is_the_mean_over_the_real_tokens_of_each_time():
+    tokens = torch.arange(12.0).view(1, 6, 2)
+    mask = torch.tensor([[True, True, True, False, False, False]])
+    times, real = over_time(tokens, mask, (3, 1, 2))
+    torch.testing.assert_close(times, torch.tensor([[[1.0, 2.0], [4.0, 5.0], [0.0, 0.0]]]))
+    assert real.tolist() == [[True, True, False]]
+
+
+def test_over_time_leaves_a_sequence_as_it_is():
+    tokens, mask = torch.randn(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
+    assert over_time(tokens, mask, (5,))[0] is tokens
+
+
+def test_joining_views_lengthens_what_runs_along_the_positions_alone():
+    def made(length: int) -> View:
+        inputs = {"ids": torch.ones(2, length), "static": torch.ones(2, 3)}
+        return View(inputs, torch.ones(2, length, dtype=torch.bool))
+
+    joined = cat_views([made(4), made(6)])
+    assert joined.inputs["ids"].shape == (4, 6) and joined.inputs["static"].shape == (4, 3)
+    assert not joined.mask[:2, 4:].any()

@@ -4,6 +4,7 @@ Nothing here knows a modality or an objective. See DESIGN: raw files -> Batch ->
 -> Encoding -> heads -> kernel.
 """
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -211,6 +212,8 @@ class Encoder(Protocol):
         token_values: numbers that one token stands for, where it gives `values`.
         channels: numbers of one step, likewise.
         length: tokens of a whole view, where every view has as many (`length`).
+        grid: how the tokens of a whole view lie, time first: `(length,)` of a sequence,
+            `(times, rows, columns)` of a clip; `tokens` count through it in that order.
     """
 
     width: int
@@ -220,6 +223,7 @@ class Encoder(Protocol):
     token_values: int
     channels: int
     length: int
+    grid: tuple[int, ...]
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
         """Make the view of `batch` that `spec` names."""
@@ -257,11 +261,14 @@ def cat_views(views: Sequence[View]) -> View:
         ]
         return torch.cat(whole)
 
+    def whole(v: View, key: str) -> Tensor:
+        # What has another second dimension (static covariates) does not run along the positions.
+        x = v.inputs[key]
+        return lengthen(x, length) if x.shape[1] == v.mask.shape[1] else x
+
     # A view that lacks a field keeps every position and feature, and compares nothing.
     return View(
-        inputs={
-            k: torch.cat([lengthen(v.inputs[k], length) for v in views]) for k in views[0].inputs
-        },
+        inputs={k: torch.cat([whole(v, k) for v in views]) for k in views[0].inputs},
         mask=torch.cat([lengthen(v.mask, length) for v in views]),
         is_target=join([v.is_target for v in views], 0),
         target=join([v.target for v in views], 0),
@@ -269,6 +276,26 @@ def cat_views(views: Sequence[View]) -> View:
         keep_positions=join([v.keep_positions for v in views], 1, length),
         keep_features=join([v.keep_features for v in views], 1),
     )
+
+
+def over_time(
+    tokens: Float[Tensor, "batch length width"],
+    mask: Bool[Tensor, "batch length"],
+    grid: Sequence[int],
+) -> tuple[Float[Tensor, "batch times width"], Bool[Tensor, "batch times"]]:
+    """One vector for each time: the mean over the real tokens of that time.
+
+    Args:
+        tokens: of a view that has whole times of the grid, and any number of them.
+        mask: True at real tokens.
+        grid: of the encoder, time first; a sequence has one token a time and comes back as it is.
+    """
+    places = math.prod(grid[1:])
+    if places == 1:
+        return tokens, mask
+    real = mask.unflatten(1, (-1, places))
+    kept = tokens.unflatten(1, (-1, places)) * real[..., None]
+    return kept.sum(2) / real.sum(2).clamp(min=1)[..., None], real.any(2)
 
 
 def cat_batches(batches: Sequence[Batch]) -> Batch:

@@ -73,6 +73,7 @@ class SeriesEncoder(nn.Module):
         self.width, self.patch = self.driver.width, self.driver.patch
         self.context, self.channels, self.norm, self.pooling = context, channels, norm, pooling
         self.length, self.token_values = context // self.patch, self.patch * channels
+        self.grid = (self.length,)
         self.causal = causal or isinstance(self.driver, Convolution)
         check_sizes(model, context=context, channels=channels, tokens=self.length)
         embedding = self.driver.embedding_width

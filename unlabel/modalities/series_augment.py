@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
+from unlabel.modalities.draws import arguments, draw, normal
 from unlabel.modalities.series_masks import smallest
-from unlabel.modalities.series_window import Window, arguments, draw, mean_and_std, normal
+from unlabel.modalities.series_window import Window, mean_and_std
 
 
 def jitter(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec, stream_of, uniform
+from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import random_channels, smallest
-from unlabel.modalities.series_window import Window, arguments, draw
+from unlabel.modalities.series_window import Window
 
 
 def token_cutoff(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) -> Window:

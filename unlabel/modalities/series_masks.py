@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
-from unlabel.modalities.series_window import Window, arguments, draw
+from unlabel.modalities.draws import arguments, draw
+from unlabel.modalities.series_window import Window
 
 UNITS = ("step", "span", "patch", "channel")
 

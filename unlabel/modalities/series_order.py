@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
+from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import smallest
-from unlabel.modalities.series_window import Window, arguments, draw, mean_and_std
+from unlabel.modalities.series_window import Window, mean_and_std
 
 UNITS = ("step", "segment", "window")
 

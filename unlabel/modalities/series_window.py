@@ -6,7 +6,6 @@ same in every batch. `finish` normalises it by what the encoder may see and cuts
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unlabel.core import Batch, View, ViewSpec, uniform
+from unlabel.core import View
 
 NORMS = ("standard", "last", "none")
 # A window whose std is under this share of its root mean square is constant but for rounding.
@@ -140,35 +139,6 @@ def _fit(x: Tensor, steps: int) -> Tensor:
     return F.pad(x[:, :steps], (0, 0) * (x.dim() - 2) + (missing, 0))
 
 
-def draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
-    """Uniform numbers that belong to the samples; `use` tells apart the draws of one view."""
-    return uniform(batch.seed, batch.ordinal, 8 * spec.stream + use, count)
-
-
-def normal(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
-    """Numbers of the standard normal distribution, likewise."""
-    # The draws are multiples of 2**-24; the smallest is 0, which would be minus infinity.
-    return torch.special.ndtri(draw(batch, spec, count, use).clamp(min=2.0**-25))
-
-
-def arguments(spec: ViewSpec, **defaults: Any) -> dict[str, Any]:
-    """The view's arguments over its defaults.
-
-    Raises:
-        ValueError: an argument that the view does not have, or a share outside 0 to 1.
-    """
-    given = dict(spec.args)
-    if unknown := sorted(set(given) - set(defaults)):
-        has = ", ".join(defaults) or "none"
-        raise ValueError(f"View {spec.name!r} has no {', '.join(unknown)}; its arguments: {has}.")
-    for name in {"ratio", "share", "blend"} & set(given):
-        if not 0 <= given[name] <= 1:
-            raise ValueError(
-                f"{name} of view {spec.name!r} is a share from 0 to 1, but {given[name]} came."
-            )
-    return {**defaults, **given}
-
-
 def mean_and_std(
     values: Float[Tensor, "batch steps channels"], known: Bool[Tensor, "batch steps channels"]
 ) -> tuple[Float[Tensor, "batch 1 channels"], Float[Tensor, "batch 1 channels"]]:
@@ -289,11 +259,8 @@ def _target(window: Window, scaled: Tensor, patch: int) -> tuple[Tensor | None, 
 __all__ = [
     "NORMS",
     "Window",
-    "arguments",
-    "draw",
     "finish",
     "mean_and_std",
-    "normal",
     "statistics",
     "visible_only",
 ]

@@ -86,6 +86,7 @@ class TextEncoder(nn.Module):
         limit = getattr(model.config, "max_position_embeddings", max_length)
         self.max_length = min(max_length, limit)
         self.width: int = model.config.hidden_size
+        self.grid = (self.max_length,)
         table = _table(model)
         self.table_size: tuple[int, int] = (table.shape[0], table.shape[1])
         self.vocabulary = Vocabulary.of(tokenizer)

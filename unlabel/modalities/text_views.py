@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unlabel.core import Batch, View, ViewSpec, uniform
+from unlabel.core import Batch, View, ViewSpec
+from unlabel.modalities.draws import draw
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,6 @@ class Vocabulary:
         return mask & ~torch.isin(ids, special)
 
 
-def _draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
-    # `use` tells apart the draws of one view.
-    return uniform(batch.seed, batch.ordinal, 8 * spec.stream + use, count)
-
-
 def _fraction(name: str, value: float) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name} is a share of at least 0 and below 1, but {value} came.")
@@ -86,7 +82,7 @@ def token_cutoff(
     """
     ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
-    scores = _draw(batch, spec, view.mask.shape[1]).masked_fill(~can, 2.0)
+    scores = draw(batch, spec, view.mask.shape[1]).masked_fill(~can, 2.0)
     return _cut(view, _smallest(scores, (can.sum(1) * ratio).long()) & can)
 
 
@@ -101,7 +97,7 @@ def span_cutoff(
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
     words = can.sum(1)
     length = (words * ratio).long()
-    start = (_draw(batch, spec, 1)[:, 0] * (words - length + 1)).long()
+    start = (draw(batch, spec, 1)[:, 0] * (words - length + 1)).long()
     place = can.cumsum(1) - 1
     inside = (place >= start[:, None]) & (place < (start + length)[:, None])
     return _cut(view, inside & can)
@@ -113,7 +109,7 @@ def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_:
     Args of the spec: ratio (default 0.1).
     """
     ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
-    scores = _draw(batch, spec, width)
+    scores = draw(batch, spec, width)
     count = torch.full((len(batch),), int(width * ratio), device=scores.device)
     return replace(view, keep_features=~_smallest(scores, count))
 
@@ -134,14 +130,14 @@ def mask_tokens(
         raise ValueError("The tokenizer has no mask token, which masked language modelling needs.")
     ids, length = view.inputs["input_ids"], view.mask.shape[1]
     can = vocabulary.is_word(ids, view.mask)
-    chance = _draw(batch, spec, length)
+    chance = draw(batch, spec, length)
     if args.get("whole_word", False):
         # The pieces of a word share one draw.
         starts = vocabulary.starts_word.to(ids.device)[ids] | ~can
         chance = chance.gather(1, starts.long().cumsum(1).clamp(max=length) - 1)
     is_target = can & (chance < rate)
-    fate = _draw(batch, spec, length, use=1)
-    other = (_draw(batch, spec, length, use=2) * vocabulary.size).long()
+    fate = draw(batch, spec, length, use=1)
+    other = (draw(batch, spec, length, use=2) * vocabulary.size).long()
     masked = torch.where(is_target & (fate < 0.8), vocabulary.mask_id, ids)
     masked = torch.where(is_target & (fate >= 0.8) & (fate < 0.9), other, masked)
     return replace(

@@ -77,16 +77,24 @@ class Pretraining(nn.Module):
         return [found[i] for i in range(len(views))]
 
     def encode_by(self, who: str, views: Sequence[View]) -> dict[int, Encoding]:
-        """Encodings of the views that `online` or `teacher` sees, by their place."""
-        rows = [i for i, spec in enumerate(self.objective.views) if spec.encoder == who]
-        if not rows:
-            return {}
+        """Encodings of the views that `online` or `teacher` sees, by their place.
+
+        Views whose inputs differ in more than length (crops of two sizes) go one size at a time.
+        """
         encoder: Any = self.encoder if who == "online" else self.teacher
-        # Targets differ in shape from objective to objective, and no encoder reads them.
-        seen = [replace(views[i], is_target=None, target=None, weight=None) for i in rows]
-        together = encoder(cat_views(seen), want=self._want)
-        parts = split_encoding(together, [len(views[i].mask) for i in rows])
-        return dict(zip(rows, parts, strict=True))
+        sizes: dict[Any, list[int]] = {}
+        for i, spec in enumerate(self.objective.views):
+            if spec.encoder == who:
+                shape = tuple((k, x.shape[2:]) for k, x in sorted(views[i].inputs.items()))
+                sizes.setdefault(shape, []).append(i)
+        found = {}
+        for rows in sizes.values():
+            # Targets differ in shape from objective to objective, and no encoder reads them.
+            seen = [replace(views[i], is_target=None, target=None, weight=None) for i in rows]
+            together = encoder(cat_views(seen), want=self._want)
+            parts = split_encoding(together, [len(views[i].mask) for i in rows])
+            found.update(zip(rows, parts, strict=True))
+        return found
 
     def score(self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch) -> Step:
         """The objective's terms and their weighted sum."""

@@ -1,0 +1,55 @@
+"""The clip that view functions of frames and video pass along; a single frame is a clip of one."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Cell(NamedTuple):
+    """What one token stands for.
+
+    Attributes:
+        frames: of time.
+        rows: pixels.
+        columns: pixels.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+
+
+@dataclass
+class Clip:
+    """Frames of a batch on their way through a chain of views.
+
+    Attributes:
+        frames: RGB from 0 to 1, `(batch, times, channels, rows, columns)`; of any size and number
+            until `finish`.
+        mask: True at frames that exist, `(batch, times)`; shorter samples are padded at the end.
+        is_hidden: True at cells (what a token stands for) that the encoder is not shown,
+            `(batch, times, rows, columns)` of the grid; None for none.
+        is_asked: True at cells that are hidden and to be predicted, likewise.
+        keeps: tokens that a view without hidden tokens has; None leaves them in.
+        keep_positions: False at cells zeroed after the embedding, likewise.
+        keep_features: False for embedding columns zeroed, `(batch, width)`.
+        target: one that is no pixel: a class, colours; `(batch, places, ...)`.
+        is_target: True where that one counts; None for everywhere.
+        picked: places of the sample's frames that a link picked, `(batch, picked)`.
+    """
+
+    frames: Float[Tensor, "batch times channels rows columns"]
+    mask: Bool[Tensor, "batch times"]
+    is_hidden: Bool[Tensor, "batch cells_t cells_y cells_x"] | None = None
+    is_asked: Bool[Tensor, "batch cells_t cells_y cells_x"] | None = None
+    keeps: int | None = None
+    keep_positions: Bool[Tensor, "batch cells_t cells_y cells_x"] | None = None
+    keep_features: Bool[Tensor, "batch width"] | None = None
+    target: Tensor | None = None
+    is_target: Tensor | None = None
+    picked: Int[Tensor, "batch picked"] | None = None
+
+
+__all__ = ["Cell", "Clip"]
