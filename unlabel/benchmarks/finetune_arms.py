@@ -124,7 +124,9 @@ class Arms:
         if arm in FOLDERS:
             return self._tuned(arm, self.run.sequences if arm == UNTRAINED else 0)
         found = self._frozen(FROZEN[arm]) if arm in FROZEN else self.place.ridge(raw_features())
-        about = {"alpha": {str(h): heads[0].alpha for h, heads in found.heads.items()}}
+        about: dict[str, Any] = {
+            "alpha": {str(h): heads[0].alpha for h, heads in found.heads.items()}
+        }
         if arm in FROZEN and self.how.features == "values+tokens":
             rest = {str(h): heads[0].rest for h, heads in found.heads.items()}
             about["alpha_of_tokens"] = {h: a if np.isfinite(a) else None for h, a in rest.items()}
