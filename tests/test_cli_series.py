@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from unlabel import Forecaster
 from unlabel.cli import main
+from unlabel.data_pipes.series import read_series
+from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.modalities.series import SeriesEncoder
 
 TINY = {"d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
@@ -120,3 +123,64 @@ def test_the_recipe_needs_no_data_and_its_report_shows_windows(tmp_path):
     main(["report", str(run)])
     page = (run / "report.html").read_text()
     assert "synthetic" in page and "One channel a line" in page and "bench forecasting" in page
+
+
+SMALL = [
+    "--modality=series", "--objective=masked_values", "--series.context=48",
+    f"--series.config={json.dumps(TINY)}", "--training.per_device_train_batch_size=8",
+    "--training.save_steps=2", "--training.logging_steps=1",
+]  # fmt: skip
+
+
+def losses(run):
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.slow
+def test_a_stream_is_trained_on_and_resumed_where_it_stopped(tmp_path):
+    values = np.random.default_rng(0).normal(size=(30, 100)).cumsum(1)
+    pd.DataFrame({"item_id": [f"s{i}" for i in range(30)], "target": list(values)}).to_parquet(
+        tmp_path / "many.parquet"
+    )
+    steps = ["--training.max_steps=6"]
+    stream = [f"--data={tmp_path / 'many.parquet'}", "--series.streaming=true", *SMALL]
+    main(["train", *stream, *steps, f"--training.output_dir={tmp_path / 'one'}"])
+    main(["train", *stream, *steps, f"--training.output_dir={tmp_path / 'two'}"])
+    about = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert about["samples"] is None and about["read"].startswith("a stream that begins with 30")
+    # As if it had been stopped after step 4.
+    shutil.rmtree(tmp_path / "two" / "model")
+    shutil.rmtree(tmp_path / "two" / "checkpoint-6")
+    main(["train", *stream, *steps, f"--training.output_dir={tmp_path / 'two'}", "--resume"])
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    weights = [(tmp_path / r / "model" / "model.safetensors").read_bytes() for r in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
+def test_files_are_trained_on_where_they_lie_as_if_they_were_read(tmp_path):
+    values = np.random.default_rng(0).normal(size=(300, 2)).cumsum(0).astype(np.float32)
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy" / "a.npy", values)
+    SeriesStore(read_series(values), context=9, path=tmp_path / "store")
+    kinds = {"read": [], "mapped": ["--series.mapped=true"], "store": []}
+    for kind, options in kinds.items():
+        data = tmp_path / ("store" if kind == "store" else "npy")
+        out = f"--training.output_dir={tmp_path / kind}"
+        main(["train", f"--data={data}", *SMALL, *options, out, "--training.max_steps=2"])
+    assert len(losses(tmp_path / "read")) == 2
+    assert losses(tmp_path / "read") == losses(tmp_path / "mapped") == losses(tmp_path / "store")
+
+
+def test_what_lies_on_disk_refuses_what_would_change_it(loads, tmp_path, capsys):
+    def said(*options):
+        out = f"--training.output_dir={tmp_path / 'x'}"
+        return refused(capsys, "train", *SMALL, out, *options)
+
+    assert "loads.csv: only plain .npy" in said(f"--data={loads}", "--series.mapped=true")
+    mapped = [f"--data={loads}", "--series.mapped=true", "--series.freq=h"]
+    assert "so freq cannot be heeded" in said(*mapped)
+    assert "give --training.max_steps" in said(f"--data={loads}", "--series.streaming=true")
+    assert "give data that is not generated" in said("--series.streaming=true")
+    SeriesStore(read_series(loads), context=9, path=tmp_path / "store", channels="together")
+    assert "written with channels='together'" in said(f"--data={tmp_path / 'store'}")

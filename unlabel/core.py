@@ -190,14 +190,15 @@ class Encoding:
         pooled: one vector a sample, `(batch, width)`.
         tokens: one vector a position, `(batch, length, width)`.
         mask: True where a token is real, `(batch, length)`.
-        layers: hidden states by layer, embedding layer first; None unless asked for.
+        layers: hidden states by layer, embedding layer first, `(batch, length, layer_width)`; None
+            unless asked for.
         table: the encoder's own token vectors, for a head tied to them, `(vocabulary, width)`.
     """
 
     pooled: Float[Tensor, "batch width"]
     tokens: Float[Tensor, "batch length width"]
     mask: Bool[Tensor, "batch length"]
-    layers: tuple[Float[Tensor, "batch length width"], ...] | None = None
+    layers: tuple[Float[Tensor, "batch length layer_width"], ...] | None = None
     table: Float[Tensor, "vocabulary width"] | None = None
 
 
@@ -208,6 +209,7 @@ class Encoder(Protocol):
         width: of pooled and token vectors.
         gives: what an objective may need, such as `tokens`, `table`, `values`, `causal`.
         views: names of the views it makes.
+        layer_width: of the hidden states, where it gives `layers`.
         table_size: rows and columns of the token table, where it gives `table`.
         token_values: numbers that one token stands for, where it gives `values`.
         channels: numbers of one step, likewise.
@@ -217,6 +219,7 @@ class Encoder(Protocol):
     """
 
     width: int
+    layer_width: int
     gives: frozenset[str]
     views: frozenset[str]
     table_size: tuple[int, int]

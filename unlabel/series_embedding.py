@@ -37,6 +37,7 @@ def embed_series(
     Raises:
         ValueError: a vector that is not finite, or steps of an encoder made for covariates.
     """
+    encoder.check_gaps(data.time_gap)
     together = encoder.channels > 1
     rows = SeriesRows(data.series, together=together)
     own = [data[int(s)] for s in rows.series]
@@ -116,8 +117,8 @@ def embed_series_file(
     output = Path(output)
     if output.suffix not in (".parquet", ".npy"):
         raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
-    data = read_series(source, **columns)
     encoder = SeriesEncoder.from_pretrained(model, local_files_only=True).to(device_of(device))
+    data = read_series(source, time_gap=encoder.time_gap or False, **columns)
     table = embed_series(encoder, data, per_step=per_step, size=batch_size)
     vectors = np.stack(table["embedding"].tolist())
     if normalize:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from unlabel.data_pipes.sampling import LengthBatches, StreamBatches
+from unlabel.data_pipes.sampling import LengthBatches, StreamBatches, scattered
 from unlabel.data_pipes.text import read_text
 
 
@@ -189,3 +189,32 @@ def test_partners_of_a_stream_stay_with_their_record():
 def test_a_stream_that_can_be_read_only_once_is_refused():
     with pytest.raises(ValueError, match="TextStream"):
         StreamBatches(iter(LINES), tokenize, 4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 1000, 4097])
+def test_scattered_places_are_a_permutation(count):
+    whole = scattered(np.arange(count), count, [0, 1])
+    np.testing.assert_array_equal(np.sort(whole), np.arange(count))
+    np.testing.assert_array_equal(scattered(np.arange(count)[3:7], count, [0, 1]), whole[3:7])
+    if count > 100:
+        assert (whole != scattered(np.arange(count), count, [0, 2])).mean() > 0.9
+
+
+def test_scattered_neighbours_are_as_far_apart_as_by_chance():
+    whole = scattered(np.arange(30_000), 30_000, [5, 0])
+    apart = np.abs(np.diff(whole)) / 30_000
+    # |x - y| of two uniform numbers has mean 1/3 and variance 1/18.
+    assert apart.mean() == pytest.approx(1 / 3, abs=5 * (1 / 18 / 30_000) ** 0.5)
+    assert abs(np.corrcoef(whole, np.arange(30_000))[0, 1]) < 5 / 30_000**0.5
+
+
+def test_an_epoch_of_very_many_samples_is_in_order_and_holds_none_of_them(monkeypatch):
+    count = 10**12
+    batches = LengthBatches(np.broadcast_to(np.int64(9), count), 4, world_size=2)
+    rows = [next(iter(batches)) for _ in range(2)]
+    assert rows[0] == rows[1] and len(set(rows[0])) == 4
+    assert np.mean(rows[0]) > 10**10  # not the first ones
+    assert batches.padding_share() == {"by_length": 0.0, "shuffled": 0.0}
+    monkeypatch.setattr("unlabel.data_pipes.sampling._HELD", 10)
+    small = LengthBatches(np.arange(103), 5, seed=3, drop_last=False)
+    assert sorted(i for batch in small for i in batch) == list(range(103))

@@ -54,7 +54,7 @@ def test_an_item_shares_memory_with_the_store_and_cannot_be_written(
     path = tmp_path if in_folder else None
     store = SeriesStore(data, context=4, channels=channels, path=path)
     for i in range(len(store)):
-        assert np.shares_memory(store[i]["values"], store._values)
+        assert np.shares_memory(store[i]["values"], store._values.flat)
     with pytest.raises(ValueError, match="read-only"):
         store[0]["values"][0] = 1.0
 
@@ -104,7 +104,7 @@ def test_a_part_holds_its_rows_only_and_copies_nothing(data):
     parts = store.part(0, 12), store.part(9, 16), store.part(-4), store.part(0.0, 0.5)
     spans = [(p[0]["values"][0, 0], p[len(p) - 1]["values"][-1, 0], len(p)) for p in parts]
     assert spans == [(0, 11, 9), (9, 15, 4), (16, 19, 1), (0, 9, 7)]
-    assert all(np.shares_memory(p[0]["values"], store._values) for p in parts)
+    assert all(np.shares_memory(p[0]["values"], store._values.flat) for p in parts)
     assert len(store) == 17
     with pytest.raises(ValueError, match="longest of 1 series has 2"):
         store.part(0, 2)

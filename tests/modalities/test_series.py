@@ -8,9 +8,14 @@ import torch
 from transformers import PatchTSTConfig, PatchTSTModel
 
 from unlabel.core import cat_views, split_encoding, view
+from unlabel.data_pipes.series_store import SeriesStore
+from unlabel.data_pipes.synthetic_series import generate_series
 from unlabel.modalities import MODALITIES
-from unlabel.modalities.series import SeriesEncoder, pool
+from unlabel.modalities.pooling import pool
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.series_window import mean_and_std
+from unlabel.objectives import CATALOGUE, CPC
+from unlabel.training.pretraining import Pretraining, lacking
 
 KINDS = ["patchtst", "conv"]
 
@@ -142,8 +147,43 @@ def test_a_causal_token_knows_no_later_step(make_series, make_windows, kind):
 def test_a_two_way_patchtst_does_not_claim_to_be_causal(make_series):
     assert "causal" not in make_series().gives
     assert "visible_only" in make_series().gives and "visible_only" not in make_series("conv").gives
-    assert "layers" in make_series().gives and "layers" not in make_series("conv").gives
     assert {"causal", "visible_only", "future"} <= MODALITIES["series"].gives
+
+
+def test_layers_of_a_convolution_are_as_wide_as_its_blocks_and_tokens_as_its_output(make_windows):
+    encoder = SeriesEncoder.from_config({"model_type": "dilated_conv"}, context=48)
+    out = encoder(encoder.view(make_windows(encoder), view("plain")), want=frozenset({"layers"}))
+    assert [x.shape[2] for x in out.layers] == [encoder.layer_width] * 11 == [64] * 11
+    assert out.tokens.shape[2] == encoder.width == 320
+
+
+def test_every_method_for_series_can_be_built_on_one_of_its_encoders(make_series):
+    encoders = [make_series("conv"), make_series(), make_series(causal=True)]
+    for name, method in CATALOGUE.items():
+        if lacking(method(), MODALITIES["series"]):
+            continue  # what `unlabel list --modality series` refuses
+        fitting = [e for e in encoders if not lacking(method(), e)]
+        assert fitting, name
+        for encoder in fitting:
+            Pretraining(encoder, method())
+
+
+@pytest.mark.parametrize("context", ["encoder", "gru"])
+def test_cpc_learns_on_the_default_convolution(context):
+    torch.manual_seed(0)
+    store = SeriesStore(generate_series(1, 2000, channels=1, seed=0), context=48)
+    encoder = SeriesEncoder.from_config({"model_type": "dilated_conv"}, context=48)
+    module = Pretraining(encoder, CPC(context=context))
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+    losses = []
+    for first in range(0, 240, 8):
+        rows = [store[37 * i % len(store)] for i in range(first, first + 8)]
+        step = module(encoder.collator()(rows))
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+        losses.append(step.loss.item())
+    assert np.mean(losses[-5:]) < min(np.mean(losses[:5]), step.terms["ahead"].chance) - 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS)

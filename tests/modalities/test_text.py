@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from unlabel.core import cat_views, split_encoding, view
-from unlabel.modalities.text import TextEncoder, pool
+from unlabel.modalities.pooling import pool
+from unlabel.modalities.text import TextEncoder
 
 
 def test_saved_encoder_gives_equal_embeddings_with_its_pooling(make_encoder, sentences, tmp_path):

@@ -93,6 +93,7 @@ class TinySeries(nn.Module):
         torch.manual_seed(seed)
         self.channels, self.patch, self.context, self.width = channels, patch, context, width
         self.token_values, self.length = patch * channels, context // patch
+        self.layer_width = width
         self.gives = frozenset(
             "pooled tokens layers values future sensor length visible_only".split()
         ) | ({"causal"} if causal else set())

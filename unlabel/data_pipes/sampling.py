@@ -10,6 +10,8 @@ from jaxtyping import Int
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
 Lengths = Int[np.ndarray, "count"] | Sequence[int]
+# An epoch's order of more samples than this is computed when it is needed, and not held.
+_HELD = 1 << 24
 
 
 class LengthBatches(Sampler[list[int]]):
@@ -53,7 +55,7 @@ class LengthBatches(Sampler[list[int]]):
         world_size: int = 1,
         drop_last: bool = True,
     ):
-        _check(batch_size, window, rank, world_size)
+        check_sizes(rank, batch_size=batch_size, window=window, world_size=world_size)
         self.lengths = np.asarray(lengths)
         self.batch_size, self.seed, self.window = batch_size, seed, window
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
@@ -92,16 +94,23 @@ class LengthBatches(Sampler[list[int]]):
     def _global_batches(self, window: int) -> Iterator[Int[np.ndarray, "size"]]:
         count = len(self.lengths)
         random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(count)
+        order = random.permutation(count) if count <= _HELD else None
         whole = count - count % self.global_size
         for start in range(0, whole, window * self.global_size):
-            part = order[start : min(start + window * self.global_size, whole)]
+            stop = min(start + window * self.global_size, whole)
+            part = self._scattered(start, stop) if order is None else order[start:stop]
             yield from _sorted_batches(part, self.lengths[part], self.global_size, random)
         if whole < count and not self.drop_last:
-            tail = order[whole:]
+            tail = self._scattered(whole, count) if order is None else order[whole:]
             yield tail[np.argsort(self.lengths[tail], kind="stable")]
 
+    def _scattered(self, start: int, stop: int) -> Int[np.ndarray, "places"]:
+        places = np.arange(start, stop)
+        return scattered(places, len(self.lengths), [self.seed, self.epoch, 1])
+
     def _padding(self, window: int) -> float:
+        if not any(self.lengths.strides):
+            return 0.0  # one length, broadcast: there may be very many samples
         real = padded = 0
         for batch in self._global_batches(window):
             for rank in range(self.world_size):
@@ -158,7 +167,7 @@ class StreamBatches(IterableDataset):
         partners: Sequence[str] = ("positive", "negative"),
         length_of: Callable[[str], int] = len,
     ):
-        _check(batch_size, window, rank, world_size)
+        check_sizes(rank, batch_size=batch_size, window=window, world_size=world_size)
         if isinstance(source, Iterator):
             raise ValueError("A stream is read anew to resume; give a TextStream or a data set.")
         self.source, self.tokenize, self.partners = source, tokenize, tuple(partners)
@@ -216,8 +225,45 @@ class StreamBatches(IterableDataset):
         return samples
 
 
-def _check(batch_size: int, window: int, rank: int, world_size: int) -> None:
-    for name, value in (("batch_size", batch_size), ("window", window), ("world_size", world_size)):
+def scattered(
+    places: Int[np.ndarray, "places"], count: int, key: Sequence[int]
+) -> Int[np.ndarray, "places"]:
+    """What a random permutation of `count` numbers has at these places; nothing else is held.
+
+    A Feistel network permutes the numbers below a power of 4; what it sends to `count` or beyond
+    goes through it again, until it comes back below.
+
+    Args:
+        places: from 0 to `count - 1`.
+        count: of the numbers, at least 1.
+        key: chooses the permutation.
+
+    Reference: Black & Rogaway 2002 (Ciphers with Arbitrary Finite Domains), section 3.
+    """
+    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
+    low = (np.uint64(1) << half) - np.uint64(1)
+    rounds = np.random.default_rng(key).integers(0, 1 << 63, size=6, dtype=np.uint64)
+    out = places.astype(np.uint64)
+    outside = np.ones(len(out), dtype=bool)
+    while outside.any():
+        left, right = out[outside] >> half, out[outside] & low
+        for number in rounds:
+            left, right = right, left ^ (_mixed(right + number) & low)
+        out[outside] = left << half | right
+        outside = out >= count
+    return out.astype(np.int64)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    # The finaliser of splitmix64 (Steele et al. 2014).
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ x >> np.uint64(shift)) * np.uint64(factor)
+    return x ^ x >> np.uint64(31)
+
+
+def check_sizes(rank: int, *, world_size: int, **sizes: int) -> None:
+    """Refuse sizes below 1 and a rank outside the world."""
+    for name, value in {**sizes, "world_size": world_size}.items():
         if value < 1:
             raise ValueError(f"{name} is at least 1, but {value} came.")
     if not 0 <= rank < world_size:

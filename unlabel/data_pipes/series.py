@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import pandas as pd
 
 from unlabel.data_pipes.formats import BrokenFile, kind_of
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_data import Series, SeriesData, scale_gaps
 from unlabel.data_pipes.series_files import SUFFIXES, Cases, read_file
-from unlabel.data_pipes.series_frames import Columns, Rules, read_frame, stem
+from unlabel.data_pipes.series_frames import NO_TIME, Columns, Rules, read_frame, stem
 from unlabel.data_pipes.series_oddities import clean, note_oddities
 from unlabel.data_pipes.series_time import step_of
 from unlabel.data_pipes.sources import Files, find_files, load_hub
 
-__all__ = ["Series", "SeriesData", "read_series"]
+__all__ = ["Reading", "Series", "SeriesData", "read_series"]
 
-_Names = str | Sequence[str] | None
+Names = str | Sequence[str] | None
 
 
 def read_series(
@@ -27,10 +28,11 @@ def read_series(
     *,
     id_column: str | None = None,
     timestamp_column: str | None = None,
-    target: _Names = None,
-    covariates: _Names = None,
-    static: _Names = None,
+    target: Names = None,
+    covariates: Names = None,
+    static: Names = None,
     freq: str | None = None,
+    time_gap: bool | float = False,
     missing: Sequence[float] = (),
     limit: int | None = None,
     encoding: str | None = None,
@@ -58,6 +60,10 @@ def read_series(
         covariates: columns known beside the values; their gaps are filled forward.
         static: columns of numbers that hold for a whole series; the first row counts.
         freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
+        time_gap: for irregular times: rows stay steps, and the last covariate of each is
+            `ln(gap / unit)`, the gap being the time since the last row before that holds a value
+            (0 at a series' first). The unit in seconds (or counts of the time column), or True
+            for the median gap.
         missing: values that mean 'missing', such as -9999.
         limit: stop after so many series.
         encoding: of text files; None means UTF-8 (or UTF-16 where the file says so).
@@ -67,39 +73,90 @@ def read_series(
         ValueError: when a lone source cannot be used, or none of several; the message names the
             file, and the column and row where there are some.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
-    if freq is not None:
-        step_of(freq)  # a wrong one is refused before anything is read
-    columns = Columns(
-        id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
+    reading = Reading.of(
+        id_column, timestamp_column, target, covariates, static, freq, time_gap, missing, encoding
     )
-    rules = Rules(columns, freq, tuple(missing))
-    report, series, classes = ReadReport(), [], {}
-    parts = _parts(source, report)
+    check_limit(limit)
+    series: list[Series] = []
+    parts = _parts(source, reading.report)
     for name, part in parts:
-        try:
-            content = read_file(part, encoding, id_column) if isinstance(part, Path) else part
-            line = _first_line(part, content)
-            found = _read(content, name, rules, report, classes, line, limit)
-        except BrokenFile as e:
-            if len(parts) == 1:
-                raise ValueError(f"{name}: {e}.") from e
-            report.broken[name] = str(e)
-            continue
-        report.files.append(name)
-        series += found
+        series += reading.read(name, part, alone=len(parts) == 1, limit=limit)
         if limit is not None and len(series) >= limit:
             break
+    report = reading.report
     if not series:
         raise ValueError(
             f"No usable series among {len(parts)} sources: "
             + "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         )
-    return SeriesData(_rename(series[:limit], report), report, tuple(classes))
+    unit = None
+    if time_gap:
+        unit = scale_gaps(series, None if time_gap is True else time_gap)
+    return SeriesData(_rename(series[:limit], report), report, tuple(reading.classes), unit)
 
 
-def _tuple(names: _Names) -> tuple[str, ...]:
+@dataclass
+class Reading:
+    """How a source is read, and what that met so far.
+
+    Attributes:
+        rules: for tables.
+        encoding: of text files.
+        report: what was read, mended and left out.
+        classes: names of the classes met, and their places.
+    """
+
+    rules: Rules
+    encoding: str | None = None
+    report: ReadReport = field(default_factory=ReadReport)
+    classes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, id_column: str | None, timestamp_column: str | None, target: Names, covariates: Names,
+        static: Names, freq: str | None, time_gap: bool | float, missing: Sequence[float],
+        encoding: str | None,
+    ) -> "Reading":  # fmt: skip
+        """From the arguments of `read_series`."""
+        if freq is not None:
+            step_of(freq)  # a wrong one is refused before anything is read
+        if freq is not None and time_gap:
+            raise ValueError("freq puts rows on a grid, and time_gap leaves them; give one.")
+        if time_gap is not False and not 0 < time_gap < float("inf"):
+            raise ValueError(f"time_gap is True or a unit of time above 0, but is {time_gap}.")
+        columns = Columns(
+            id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
+        )
+        return cls(Rules(columns, freq, tuple(missing), bool(time_gap)), encoding)
+
+    def read(self, name: str, part: Any, *, alone: bool, limit: int | None = None) -> list[Series]:
+        """The series of a file, table or array; one that is broken is noted.
+
+        Raises:
+            ValueError: it is broken, and alone.
+        """
+        try:
+            id_column = self.rules.columns.id
+            content = read_file(part, self.encoding, id_column) if isinstance(part, Path) else part
+            line = _first_line(part, content)
+            found = _read(content, name, self.rules, self.report, self.classes, line, limit)
+        except BrokenFile as e:
+            if alone:
+                raise ValueError(f"{name}: {e}.") from e
+            self.report.broken[name] = str(e)
+            return []
+        if self.report.files[-1:] != [name]:  # a stream reads some rows of a file at a time
+            self.report.files.append(name)
+        return found
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that lets nothing through."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
+
+
+def _tuple(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
@@ -165,6 +222,8 @@ def _read(
 ) -> list[Series]:  # fmt: skip
     if isinstance(content, pd.DataFrame):
         return read_frame(content, name, rules, report, line=line)
+    if rules.time_gap:
+        raise BrokenFile(NO_TIME)
     if isinstance(content, Cases):
         return _from_cases(content, name, rules, report, classes)
     return _from_array(content, name, rules, report)[:limit]

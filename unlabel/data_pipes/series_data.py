@@ -73,11 +73,13 @@ class SeriesData:
         series: one by one; those of one table are views of one array.
         report: what was read, mended, found suspicious and left out.
         classes: names of the classes that the labels count.
+        time_gap: unit of the time gaps that are the last covariate; None where there are none.
     """
 
     series: list[Series]
     report: ReadReport = field(default_factory=ReadReport)
     classes: tuple[str, ...] = ()
+    time_gap: float | None = None
 
     def __len__(self) -> int:
         """Number of series."""
@@ -107,9 +109,30 @@ class SeriesData:
             f"step {', '.join(freqs[:3])}" if freqs else "steps without a name",
             f"{self.missing:.2%} missing",
         ]
+        if self.time_gap is not None:
+            parts.append(f"rows are steps, time gaps in units of {self.time_gap:g}")
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         return ", ".join([*parts, *_notes(self.report)])
+
+
+def scale_gaps(series: list[Series], unit: float | None) -> float:
+    """Write each time gap (the last covariate) as ln(gap / unit), and 0 where it is 0.
+
+    Args:
+        series: of one reading.
+        unit: of time; None for the median gap.
+
+    Returns:
+        The unit.
+    """
+    gaps = [s.covariates[:, -1] for s in series if s.covariates is not None]
+    if unit is None:
+        above = np.concatenate([g[g > 0] for g in gaps])
+        unit = float(np.median(above)) if len(above) else 1.0
+    for gap in gaps:
+        np.log(gap / unit, out=gap, where=gap > 0)
+    return unit
 
 
 def _span(numbers: list[int]) -> str:

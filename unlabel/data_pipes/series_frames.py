@@ -12,12 +12,13 @@ from unlabel.data_pipes.formats import BrokenFile
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_files import ID_COLUMNS
-from unlabel.data_pipes.series_grid import Grid, grid_of
+from unlabel.data_pipes.series_grid import Grid, grid_of, time_gaps
 from unlabel.data_pipes.series_oddities import clean, note_oddities
 from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps
 
 _TIMES = ("timestamp", "ds", "date", "datetime", "time")
 _TARGETS = ("target", "y")
+NO_TIME = "it has no time column, which time_gap measures gaps in; name it with timestamp_column="
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Rules:
         columns: which column is what.
         freq: the step, in pandas' names; None to infer it.
         missing: values that mean 'missing'.
+        time_gap: rows are steps, whose last covariate is the time since the one observed before.
     """
 
     columns: Columns = Columns()
     freq: str | None = None
     missing: tuple[float, ...] = ()
+    time_gap: bool = False
 
 
 def read_frame(
@@ -61,7 +64,7 @@ def read_frame(
     Raises:
         BrokenFile: naming the column, and the row, that cannot be used.
     """
-    frame = _lists_to_rows(_index_to_column(frame))
+    frame = _lists_to_rows(_index_to_column(frame), name, report)
     frame.columns = [str(c) for c in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise BrokenFile(f"it has several columns called {twice[0]!r}")
@@ -72,6 +75,8 @@ def read_frame(
     place = lambda row: f"{name}:{row + line}"  # noqa: E731
     codes, ids = _codes(frame, columns.id, name)
     stamps = _stamps(frame, columns.time, line)
+    if rules.time_gap and stamps is None:
+        raise BrokenFile(NO_TIME)
     keep = _usable(codes, stamps, report, place)
     if columns.id is None and stamps:
         _refuse_many_in_one(stamps.values[keep], frame, columns)
@@ -82,6 +87,7 @@ def read_frame(
         freq=rules.freq,
         report=report,
         place=lambda i: place(int(keep[i])),
+        as_rows=rules.time_gap,
     )
     report.kept += len(grid.source)
     source = keep[grid.source]
@@ -95,6 +101,11 @@ def read_frame(
         if empty := int(np.isnan(covariates).sum()):
             report.note("filled_covariates", ", ".join(columns.covariates), count=empty)
             covariates = grid.fill_forward(covariates)
+    if rules.time_gap and stamps is not None:
+        is_observed = np.asarray(np.isfinite(values).any(axis=1))
+        gaps = time_gaps(stamps.values[source], grid.first, is_observed) / stamps.ticks
+        gaps = gaps[:, None].astype(np.float32)
+        covariates = gaps if covariates is None else np.concatenate([covariates, gaps], axis=1)
     if columns.static:
         static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
     note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
@@ -181,7 +192,7 @@ def _index_to_column(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _lists_to_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.DataFrame:
     """A table with a whole series in each row (as on the Hugging Face hub) as a long one."""
     lists = [c for c in frame if len(frame) and isinstance(frame[c].iloc[0], (list, np.ndarray))]
     if not lists:
@@ -191,6 +202,10 @@ def _lists_to_rows(frame: pd.DataFrame) -> pd.DataFrame:
     main = next((c for c in lists if str(c).lower() in _TARGETS), lists[0])
     steps = [c for c in lists if bool((lengths[c] == lengths[main]).all())]
     frame = frame.drop(columns=[c for c in lists if c not in steps])
+    # One date for a whole series (`start`) is no time of its steps.
+    if start := _find_dates(frame, [c for c in frame if c not in steps]):
+        report.note("unused_columns", f"{name}: {start!r}")
+        frame = frame.drop(columns=[start])
     if not any(str(c).lower() in ID_COLUMNS for c in frame):
         own = next((c for c in frame if str(c).lower() == "id" and c not in steps), None)
         frame = frame.assign(item_id=frame[own] if own else [str(i) for i in range(len(frame))])

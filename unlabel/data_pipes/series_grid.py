@@ -71,6 +71,7 @@ def grid_of(
     freq: str | None,
     report: ReadReport,
     place: Callable[[int], str],
+    as_rows: bool = False,
 ) -> Grid:
     """Sort the rows by series and time and find their steps.
 
@@ -85,6 +86,7 @@ def grid_of(
         freq: the step, in pandas' names; None to infer it.
         report: takes counts.
         place: a row's place, for messages.
+        as_rows: put the rows in order, and let each be a step whatever its time.
 
     Raises:
         BrokenFile: a `freq` that does not fit, or a grid that would be nearly all gap.
@@ -101,9 +103,12 @@ def grid_of(
     starts: list[pd.Timestamp | int | None] = [None] * len(first)
     freqs: list[str | None] = [None] * len(first)
     own: list[Step | None] = [None] * len(first)
-    if times is None:
+    if times is None or as_rows:
         steps = np.arange(len(codes)) - np.repeat(first, counts)
-    else:
+    if times is not None and as_rows:
+        stamps = times.values[order][first].tolist()
+        starts = [timestamp(t) if times.dates else t for t in stamps]
+    elif times is not None:
         stamps, dates = times.values[order], times.dates
         names = [ids[c] for c in codes[first]]
         steps, own, freqs = _count(stamps, first, counts, names, dates, freq, report)
@@ -113,6 +118,23 @@ def grid_of(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     target = steps + np.repeat(offsets[:-1], counts)
     return Grid(order, target, first, offsets, codes[first], starts, freqs, own)
+
+
+def time_gaps(
+    stamps: Rows, first: Int64[np.ndarray, "series"], is_observed: Bool[np.ndarray, "rows"]
+) -> Rows:
+    """Time since the last row before that holds a value (else since the series' first row).
+
+    Args:
+        stamps: of the rows, in order of series and time.
+        first: row of each series.
+        is_observed: True where a row holds a value.
+    """
+    rows = np.arange(len(stamps))
+    begin = np.repeat(first, np.diff(first, append=len(stamps)))
+    last = np.maximum.accumulate(np.where(is_observed, rows, 0))
+    before = np.concatenate([[0], last[:-1]])
+    return stamps - stamps[np.maximum(before, begin)]
 
 
 def _note_unsorted(codes: Rows, stamps: Rows, ids: list[str], report: ReadReport) -> None:

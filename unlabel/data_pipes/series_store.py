@@ -1,19 +1,28 @@
 """Windows of many series without a copy: flat values, and arithmetic in place of lists."""
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from unlabel.data_pipes.series_data import Series, SeriesData
-from unlabel.data_pipes.series_windows import Windows, hash_of
+from unlabel.data_pipes.series_values import (
+    Collected,
+    FlatValues,
+    frozen,
+    mapped,
+    npy_files,
+)
+from unlabel.data_pipes.series_windows import DEFAULTS, Windows, check_settings, hash_of
 
 Channels = Literal["independent", "together"]
 _ARRAYS = ("steps", "widths", "labels", "static")
+_VALUES, _COVARIATES = "values.float32", "covariates.float32"
 
 
 class SeriesStore:
@@ -26,10 +35,11 @@ class SeriesStore:
 
     Attributes:
         too_short: ids of the series that give no sample.
-        missing: share of the stored values that are missing.
+        time_gap: unit of the time gaps that are the last covariate; None where there are none.
+        missing: share of the stored values that are missing; NaN where nobody looked.
 
     Args:
-        data: what `read_series` gave, or a list of `Series`.
+        data: what `read_series` gave, or `Series` one by one.
         context: steps of history the encoder sees.
         horizon: steps of the future after them.
         channels: `"independent"`, one channel a sample, or `"together"`.
@@ -39,7 +49,8 @@ class SeriesStore:
             the ordinal.
         balance: `"windows"`, each window once an epoch, or `"series"`, each series equally often:
             its windows are then drawn by the ordinal.
-        path: folder to write to; the arrays are then memory-mapped and cost workers nothing.
+        path: folder to write to, series after series; the arrays are then memory-mapped, so that
+            a stream of more than memory becomes a store, and workers cost nothing.
 
     Raises:
         ValueError: no series, series that do not go together, sizes below 1, no window at all, or
@@ -59,24 +70,11 @@ class SeriesStore:
         balance: Literal["windows", "series"] = "windows",
         path: str | Path | None = None,
     ):
-        series = list(data)
-        _check(series, channels)
+        if channels not in ("independent", "together"):
+            raise ValueError(f"channels is 'independent' or 'together', but {channels!r} came.")
         self.channels, self.path = channels, None if path is None else Path(path)
-        self.ids = [s.id for s in series]
-        self.steps = np.array([len(s) for s in series], dtype=np.int64)
-        self.widths = np.array([s.values.shape[1] for s in series], dtype=np.int64)
-        self.labels = np.array([s.label for s in series], dtype=np.int64)
-        given = [s.static for s in series if s.static is not None]
-        self.static = np.stack(given) if given else np.zeros((len(series), 0), np.float32)
-        known = [s.covariates for s in series if s.covariates is not None]
-        self.known = known[0].shape[1] if known else 0
-        self.missing = SeriesData(series).missing
-        # A single channel is a slice where its steps lie together.
-        order = "(c t)" if channels == "independent" else "(t c)"
-        parts = (rearrange(s.values, f"t c -> {order}") for s in series)
-        self._values = _collect(parts, self.path, "values.float32")
-        parts = (rearrange(k, "t k -> (t k)") for k in known)
-        self._covariates = _collect(parts, self.path, "covariates.float32")
+        self.time_gap: float | None = getattr(data, "time_gap", None)
+        self._collect(data)
         self._prepare(
             {
                 "context": context,
@@ -96,10 +94,53 @@ class SeriesStore:
         """A store that was written before, perhaps with another context, horizon, stride, ....
 
         Raises:
-            ValueError: when the folder holds no whole store, or as the constructor.
+            ValueError: when the folder holds no whole store, or one of other `channels`, or as the
+                constructor.
         """
         store = cls.__new__(cls)
+        wanted = settings.pop("channels", None)
         store.__setstate__({"path": Path(path), "settings": settings})
+        if wanted not in (None, store.channels):
+            raise ValueError(
+                f"{path} was written with channels={store.channels!r}, in which its values lie; "
+                f"ask for those, or write it anew with channels={wanted!r}."
+            )
+        return store
+
+    @classmethod
+    def from_npy(
+        cls,
+        source: str | Path | Sequence[str | Path],
+        *,
+        context: int,
+        channels: Channels = "independent",
+        **settings: Any,
+    ) -> "SeriesStore":
+        """Windows of series in `.npy` files, which stay where they are and are never read whole.
+
+        The values are taken as they are (NaN and infinities mean 'missing'), and not looked
+        through.
+
+        Args:
+            source: paths, globs or folders of arrays of (steps,), (steps, channels) or (series,
+                steps, channels).
+            context: as for the class.
+            channels: likewise.
+            settings: `horizon`, `stride`, ..., likewise.
+
+        Raises:
+            FileNotFoundError: when nothing is there.
+            ValueError: a file that cannot be read in place, or as the constructor.
+        """
+        store = cls.__new__(cls)
+        store.channels, store.path, store.missing = channels, None, math.nan
+        store._values = files = npy_files(source, together=channels == "together")
+        store.ids, store.steps, store.widths = files.ids, files.steps, files.widths
+        store.time_gap = None
+        store.labels = np.full(len(store.ids), -1)
+        store.known, store.static = 0, np.zeros((len(store.ids), 0), np.float32)
+        store._covariates = np.zeros(0, np.float32)
+        store._prepare({**DEFAULTS, "context": context, **settings})
         return store
 
     def part(self, start: float = 0, end: float | None = None) -> "SeriesStore":
@@ -138,7 +179,7 @@ class SeriesStore:
         index = ordinal % len(self)
         series, rows, channel = self._locate(ordinal)
         sample: dict[str, Any] = {
-            "values": self._window(series, rows, channel),
+            "values": self._values.window(series, rows, channel),
             "index": index,
             "ordinal": ordinal,
         }
@@ -152,7 +193,7 @@ class SeriesStore:
         if self.sensor:
             others = int(self.widths[series]) - 1
             other = (channel + 1 + hash_of(ordinal) % others) % (others + 1)
-            sample["partners"] = {"sensor": {"values": self._window(series, rows, other)}}
+            sample["partners"] = {"sensor": {"values": self._values.window(series, rows, other)}}
         return sample
 
     def place(self, ordinal: int) -> tuple[str, int, int | None]:
@@ -167,7 +208,7 @@ class SeriesStore:
             f"{len(self.ids):,} series of {int(self.steps.sum()):,} steps",
             f"{len(self):,} samples of {size} steps (stride {self.stride}, channels "
             f"{self.channels})",
-            f"{self.missing:.2%} missing",
+            *([] if math.isnan(self.missing) else [f"{self.missing:.2%} missing"]),
         ]
         if shorter := self._windows.shorter:
             parts.append(f"{shorter:,} series shorter than a window kept")
@@ -188,16 +229,41 @@ class SeriesStore:
         last = min(first + self.context + self.horizon, int(self._windows.last[series]))
         return series, slice(first, last), channel
 
-    def _window(self, series: int, rows: slice, channel: int) -> Float32[np.ndarray, "steps width"]:
-        begin, width = int(self._begin[series]), int(self.widths[series])
-        if self.channels == "together":
-            flat = self._values[begin + rows.start * width : begin + rows.stop * width]
-            return flat.reshape(-1, width)
-        begin += channel * int(self.steps[series])
-        return self._values[begin + rows.start : begin + rows.stop, None]
+    def _collect(self, data: Iterable[Series]) -> None:
+        """Take the series one after the other, so that a stream is never held whole."""
+        if self.path is not None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "store.json").unlink(missing_ok=True)
+        file = lambda name: None if self.path is None else self.path / name  # noqa: E731
+        values, covariates = Collected(file(_VALUES)), Collected(file(_COVARIATES))
+        # A single channel is a slice where its steps lie together.
+        order = "(c t)" if self.channels == "independent" else "(t c)"
+        about, static, first, missing = [], [], None, 0
+        for one in data:
+            first = one if first is None else first
+            _check(first, one, self.channels)
+            about.append((one.id, *one.values.shape, one.label))
+            missing += int(np.isnan(one.values).sum())
+            values.add(rearrange(one.values, f"t c -> {order}"))
+            static += [] if one.static is None else [one.static]
+            if one.covariates is not None:
+                covariates.add(one.covariates)
+        if first is None:
+            raise ValueError("There is no series to store; read_series gave none.")
+        ids, *numbers = zip(*about, strict=True)
+        self.ids = list(ids)
+        self.steps, self.widths, self.labels = (np.array(n, dtype=np.int64) for n in numbers)
+        self.static = np.stack(static) if static else np.zeros((len(ids), 0), np.float32)
+        self.known = 0 if first.covariates is None else first.covariates.shape[1]
+        flat, self._covariates = values.done(), covariates.done()
+        self._values = self._laid(flat)
+        self.missing = missing / max(len(flat), 1)
+
+    def _laid(self, flat: np.ndarray) -> FlatValues:
+        return FlatValues(flat, self.steps, self.widths, together=self.channels == "together")
 
     def _prepare(self, settings: dict[str, Any]) -> None:
-        _check_settings(settings, self.channels, self.widths)
+        check_settings(settings, self.channels, self.widths)
         self.settings = settings
         self.context, self.horizon = settings["context"], settings["horizon"]
         self.stride, self.sensor = settings["stride"], settings["sensor"]
@@ -220,8 +286,6 @@ class SeriesStore:
             )
         self._usable = np.flatnonzero(self._windows.samples)
         self.too_short = [self.ids[i] for i in np.flatnonzero(self._windows.samples == 0)]
-        sizes = self.steps * self.widths
-        self._begin = np.cumsum(sizes) - sizes
         self._rows = np.cumsum(self.steps) - self.steps
         self._labelled = bool((self.labels >= 0).any())
         self._covariates = self._covariates.reshape(-1, max(self.known, 1))
@@ -230,7 +294,9 @@ class SeriesStore:
         for name in _ARRAYS:
             np.save(path / f"{name}.npy", getattr(self, name))
         about = {"channels": self.channels, "ids": self.ids, "known": self.known}
-        about |= {"missing": self.missing, "settings": self.settings, "values": len(self._values)}
+        about |= {"time_gap": self.time_gap}
+        about |= {"missing": self.missing, "settings": self.settings}
+        about["values"] = int((self.steps * self.widths).sum())
         (path / "store.json").write_text(json.dumps(about))  # last: its presence says 'whole'
 
     def __getstate__(self) -> dict[str, Any]:
@@ -242,8 +308,7 @@ class SeriesStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.path is None:
-            self._values = _freeze(self._values)  # pickling forgets it
-            self._covariates = _freeze(self._covariates)
+            self._covariates = frozen(self._covariates)  # pickling forgets it
             return
         try:
             about = json.loads((self.path / "store.json").read_text())
@@ -251,12 +316,11 @@ class SeriesStore:
                 setattr(self, name, np.load(self.path / f"{name}.npy"))
             self.channels, self.ids = about["channels"], about["ids"]
             self.known, self.missing = about["known"], about["missing"]
-            self._values = _map(self.path / "values.float32")
-            self._covariates = _map(self.path / "covariates.float32")
-            if not int((self.steps * self.widths).sum()) == len(self._values) == about["values"]:
-                raise ValueError(
-                    f"{about['values']} values were written, {len(self._values)} are there"
-                )
+            self.time_gap = about.get("time_gap")
+            flat, self._covariates = mapped(self.path / _VALUES), mapped(self.path / _COVARIATES)
+            if not int((self.steps * self.widths).sum()) == len(flat) == about["values"]:
+                raise ValueError(f"{about['values']} values were written, {len(flat)} are there")
+            self._values = self._laid(flat)
         except (OSError, ValueError, LookupError) as e:
             raise ValueError(
                 f"{self.path} holds no whole series store ({e}); write it anew."
@@ -264,67 +328,19 @@ class SeriesStore:
         self._prepare({**about["settings"], **state["settings"]})
 
 
-def _freeze(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array
-
-
-def _map(path: Path) -> Float32[np.ndarray, "values"]:
-    if not path.stat().st_size:
-        return np.zeros(0, np.float32)  # an empty file cannot be mapped
-    return np.memmap(path, np.float32, "r").view(np.ndarray)
-
-
-def _collect(
-    parts: Iterable[np.ndarray], path: Path | None, name: str
-) -> Float32[np.ndarray, "values"]:
-    if path is None:
-        held = [np.asarray(part, dtype=np.float32) for part in parts]
-        # A lone series is still copied: what the caller does to its array is not our affair.
-        return _freeze(np.concatenate([np.zeros(0, np.float32), *held]))
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "store.json").unlink(missing_ok=True)
-    with (path / name).open("wb") as file:
-        for part in parts:
-            np.ascontiguousarray(part, dtype=np.float32).tofile(file)
-    return _map(path / name)
-
-
-def _check(series: list[Series], channels: str) -> None:
-    if not series:
-        raise ValueError("There is no series to store; read_series gave none.")
-    if channels not in ("independent", "together"):
-        raise ValueError(f"channels is 'independent' or 'together', but {channels!r} came.")
-    first = series[0]
-    for other in series[1:]:
-        if channels == "together" and other.values.shape[1] != first.values.shape[1]:
-            raise ValueError(
-                f"Series {first.id!r} has {first.values.shape[1]} channels and {other.id!r} has "
-                f"{other.values.shape[1]}; take channels='independent'."
-            )
-        for name in ("covariates", "static"):
-            mine, its = getattr(first, name), getattr(other, name)
-            if (mine is None) != (its is None) or (
-                mine is not None and mine.shape[-1] != its.shape[-1]
-            ):
-                raise ValueError(
-                    f"Series {first.id!r} and {other.id!r} have different {name}; give all series "
-                    "the same ones, or none."
-                )
-
-
-def _check_settings(
-    settings: dict[str, Any], channels: str, widths: Int64[np.ndarray, "count"]
-) -> None:
-    for name, least in (("context", 1), ("horizon", 0), ("stride", 1)):
-        if settings[name] < least:
-            raise ValueError(f"{name} is at least {least}, but {settings[name]} came.")
-    if settings["balance"] not in ("windows", "series"):
-        raise ValueError(f"balance is 'windows' or 'series', but {settings['balance']!r} came.")
-    if settings["sensor"] and channels == "together":
-        raise ValueError("sensor=True pairs single channels; take channels='independent'.")
-    if settings["sensor"] and widths.min() < 2:
+def _check(first: Series, other: Series, channels: str) -> None:
+    """Refuse series that do not go together."""
+    if channels == "together" and other.values.shape[1] != first.values.shape[1]:
         raise ValueError(
-            "sensor=True pairs a channel with another one of its series, but a series has only "
-            "one; leave sensor out."
+            f"Series {first.id!r} has {first.values.shape[1]} channels and {other.id!r} has "
+            f"{other.values.shape[1]}; take channels='independent'."
         )
+    for name in ("covariates", "static"):
+        mine, its = getattr(first, name), getattr(other, name)
+        if (mine is None) != (its is None) or (
+            mine is not None and mine.shape[-1] != its.shape[-1]
+        ):
+            raise ValueError(
+                f"Series {first.id!r} and {other.id!r} have different {name}; give all series "
+                "the same ones, or none."
+            )

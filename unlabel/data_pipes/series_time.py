@@ -45,11 +45,13 @@ class Stamps(NamedTuple):
         values: microseconds since 1970, or numbers that count.
         known: False where the field is empty.
         dates: whether the numbers are dates.
+        ticks: of them in a second, or in one of a counting column.
     """
 
     values: Int64[np.ndarray, "rows"]
     known: Bool[np.ndarray, "rows"]
     dates: bool
+    ticks: int = 1_000_000
 
 
 def parse_stamps(column: pd.Series) -> Stamps:
@@ -85,10 +87,10 @@ def _parse_numbers(column: pd.Series) -> Stamps:
             unit = {10: "s", 13: "ms", 16: "us", 19: "ns"}[digits]
             return parse_stamps(cast(pd.Series, pd.to_datetime(column, unit=unit)))
     if pd.api.types.is_integer_dtype(column):  # beyond 2 ** 53 a float is not exact
-        return Stamps(column.to_numpy(dtype=np.int64, na_value=0), known, False)
+        return Stamps(column.to_numpy(dtype=np.int64, na_value=0), known, False, 1)
     numbers = np.where(known, numbers, 0.0)
-    scale = 1.0 if (numbers % 1 == 0).all() else 1e6
-    return Stamps(np.rint(numbers * scale).astype(np.int64), known, False)
+    scale = 1 if (numbers % 1 == 0).all() else 1_000_000
+    return Stamps(np.rint(numbers * scale).astype(np.int64), known, False, scale)
 
 
 def _has_digits(numbers: Float[np.ndarray, "rows"], digits: int) -> bool:

@@ -1,11 +1,21 @@
-"""Which windows many series have, by counting: nothing is listed."""
+"""Which windows many series have, by counting (nothing is listed), and their settings."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 Counts = Int64[np.ndarray, "series"]
+# The settings of a store's windows, beside `context`; see `SeriesStore`.
+DEFAULTS: dict[str, Any] = {
+    "horizon": 0,
+    "stride": 1,
+    "min_length": None,
+    "sensor": False,
+    "balance": "windows",
+    "span": (0, None),
+}
 
 
 @dataclass(frozen=True)
@@ -85,3 +95,25 @@ def _rows_at(place: float, steps: Counts) -> Counts:
     if isinstance(place, float):
         return (place * steps).astype(np.int64).clip(0, steps)
     return (steps + place if place < 0 else np.full_like(steps, place)).clip(0, steps)
+
+
+def check_settings(settings: dict[str, Any], channels: str, widths: Counts) -> None:
+    """Refuse windows that cannot be made.
+
+    Raises:
+        ValueError: an unknown setting, a size below 1, or `sensor` without another channel.
+    """
+    if unknown := sorted(set(settings) - {"context", *DEFAULTS}):
+        raise ValueError(f"A store has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
+    for name, least in (("context", 1), ("horizon", 0), ("stride", 1)):
+        if settings[name] < least:
+            raise ValueError(f"{name} is at least {least}, but {settings[name]} came.")
+    if settings["balance"] not in ("windows", "series"):
+        raise ValueError(f"balance is 'windows' or 'series', but {settings['balance']!r} came.")
+    if settings["sensor"] and channels == "together":
+        raise ValueError("sensor=True pairs single channels; take channels='independent'.")
+    if settings["sensor"] and widths.min() < 2:
+        raise ValueError(
+            "sensor=True pairs a channel with another one of its series, but a series has only "
+            "one; leave sensor out."
+        )

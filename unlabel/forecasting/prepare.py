@@ -109,6 +109,11 @@ def rows_of(model: ForecastModel, source: SeriesData) -> SeriesRows:
 
 def prepared(model: ForecastModel, source: SeriesData) -> SeriesData:
     """The series with their covariates standardised as when the forecaster was fitted."""
+    if model.encoder.time_gap is not None:
+        raise ValueError(
+            "The encoder knows the time gaps of irregular series, and a forecast has no times to "
+            "stand at; use an encoder that was trained without time_gap, on a regular step."
+        )
     covariates, static = model.encoder.kinds
     kinds = {"covariates": model.head.covariates or covariates, "static": static}
     for s in source:

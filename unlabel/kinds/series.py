@@ -7,10 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from unlabel.data_pipes.series import SeriesData, read_series
 from unlabel.data_pipes.series_store import SeriesStore
+from unlabel.data_pipes.series_stream import stream_series
+from unlabel.data_pipes.stream_windows import StreamWindows
 from unlabel.data_pipes.synthetic_series import embedded_series
 from unlabel.kinds.prepared import Prepared
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import Objective
+from unlabel.objectives.gather import world
 from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -38,11 +41,16 @@ class SeriesOptions:
         covariates: columns known beside the values, now and later.
         static: columns that hold for a whole series.
         freq: the step, in pandas' names (`h`, `MS`); None takes the commonest difference.
+        time_gap: for irregular times: each row is a step, and the log of the time since the one
+            before is a covariate; `true`, or the unit in seconds.
         missing: values that mean 'missing', such as -9999.
         rows: train on rows `[start, end]` of each series only; shares where they are below 1.
         stride: steps between the starts of neighbouring windows.
         balance: `windows`, each window once an epoch, or `series`, each series equally often.
         limit: series read at most.
+        streaming: read while training and hold a part at a time (needs `max_steps`).
+        mapped: read `.npy` files where they lie, window by window, and never whole. (A folder
+            that `SeriesStore(..., path=)` wrote is always read so.)
     """
 
     corpus: ClassVar[str] = "synthetic"  # the data that needs no download, and the default
@@ -61,11 +69,14 @@ class SeriesOptions:
     covariates: list[str] | None = None
     static: list[str] | None = None
     freq: str | None = None
+    time_gap: bool | float = False
     missing: list[float] = field(default_factory=list)
     rows: list[float] | None = None
     stride: int = 1
     balance: Literal["windows", "series"] = "windows"
     limit: int | None = None
+    streaming: bool = False
+    mapped: bool = False
 
     def prepare(
         self,
@@ -85,36 +96,78 @@ class SeriesOptions:
         Raises:
             ValueError: the data cannot be read, or no window fits into it.
         """
-        source = self._read(data)
-        logger.info("%s", source.summary())
-        store = SeriesStore(
+        windows: dict[str, Any] = {
+            "context": self.context,
+            "horizon": objective.horizon,
+            "channels": self.channels,
+            "stride": self.stride,
+            "sensor": any(v.partner == "sensor" for v in objective.views),
+            "balance": self.balance,
+        }
+        rows = (0, None) if self.rows is None else _rows(self.rows)
+        if self.streaming:
+            return self._stream(data, windows, rows, args, begun)
+        store, read = self._store(data, windows)
+        logger.info("%s", read)
+        store = store.part(*rows)
+        return Prepared(self._encoder(store, args.seed, begun), store, read, len(store))
+
+    def _store(self, data: Any, windows: dict[str, Any]) -> tuple[SeriesStore, str]:
+        """All windows, and a line on what was read."""
+        written = isinstance(data, str) and (Path(data) / "store.json").is_file()
+        if not self.mapped and not written:
+            source = self._read(data)
+            return SeriesStore(source, **windows), source.summary()
+        if unused := [k for k, v in self._reading().items() if v not in (None, [], False)]:
+            raise ValueError(
+                f"What lies on disk is taken as it is, so {', '.join(unused)} cannot be heeded; "
+                "leave it out, or leave out mapped."
+            )
+        store = (SeriesStore.open if written else SeriesStore.from_npy)(data, **windows)
+        return store, store.summary()
+
+    def _stream(
+        self,
+        data: Any,
+        windows: dict[str, Any],
+        rows: tuple[float, float | None],
+        args: TrainingArguments,
+        begun: Path | None,
+    ) -> Prepared:
+        if self.mapped or data == self.corpus:
+            raise ValueError(
+                "streaming reads series one after the other, and a part at a time: leave out "
+                "mapped, and give data that is not generated in memory."
+            )
+        if args.max_steps <= 0:
+            raise ValueError("A stream has no end that is known: give --training.max_steps.")
+        rank, size = world()
+        source = stream_series(data, **self._reading())
+        store = StreamWindows(
             source,
-            context=self.context,
-            horizon=objective.horizon,
-            channels=self.channels,
-            stride=self.stride,
-            sensor=any(v.partner == "sensor" for v in objective.views),
-            balance=self.balance,
+            args.per_device_train_batch_size,
+            seed=args.seed,
+            rank=rank,
+            world_size=size,
+            passes=None,
+            rows=rows,
+            **windows,
         )
-        if self.rows is not None:
-            store = store.part(*_rows(self.rows))
-        encoder = self._encoder(store, args.seed, begun)
-        return Prepared(encoder, store, source.summary(), len(store))
+        first = store.first()
+        first.time_gap = source.time_gap
+        read = f"a stream that begins with {first.summary()}"
+        logger.info("%s", read)
+        return Prepared(self._encoder(first, args.seed, begun), store, read, None)
 
     def _read(self, data: Any) -> SeriesData:
         if data == self.corpus:
             return embedded_series()
-        return read_series(
-            data,
-            id_column=self.id_column,
-            timestamp_column=self.timestamp_column,
-            target=self.target,
-            covariates=self.covariates,
-            static=self.static,
-            freq=self.freq,
-            missing=self.missing,
-            limit=self.limit,
-        )
+        return read_series(data, **self._reading())
+
+    def _reading(self) -> dict[str, Any]:
+        names = ("id_column", "timestamp_column", "target", "covariates", "static", "freq")
+        names = (*names, "time_gap", "missing", "limit")
+        return {n: getattr(self, n) for n in names}
 
     def _encoder(self, store: SeriesStore, seed: int, begun: Path | None) -> SeriesEncoder:
         if begun is not None:
@@ -124,13 +177,16 @@ class SeriesOptions:
         settings: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
         if self.pretrained is not None:
             name = self.pretrained.replace("{seed}", str(seed))
-            return SeriesEncoder.from_pretrained(name, dropout=self.dropout, **settings)
+            encoder = SeriesEncoder.from_pretrained(name, dropout=self.dropout, **settings)
+            encoder.check_gaps(store.time_gap)
+            return encoder
         return SeriesEncoder.from_config(
             self.config,
             context=self.context,
             channels=1 if self.channels == "independent" else int(store.widths[0]),
             covariates=store.known,
             static=store.static.shape[1],
+            time_gap=store.time_gap,
             dropout=self.dropout,
             **settings,
         )

@@ -70,8 +70,8 @@ class PatchTST(nn.Module):
         positions: Int[Tensor, "batch tokens"],
         keep_positions: Bool[Tensor, "batch tokens"] | None = None,
         keep_features: Bool[Tensor, "batch width"] | None = None,
-    ) -> list[Float[Tensor, "batch tokens width"]]:
-        """Hidden states by layer, embedding layer first.
+    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens width"]]:
+        """Hidden states by layer, embedding layer first, and the output, here the last of them.
 
         Args:
             values: normalised values of each patch.
@@ -94,11 +94,14 @@ class PatchTST(nn.Module):
                 states.append(layer(hidden_state=states[-1][:, None])[0][:, 0])
         finally:
             self._attention = None
-        return states
+        return states, states[-1]
 
-    def _allowed(self, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
+    def _allowed(self, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor | None:
         """What is added to the attention scores: 0 where a token may look, else a huge negative."""
         if not self.causal:
+            # On a CPU it costs nothing to ask whether there is padding at all.
+            if mask.device.type == "cpu" and not torch.compiler.is_compiling() and mask.all():
+                return None
             # One row for all queries. A sample without a real token looks everywhere, so that no
             # row of the softmax is empty.
             allowed = (mask | ~mask.any(1, keepdim=True))[:, None, :]

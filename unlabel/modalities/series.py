@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -15,7 +15,8 @@ from transformers import AutoModel, PreTrainedModel
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.modalities.configs import new_config, saved_config
 from unlabel.modalities.patchtst import DEFAULTS, PatchTST
-from unlabel.modalities.series_collator import SeriesCollator
+from unlabel.modalities.pooling import pool
+from unlabel.modalities.series_collator import SeriesCollator, inputs_of
 from unlabel.modalities.series_drivers import Convolution, check_sizes, driver_of, places_of
 from unlabel.modalities.series_encode import encode
 from unlabel.modalities.series_order import reversed_steps
@@ -44,6 +45,7 @@ class SeriesEncoder(nn.Module):
         covariates: kinds of numbers known beside each step, added to the embedding.
         static: kinds of numbers known of the series, likewise.
         causal: every token of a PatchTST sees itself and earlier ones only.
+        time_gap: unit of the time gaps that are the last of the covariates, see `read_series`.
 
     Raises:
         ValueError: an unknown setting, or a model this class cannot drive.
@@ -64,8 +66,11 @@ class SeriesEncoder(nn.Module):
         covariates: int = 0,
         static: int = 0,
         causal: bool = False,
+        time_gap: float | None = None,
     ):
         super().__init__()
+        if time_gap is not None and not covariates:
+            raise ValueError("A time gap is one of the covariates; make that at least 1.")
         for name, value, known in (("pooling", pooling, POOLINGS), ("norm", norm, NORMS)):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}.")
@@ -76,18 +81,16 @@ class SeriesEncoder(nn.Module):
         self.grid = (self.length,)
         self.causal = causal or isinstance(self.driver, Convolution)
         check_sizes(model, context=context, channels=channels, tokens=self.length)
-        embedding = self.driver.embedding_width
+        self.layer_width = embedding = self.driver.embedding_width
         extra = lambda n: nn.Linear(n, embedding, bias=False) if n else None  # noqa: E731
         patches = isinstance(self.driver, PatchTST)
         self.missing = extra(self.token_values if patches else 0)
         self.covariates, self.static = extra(covariates * self.patch), extra(static)
-        self.kinds = (covariates, static)
+        self.kinds, self.time_gap = (covariates, static), time_gap
         if self.missing is not None:
             nn.init.zeros_(self.missing.weight)  # a plain PatchTST starts as what it was
         self.gives = _GIVES | ({"causal"} if self.causal else set())
         self.gives |= {"visible_only"} if patches else set()
-        if embedding != self.width:
-            self.gives -= {"layers"}  # heads expect every layer to have the encoder's width
         # A context shorter than the position table takes its last places.
         self.first_place = places_of(model, self.length) - self.length
 
@@ -179,7 +182,7 @@ class SeriesEncoder(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """What a transformers folder cannot say of this encoder."""
-        names = ("context", "channels", "norm", "pooling", "causal")
+        names = ("context", "channels", "norm", "pooling", "causal", "time_gap")
         covariates, static = self.kinds
         return {
             "modality": "series",
@@ -210,7 +213,7 @@ class SeriesEncoder(nn.Module):
             raise ValueError(f"Series have no view {unknown[0]!r}; they have {has}.")
         splits = [p for p in parts if p.name in SPLITS]
         horizon = sum(int(dict(p.args).get("horizon", 0)) for p in splits)
-        inputs, mask = self._source(batch, spec.partner)
+        inputs, mask = inputs_of(batch, spec.partner, channels=self.channels, kinds=self.kinds)
         if len(splits) > 1 or (splits and not 0 < horizon < mask.shape[1]):
             raise ValueError(
                 f"The view {spec.name!r} splits off {horizon} steps in {len(splits)} links, but "
@@ -237,7 +240,7 @@ class SeriesEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
-        states = self.driver(
+        states, tokens = self.driver(
             view.inputs["values"],
             view.inputs["observed"],
             self._added(view),
@@ -247,11 +250,21 @@ class SeriesEncoder(nn.Module):
             keep_features=view.keep_features,
         )
         return Encoding(
-            pooled=pool(states[-1], view.mask, self.pooling),
-            tokens=states[-1],
+            pooled=pool(tokens, view.mask, self.pooling),
+            tokens=tokens,
             mask=view.mask,
             layers=tuple(states) if "layers" in want else None,
         )
+
+    def check_gaps(self, time_gap: float | None) -> None:
+        """Refuse series whose time gaps have another unit (or none) than the encoder's."""
+        if time_gap != self.time_gap:
+            wanted = False if self.time_gap is None else self.time_gap
+            has = "no time gaps" if time_gap is None else f"time gaps in units of {time_gap:g}"
+            raise ValueError(
+                f"The series have {has}, but the encoder was made for time_gap={wanted}; read "
+                "them so."
+            )
 
     def show(self, view: View, rows: int) -> dict[str, Any]:
         """The first rows of a view as numbers, for the report."""
@@ -268,34 +281,6 @@ class SeriesEncoder(nn.Module):
         if self.static is not None:
             total = total + self.static(seen["static"])[:, None]
         return total
-
-    def _source(self, batch: Batch, partner: str | None) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs and mask of the samples or of a partner of theirs."""
-        inputs, mask = batch.inputs, batch.mask
-        if partner is not None:
-            if partner not in batch.partners:
-                raise ValueError(
-                    f"The objective wants a {partner!r} beside each sample, but the data has "
-                    f"{sorted(batch.partners) or 'none'}; read series of several channels, one "
-                    f"channel a sample, with their partners ({partner}: true)."
-                )
-            theirs = batch.partners[partner]
-            inputs = {**inputs, "values": theirs["values"], "observed": theirs["observed"]}
-            mask = theirs["mask"]
-        if (channels := inputs["values"].shape[2]) != self.channels:
-            raise ValueError(
-                f"Samples have {channels} channels, but the encoder takes {self.channels}; read "
-                "one channel a sample (channels: independent), or make the encoder for as many."
-            )
-        for name, kinds in zip(("covariates", "static"), self.kinds, strict=True):
-            has = inputs[name].shape[-1] if name in inputs else 0
-            if kinds and has != kinds:
-                raise ValueError(
-                    f"The encoder was made for {kinds} {name}, but the samples have {has}."
-                )
-        used = ["values", "observed", *(["covariates"] if self.kinds[0] else [])]
-        used += ["static"] if self.kinds[1] else []
-        return {k: inputs[k] for k in used}, mask
 
     # -- use ----------------------------------------------------------------------------------
 
@@ -328,6 +313,9 @@ class SeriesEncoder(nn.Module):
         Returns:
             `([series], [steps], [channels], width)`: an axis of channels where the encoder takes
             one at a time and there are several.
+
+        Raises:
+            ValueError: another shape, or an encoder made for covariates.
         """
         was_training = self.training
         self.eval()
@@ -344,21 +332,6 @@ class SeriesEncoder(nn.Module):
             self.train(was_training)
 
 
-def pool(
-    tokens: Float[Tensor, "batch tokens width"], mask: Bool[Tensor, "batch tokens"], pooling: str
-) -> Float[Tensor, "batch width"]:
-    """One vector a sample: mean, maximum or newest of its real tokens; 0 where it has none."""
-    if pooling == "last":
-        places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-        newest = (mask * places).argmax(1)
-        return tokens[torch.arange(len(tokens), device=mask.device), newest]
-    if pooling == "max":
-        lowest = tokens.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
-        return torch.where(mask.any(1, keepdim=True), lowest, 0)
-    weight = mask[:, :, None].to(tokens.dtype)
-    return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
 def _said(folder: Path, config: Any) -> dict[str, Any]:
     """Our settings of a folder, or what its configuration tells."""
     file = folder / _SETTINGS
@@ -370,4 +343,4 @@ def _said(folder: Path, config: Any) -> dict[str, Any]:
     return {"channels": getattr(config, "num_input_channels", 1)}
 
 
-__all__ = ["POOLINGS", "SeriesCollator", "SeriesEncoder", "pool"]
+__all__ = ["POOLINGS", "SeriesCollator", "SeriesEncoder"]

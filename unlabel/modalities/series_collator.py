@@ -58,4 +58,45 @@ class SeriesCollator:
         return {"values": torch.where(observed, values, 0), "observed": observed}
 
 
-__all__ = ["SeriesCollator"]
+def inputs_of(
+    batch: Batch, partner: str | None, *, channels: int, kinds: tuple[int, int]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs and mask of the samples, or of a partner of theirs, that an encoder takes.
+
+    Args:
+        batch: the samples.
+        partner: whose; None for the samples' own.
+        channels: that the encoder takes.
+        kinds: how many covariates and static values it takes; others are left out.
+
+    Raises:
+        ValueError: no such partner, or other channels or kinds.
+    """
+    inputs, mask = batch.inputs, batch.mask
+    if partner is not None:
+        if partner not in batch.partners:
+            raise ValueError(
+                f"The objective wants a {partner!r} beside each sample, but the data has "
+                f"{sorted(batch.partners) or 'none'}; read series of several channels, one "
+                f"channel a sample, with their partners ({partner}: true)."
+            )
+        theirs = batch.partners[partner]
+        inputs = {**inputs, "values": theirs["values"], "observed": theirs["observed"]}
+        mask = theirs["mask"]
+    if (found := inputs["values"].shape[2]) != channels:
+        raise ValueError(
+            f"Samples have {found} channels, but the encoder takes {channels}; read "
+            "one channel a sample (channels: independent), or make the encoder for as many."
+        )
+    used = ["values", "observed"]
+    for name, count in zip(("covariates", "static"), kinds, strict=True):
+        has = inputs[name].shape[-1] if name in inputs else 0
+        if count and has != count:
+            raise ValueError(
+                f"The encoder was made for {count} {name}, but the samples have {has}."
+            )
+        used += [name] if count else []
+    return {k: inputs[k] for k in used}, mask
+
+
+__all__ = ["SeriesCollator", "inputs_of"]

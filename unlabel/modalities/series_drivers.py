@@ -29,8 +29,8 @@ class Convolution(nn.Module):
         positions: Tensor,
         keep_positions: Tensor | None = None,
         keep_features: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Hidden states by layer; the last has the width of the output."""
+    ) -> tuple[list[Tensor], Tensor]:
+        """Hidden states by layer, and the output of the last, which has a width of its own."""
         out = self.model(
             values[:, :, 0],
             observed[:, :, 0],
@@ -40,7 +40,7 @@ class Convolution(nn.Module):
             added=added,
             output_hidden_states=True,
         )
-        return [*out.hidden_states, out.last_hidden_state]
+        return list(out.hidden_states), out.last_hidden_state
 
 
 def driver_of(model: PreTrainedModel, *, causal: bool) -> PatchTST | Convolution:

@@ -26,6 +26,11 @@ def encode(
     stride: int | None,
 ) -> np.ndarray:
     """`SeriesEncoder.encode`, for an encoder in evaluation mode."""
+    if any(encoder.kinds):
+        raise ValueError(
+            "The encoder was made for covariates or static values, which an array does not "
+            "have; read a table that has them, and use unlabel.series_embedding.embed_series."
+        )
     rows, seen = _rows(encoder, values, observed)
     if per_step:
         steps = _conv_steps if isinstance(encoder.model, DilatedConvModel) else _sliding_steps

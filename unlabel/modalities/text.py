@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -15,6 +15,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.modalities.configs import new_config, saved_config
 from unlabel.modalities.dropout import set_dropout
+from unlabel.modalities.pooling import pool
 from unlabel.modalities.text_head import TokenHead, saved_token_head
 from unlabel.modalities.text_views import VIEWS, Vocabulary
 
@@ -86,7 +87,7 @@ class TextEncoder(nn.Module):
         limit = getattr(model.config, "max_position_embeddings", max_length)
         self.max_length = min(max_length, limit)
         self.width: int = model.config.hidden_size
-        self.grid = (self.max_length,)
+        self.layer_width, self.grid = self.width, (self.max_length,)
         table = _table(model)
         self.table_size: tuple[int, int] = (table.shape[0], table.shape[1])
         self.vocabulary = Vocabulary.of(tokenizer)
@@ -322,27 +323,6 @@ class TextEncoder(nn.Module):
         )["input_ids"]
 
 
-def pool(
-    tokens: Float[Tensor, "batch length width"],
-    mask: Bool[Tensor, "batch length"],
-    pooling: str,
-    layers: tuple[Tensor, ...] | None = None,
-) -> Float[Tensor, "batch width"]:
-    """One vector a sentence: first token, mean of real tokens, or mean of first and last block.
-
-    The first block's output is `layers[1]`; `layers[0]` is the embedding layer (SimCSE's authors
-    corrected the same off-by-one in their code).
-    """
-    if pooling == "cls":
-        return tokens[:, 0]
-    if pooling == "first_last":
-        if layers is None:
-            raise ValueError("first_last pooling needs the hidden states of all layers.")
-        tokens = (layers[1] + layers[-1]) / 2
-    weight = mask[:, :, None].to(tokens.dtype)
-    return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
 def _table(model: PreTrainedModel) -> Tensor:
     """The token vectors, `(vocabulary, width)`."""
     weight = model.get_input_embeddings().weight
@@ -374,4 +354,4 @@ def _sentence_transformer(folder: Path) -> dict[str, Any]:
     return said
 
 
-__all__ = ["POOLINGS", "TextCollator", "TextEncoder", "pool", "set_dropout"]
+__all__ = ["POOLINGS", "TextCollator", "TextEncoder", "set_dropout"]

@@ -76,10 +76,9 @@ class CPC(Objective):
         _check_reach(encoder, self.steps, "steps")
         is_gru = self.context == "gru"
         width = self.width if is_gru else encoder.width
-        self.gru = nn.GRU(encoder.width, width, batch_first=True) if is_gru else None
-        self.ahead = nn.ModuleList(
-            nn.Linear(width, encoder.width, bias=False) for _ in range(self.steps)
-        )
+        found = encoder.layer_width
+        self.gru = nn.GRU(found, width, batch_first=True) if is_gru else None
+        self.ahead = nn.ModuleList(nn.Linear(width, found, bias=False) for _ in range(self.steps))
 
     def summary(self, encoding: Encoding) -> Float[Tensor, "batch length context"]:
         """c_t, from tokens up to t alone."""
