@@ -37,6 +37,7 @@ SERIES = {
     "forecast_quantiles": lambda: Forecast(
         horizon=5, quantiles=(0.1, 0.5, 0.9), after="token_cutoff"
     ),
+    "forecast_values": lambda: Forecast(horizon=8, values=True, after="token_cutoff"),
     "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
     "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
     "backcast": lambda: Backcast(horizon=8, loss="huber"),

@@ -11,6 +11,7 @@ import torch
 import transformers
 from jaxtyping import Bool, Float, Int64
 from torch import nn
+from torch.optim import Optimizer
 from transformers import PrinterCallback
 
 from unlabel.benchmarks.labelled import Labelled
@@ -200,8 +201,18 @@ def _probabilities(module: Pretraining, store: ClipStore) -> Float[np.ndarray, "
     return sums / np.bincount(file)[:, None]
 
 
-def train_kept(module: Pretraining, store: Any, keep: KeepBest, **options: Any) -> int:
-    """Train in silence and take the best weights; how many steps were made."""
+def train_kept(
+    module: Pretraining, store: Any, keep: KeepBest, *, head_rate: float = 1.0, **options: Any
+) -> int:
+    """Train in silence and take the best weights; how many steps were made.
+
+    Args:
+        module: what is trained.
+        store: of its samples.
+        keep: looks at the validation part.
+        head_rate: the objective's heads learn so many times as fast as the encoder.
+        options: of the training.
+    """
     with TemporaryDirectory() as folder:
         args = TrainingArguments(
             output_dir=folder,
@@ -217,11 +228,24 @@ def train_kept(module: Pretraining, store: Any, keep: KeepBest, **options: Any) 
         collator = module.encoder.collator(seed=args.seed)
         trainer = Trainer(module, args, store, collator, [keep])
         trainer.remove_callback(PrinterCallback)
+        if head_rate != 1:
+            trainer.optimizer = _optimizer(module, args, head_rate)
         trainer.train()
     if not keep.ended:
         raise KeyboardInterrupt  # the trainer ends in good order when asked to, but half way
     module.load_state_dict(keep.weights)
     return trainer.state.global_step
+
+
+def _optimizer(module: Pretraining, args: TrainingArguments, head_rate: float) -> Optimizer:
+    """The trainer's own, with a learning rate for the encoder and another for the heads."""
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    rates = ((module.encoder, 1.0), (module.objective, head_rate))
+    groups = [
+        {"params": list(part.parameters()), "lr": args.learning_rate * times}
+        for part, times in rates
+    ]
+    return kind(groups, **{"weight_decay": args.weight_decay, **options})
 
 
 __all__ = ["ClipStore", "Recognition", "Tuning", "train_kept", "tuned_accuracy"]
