@@ -74,7 +74,6 @@ class VisualEncoder(nn.Module):
         self.layer_width = self.width
         self.grid = _grid(self.driver, frames, size)
         self.length, self.token_values = math.prod(self.grid), math.prod(self.cell) * self.channels
-        self.layer_width = self.width
         if pooling == "cls" and not self.driver.specials:
             raise ValueError(
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
