@@ -62,6 +62,13 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """For pictures: each view with what the heads predict in place of its target.
+
+        None where they predict nothing that could be looked at.
+        """
+        return [None] * len(views)
+
     def step(self) -> None:
         """Move memories, clusters and teachers; called once after each optimizer step."""
         for part in self.modules():
