@@ -63,7 +63,7 @@ def embed_media_file(
             "frames",
         )
         each = clips if any(len(item) > encoder.frames for item in data) else 1
-        sizes = {"size": encoder.size, "frames": encoder.frames, "clips": each}
+        sizes: dict[str, Any] = {"size": encoder.size, "frames": encoder.frames, "clips": each}
         # One file after the other: what was decoded for its clips is not met again.
         store = VideoStore(data, start="even", cache_bytes=_room(data, encoder.size), **sizes)
     encode = lambda rows: encoder.encode(rows, batch_size=batch_size)  # noqa: E731

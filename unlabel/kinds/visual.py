@@ -16,7 +16,7 @@ from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
-_FLOW = 32  # rows and columns of the optical flow that an objective asks for
+_FLOW = 32  # rows and columns of the optical flow that the view `motion` reads
 
 
 @dataclass
@@ -140,11 +140,12 @@ class VideoOptions(FramesOptions):
 
     def _store(self, data: VideoData, objective: Objective, seed: int) -> VideoStore:
         beside = {v.partner for v in objective.views}
+        links = {part.name for v in objective.views for part in v.parts()}
         return VideoStore(
             data,
             frames=self.window or self.frames,
             view="view" in beside,
-            flow=_FLOW if "flow" in beside | objective.needs else None,
+            flow=_FLOW if "motion" in links else None,
             tracked="tracked" in beside,
             seed=seed,
             **self._named("stride", "fps", "duration", "clips", "short"),
