@@ -88,7 +88,8 @@ class FirstBatch(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         """Add what the trained heads make of the same samples, where that can be looked at."""
         method = self.module.objective
-        can = hasattr(self.store, "__getitem__") and self.path.exists()
+        # A stream has no length, and no samples to come back to.
+        can = hasattr(self.store, "__len__") and self.path.exists()
         if not (state.is_world_process_zero and can):
             return
         about = json.loads(self.path.read_text())

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from unlabel.benchmarks import finetune_arms, finetune_network
+from unlabel.benchmarks import finetune_arms, tuning
 from unlabel.benchmarks.finetune import bench_finetune
 from unlabel.benchmarks.finetune_arms import Arms, Place, latest_windows
 from unlabel.benchmarks.finetune_network import (
@@ -190,7 +190,7 @@ def test_the_head_has_a_learning_rate_of_its_own(data, rate):
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     keep = KeepBest(module, lambda: -len(keep.looks), every=1)  # every look is the best so far
     options = {"learning_rate": 1e-3, "max_steps": 4, "per_device_train_batch_size": 16}
-    finetune_network._train(module, store, keep, head_rate=rate, use_cpu=True, **options)
+    tuning.train_kept(module, store, keep, head_rate=rate, use_cpu=True, **options)
     # Adam's steps are as large as the learning rate, whatever the gradient.
     far = {n: (p - before[n]).abs().max().item() for n, p in module.named_parameters()}
     head = far["objective.head.linear.weight"]
