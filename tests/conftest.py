@@ -1,5 +1,6 @@
 """What all tests share: where the real data is, and that a run without it says so."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# transformers imports torchaudio where that is installed, which must be able to load by then.
+importlib.import_module("unlabel")
 
 
 @pytest.fixture(scope="session")

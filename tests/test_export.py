@@ -162,7 +162,7 @@ def test_older_release_gives_the_same_embeddings(tmp_path, make_run, sentences, 
     run, encoder = make_run(pooling)
     folder = export(run, tmp_path / "st", normalize=True)
     code = (
-        "import sys, json, numpy, sentence_transformers as s;"
+        "import sys, json, numpy, unlabel, sentence_transformers as s;"
         "m = s.SentenceTransformer(sys.argv[1], device='cpu');"
         "numpy.save(sys.argv[2], m.encode(json.loads(sys.argv[3])))"
     )

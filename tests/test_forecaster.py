@@ -262,6 +262,66 @@ def test_a_fine_tuning_that_harms_ends_where_the_ridge_was(frame):
     )
 
 
+# -- values beside the tokens -------------------------------------------------------------------
+
+
+def still(model):
+    """An encoder whose tokens are all the same, so that only the values are left to read."""
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    return model
+
+
+def tiny(**settings):
+    torch.manual_seed(0)
+    return SeriesEncoder.from_config({**TINY, "patch_length": 12}, context=48, **settings)
+
+
+@pytest.mark.parametrize("norm", ["standard", "last"])
+def test_with_an_encoder_that_says_nothing_the_values_are_a_ridge_on_the_window(frame, norm):
+    encoder = still(tiny(norm=norm))
+    found = make(encoder=encoder, features="values+tokens", quantile_levels=()).fit(frame)
+    weight = found.model_.head.linear.weight
+    assert weight.shape == (H, 48 + 4 * 16) and weight[:, :48].abs().max() > 0.05
+    plain = make(encoder=encoder, quantile_levels=()).fit(frame)
+    assert found.score(frame)["MSE"].iloc[0] < 0.3 * plain.score(frame)["MSE"].iloc[0]
+    # Forecasts move and stretch with the series, as those of a ridge on the window do.
+    scaled = frame.assign(target=100 * frame["target"] - 7)
+    np.testing.assert_allclose(
+        found.predict(scaled).predictions, 100 * found.predict(frame).predictions - 7, rtol=1e-3
+    )
+
+
+def test_values_beside_tokens_are_no_worse_on_what_was_held_out_than_values_alone(frame):
+    alone = make(encoder=still(tiny()), features="values+tokens").fit(frame)
+    beside = make(encoder=tiny(), features="values+tokens").fit(frame)
+    assert beside.report_.error <= 1.02 * alone.report_.error
+
+
+@pytest.mark.parametrize("method", ["linear", "finetune"])
+def test_training_from_a_head_on_values_starts_as_the_ridge(frame, method, tmp_path):
+    options = {"encoder": tiny(), "features": "values+tokens"}
+    ridge = make(**options, refit=False).fit(frame)
+    training = {"max_steps": 1, "learning_rate": 1e-12}
+    tuned = make(**options, method=method, training=training).fit(frame)
+    np.testing.assert_allclose(
+        tuned.predict(frame).predictions, ridge.predict(frame).predictions, rtol=1e-2
+    )
+    tuned.save_pretrained(tmp_path)
+    again = Forecaster.from_pretrained(tmp_path)
+    assert again.features == "values+tokens"
+    np.testing.assert_array_equal(
+        again.predict(frame).predictions, tuned.predict(frame).predictions
+    )
+
+
+def test_what_the_head_reads_is_one_of_two(frame):
+    with pytest.raises(
+        ValueError, match=r"features='values': choose one of tokens, values\+tokens"
+    ):
+        make(features="values").fit(frame)
+
+
 # -- covariates ---------------------------------------------------------------------------------
 
 

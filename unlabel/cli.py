@@ -67,11 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from jsonargparse import auto_cli
 
+    from unlabel.benchmarks.actions import bench_actions
     from unlabel.benchmarks.classification import bench_classification
     from unlabel.benchmarks.finetune import bench_finetune
     from unlabel.benchmarks.forecasting import bench_forecasting
+    from unlabel.benchmarks.propagation import bench_propagation
     from unlabel.benchmarks.retrieval import bench_retrieval
+    from unlabel.benchmarks.sounds import bench_sounds
     from unlabel.benchmarks.sts import bench_sts
+    from unlabel.data_pipes.scan import scan
     from unlabel.embedding import embed
     from unlabel.export import export
     from unlabel.forecasting.command import forecast
@@ -88,7 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "forecasting": bench_forecasting,
             "finetune": bench_finetune,
             "classification": bench_classification,
+            "actions": bench_actions,
+            "propagation": bench_propagation,
+            "sounds": bench_sounds,
         },
+        "scan": scan,
         "embed": embed,
         "export": export,
         "forecast": forecast,

@@ -243,18 +243,18 @@ def embed(
     target: list[str] | None = None,
     freq: str | None = None,
 ) -> None:
-    """Embed a file, folder or glob of text or time series, and say what was written.
+    """Embed a file, folder or glob of any kind of data, and say what was written.
 
     Text may be of any size. Of series there is one vector each, or one a step; channels that the
-    encoder takes one at a time have their own.
+    encoder takes one at a time have their own. A picture, video or recording has one each.
 
     Args:
         model: a run's output folder, a model's folder, or a name on the Hub.
         source: what to embed.
-        output: ends in `.parquet` (index, text and embedding; of series id and embedding) or
-            `.npy` (embeddings).
+        output: ends in `.parquet` (index, text and embedding; of series id and embedding, of
+            media name, label and embedding) or `.npy` (embeddings).
         column: of a table that holds the text.
-        batch_size: sentences a forward pass.
+        batch_size: sentences, windows or clips a forward pass.
         normalize: scale every vector to length 1.
         pooling: for transformers folders of text: `cls`, `mean` or `first_last`.
         max_length: longest sentence in tokens; default what the model was saved with.
@@ -269,24 +269,27 @@ def embed(
         "id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq
     }  # fmt: skip
     about_text = {"column": column, "pooling": pooling, "max_length": max_length}
-    is_series = modality_of(folder) == "series"
-    _refuse_unused(is_series, {**about_series, "per_step": per_step or None}, about_text)
-    if is_series:
+    kind = modality_of(folder)
+    _refuse_unused(kind, {**about_series, "per_step": per_step or None}, about_text)
+    settings: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
+    if kind == "series":
         from unlabel.series_embedding import embed_series_file
 
         own: dict[str, Any] = {**about_series, "per_step": per_step}
-        sizes: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
-        print(embed_series_file(folder, source, output, **sizes, **own))
-        return
-    embedder = load_embedder(model, pooling=pooling, max_length=max_length)
-    settings: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
-    print(embed_file(embedder, source, output, column=column, **settings).summary())
+        print(embed_series_file(folder, source, output, **settings, **own))
+    elif kind != "text":
+        from unlabel.media_embedding import embed_media_file
+
+        print(embed_media_file(folder, source, output, **settings))
+    else:
+        embedder = load_embedder(model, pooling=pooling, max_length=max_length)
+        print(embed_file(embedder, source, output, column=column, **settings).summary())
 
 
-def _refuse_unused(is_series: bool, series: dict[str, Any], text: dict[str, Any]) -> None:
-    """Options of the other kind of data would be silently unused."""
-    other, kind = (text, "series") if is_series else (series, "text")
-    if unused := [name for name, value in other.items() if value is not None]:
+def _refuse_unused(kind: str, series: dict[str, Any], text: dict[str, Any]) -> None:
+    """Options of other kinds of data would be silently unused."""
+    foreign = {**(series if kind != "series" else {}), **(text if kind != "text" else {})}
+    if unused := [name for name, value in foreign.items() if value is not None]:
         raise ValueError(f"The model is an encoder of {kind}, which has no {', '.join(unused)}.")
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from unlabel.embedding import modality_of, run_model_folder
-from unlabel.modalities.series import SeriesEncoder
+from unlabel.modalities import MODALITIES
 from unlabel.modalities.text import TextEncoder
 from unlabel.model_card import model_card
 
@@ -35,7 +35,7 @@ def export(
             the format in the run's output folder.
         to: `sentence-transformers` loads with `SentenceTransformer(folder)`, releases 2 to 6;
             `transformers` loads with `AutoModel.from_pretrained(folder)`, which does not pool:
-            the model card says how. By default the former for text, the latter for series.
+            the model card says how. By default the former for text, the latter for all else.
         normalize: end with vectors of length 1 (sentence-transformers only).
         overwrite: replace an earlier export in `folder`.
 
@@ -47,12 +47,12 @@ def export(
     """
     out = Path(out)
     source = run_model_folder(out) or out
-    is_series = modality_of(source) == "series"
-    to = to or ("transformers" if is_series else "sentence-transformers")
+    modality = modality_of(source)
+    to = to or ("sentence-transformers" if modality == "text" else "transformers")
     if to not in ("sentence-transformers", "transformers"):
         raise ValueError(f"to={to!r}: choose sentence-transformers or transformers.")
-    if is_series and to == "sentence-transformers":
-        raise ValueError(f"{out} is an encoder of series; export it to transformers.")
+    if modality != "text" and to == "sentence-transformers":
+        raise ValueError(f"{out} is an encoder of {modality}; export it to transformers.")
     if normalize and to == "transformers":
         raise ValueError(
             "A transformers folder has no place for normalizing; normalize after pooling, or "
@@ -66,8 +66,7 @@ def export(
     if folder is None and source == out:
         raise ValueError(f"{out} is a model and no run's output folder; say where to export to.")
     folder = Path(folder) if folder is not None else out / to
-    kind = SeriesEncoder if is_series else TextEncoder
-    encoder = kind.from_pretrained(source, local_files_only=True)
+    encoder = MODALITIES[modality].from_pretrained(source, local_files_only=True)
     _make_room(folder, out, overwrite)
     encoder.save_pretrained(folder)
     if isinstance(encoder, TextEncoder):

@@ -39,6 +39,7 @@ from unlabel.series_embedding import embed_series
 logger = logging.getLogger(__name__)
 
 Method = Literal["ridge", "linear", "finetune"]
+Reads = Literal["tokens", "values+tokens"]
 _SETTINGS, _HEAD, _ENCODER = "config.json", "head.safetensors", "encoder"
 _Names = str | Sequence[str] | None
 
@@ -65,6 +66,8 @@ class Forecaster(BaseEstimator):
         refit: fit the ridge again on all rows when alpha and calibration are known.
         alphas: of the ridge, to choose from.
         tokens: newest tokens that the head reads; None for all where they are not too many.
+        features: what the head reads: the encoder's `tokens`, or `values+tokens`, the window itself
+            too: the forecast is then no worse, on what was held out, than a ridge on the values.
         max_windows: windows fitted, evenly spaced; a quarter as many are held out.
         training: transformers' training arguments over our defaults (`max_steps`,
             `learning_rate`, `per_device_train_batch_size`, ...).
@@ -94,6 +97,7 @@ class Forecaster(BaseEstimator):
         refit: bool = True,
         alphas: Sequence[float] = ALPHAS,
         tokens: int | None = None,
+        features: Reads = "tokens",
         max_windows: int = 50_000,
         training: Mapping[str, Any] | None = None,
         batch_size: int = 256,
@@ -104,7 +108,8 @@ class Forecaster(BaseEstimator):
         self.encoder, self.prediction_length = encoder, prediction_length
         self.quantile_levels, self.method, self.start = quantile_levels, method, start
         self.context, self.config, self.validation = context, config, validation
-        self.refit, self.alphas, self.tokens = refit, alphas, tokens
+        self.refit, self.alphas = refit, alphas
+        self.tokens, self.features = tokens, features
         self.max_windows, self.training, self.batch_size = max_windows, training, batch_size
         self.seed, self.device = seed, device
 
@@ -146,7 +151,7 @@ class Forecaster(BaseEstimator):
         encoder = self._encoder(source, known)
         model = ForecastModel(
             encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
-            covariates=known, tokens=self.tokens,
+            covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
         )  # fmt: skip
         self.model_ = model.to(self._device())
         standardise(model, source, is_new=self.encoder is None)
@@ -164,7 +169,7 @@ class Forecaster(BaseEstimator):
         size = self.batch_size
         if self.method == "ridge" or self.start == "ridge":
             given: dict[str, Any] = {
-                "alphas": self.alphas, "refit": self.refit, "as_start": self.method != "ridge",
+                "alphas": self.alphas, "again": self.refit, "as_start": self.method != "ridge",
             }  # fmt: skip
             self.report_ = fit_closed_form(self.model_, rows, split, size=size, **given)
         if self.method != "ridge":
@@ -176,7 +181,9 @@ class Forecaster(BaseEstimator):
         self.model_.eval()
 
     def _check(self) -> None:
-        known = {"method": get_args(Method), "start": ("ridge", "random")}
+        known = {
+            "method": get_args(Method), "start": ("ridge", "random"), "features": get_args(Reads)
+        }  # fmt: skip
         for name, choices in known.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
@@ -301,6 +308,7 @@ class Forecaster(BaseEstimator):
             "method": self.method,
             "batch_size": self.batch_size,
             "tokens": self.model_.head.length,
+            "features": self.features,
             "covariates": self.model_.head.covariates,
             "fill": self.model_.fill,
             "columns": self.columns_,
@@ -325,10 +333,12 @@ class Forecaster(BaseEstimator):
         about = json.loads((folder / _SETTINGS).read_text())
         encoder = SeriesEncoder.from_pretrained(folder / _ENCODER, local_files_only=True)
         names = ("prediction_length", "quantile_levels", "method", "batch_size", "tokens")
-        made = cls(encoder, **{n: about[n] for n in names}, device=device)
+        reads = about.get("features", "tokens")  # a folder of before the head could read values
+        made = cls(encoder, **{n: about[n] for n in names}, features=reads, device=device)
         made.model_ = ForecastModel(
             encoder, horizon=about["prediction_length"], levels=_levels(about["quantile_levels"]),
             covariates=about["covariates"], tokens=about["tokens"], fill=about["fill"],
+            values=reads == "values+tokens",
         )  # fmt: skip
         made.model_.load_state_dict(load_file(folder / _HEAD), strict=False)
         made.model_.to(made._device()).eval()

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
+from unlabel.modalities.visual import VisualEncoder
+
+AnyEncoder = TextEncoder | SeriesEncoder | VisualEncoder | AudioEncoder
 
 _SENTENCE_TRANSFORMERS = """\
 ```python
@@ -47,6 +51,31 @@ embeddings = encoder.encode(values)  # one vector a series; NaN stands for a mis
 alone load with `transformers.AutoModel`, which neither normalises a window nor marks its
 gaps{convolution}."""
 
+_VISUAL = """\
+```python
+import numpy as np
+from unlabel.modalities.visual import VisualEncoder
+
+encoder = VisualEncoder.from_pretrained("path/to/this/folder")
+clips = np.random.default_rng(0).integers(0, 256, (2, {frames}, {size}, {size}, 3), np.uint8)
+embeddings = encoder.encode(clips)  # one vector a clip; RGB, of any size and number of frames
+```
+
+The weights alone load with `transformers.AutoModel`, the image processor with
+`AutoImageProcessor`{own}."""
+
+_AUDIO = """\
+```python
+import numpy as np
+from unlabel.modalities.audio import AudioEncoder
+
+encoder = AudioEncoder.from_pretrained("path/to/this/folder")
+sounds = list(np.random.default_rng(0).normal(size=(2, 2 * {rate})).astype(np.float32))
+embeddings = encoder.encode(sounds, rate={rate})  # one vector a recording
+```
+
+The weights alone load with `transformers.AutoModel`, which makes no spectrogram{own}."""
+
 _POOLINGS = {
     "cls": "output.last_hidden_state[:, 0]",
     "mean": "(output.last_hidden_state * mask).sum(1) / mask.sum(1)",
@@ -56,9 +85,7 @@ _POOLINGS = {
 }
 
 
-def model_card(
-    encoder: TextEncoder | SeriesEncoder, run: Path, *, to: str, normalize: bool = False
-) -> str:
+def model_card(encoder: AnyEncoder, run: Path, *, to: str, normalize: bool = False) -> str:
     """The README.md of an export.
 
     Args:
@@ -79,24 +106,30 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _about(encoder: TextEncoder | SeriesEncoder, to: str, normalize: bool) -> tuple[str, str, str]:
+def _about(encoder: AnyEncoder, to: str, normalize: bool) -> tuple[str, str, str]:
     if isinstance(encoder, SeriesEncoder):
         return _about_series(encoder, to)
-    return _front_matter(to), _what(encoder, normalize), _usage(encoder, to)
+    if not isinstance(encoder, TextEncoder):
+        return _about_media(encoder, to)
+    front = _front_matter(to, "sentence-similarity", "sentence-similarity")
+    return front, _what(encoder, normalize), _usage(encoder, to)
 
 
-def _front_matter(to: str) -> str:
-    tags = ["unlabel", "feature-extraction", "sentence-similarity", "self-supervised"]
-    lines = [f"library_name: {to}", "pipeline_tag: sentence-similarity", "tags:"]
+def _front_matter(to: str, task: str, *more: str) -> str:
+    tags = ["unlabel", "feature-extraction", "self-supervised", *more]
+    lines = [f"library_name: {to}", f"pipeline_tag: {task}", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
 
 
+def _millions(encoder: AnyEncoder) -> str:
+    parameters = sum(p.numel() for p in encoder.parameters())
+    return f"A {type(encoder.model).__name__} with {parameters / 1e6:.1f} million parameters"
+
+
 def _what(encoder: TextEncoder, normalize: bool) -> str:
-    parameters = sum(p.numel() for p in encoder.model.parameters())
     length = ", scaled to length 1" if normalize else ""
     return (
-        "# Sentence encoder\n\n"
-        f"A {type(encoder.model).__name__} with {parameters / 1e6:.1f} million parameters, "
+        f"# Sentence encoder\n\n{_millions(encoder)}, "
         "pretrained without labels by unlabel. It turns a sentence of up to "
         f"{encoder.max_length} tokens into {encoder.width} numbers (pooling: {encoder.pooling}"
         f"{length}); compare two by their cosine."
@@ -113,14 +146,10 @@ def _usage(encoder: TextEncoder, to: str) -> str:
 
 
 def _about_series(encoder: SeriesEncoder, to: str) -> tuple[str, str, str]:
-    tags = ["unlabel", "time-series", "feature-extraction", "self-supervised"]
-    lines = [f"library_name: {to}", "pipeline_tag: time-series-forecasting", "tags:"]
-    front = "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
-    parameters = sum(p.numel() for p in encoder.parameters())
+    front = _front_matter(to, "time-series-forecasting", "time-series")
     channels = "one channel" if encoder.channels == 1 else f"{encoder.channels} channels"
     what = (
-        "# Encoder of time series\n\n"
-        f"A {type(encoder.model).__name__} with {parameters / 1e6:.1f} million parameters, "
+        f"# Encoder of time series\n\n{_millions(encoder)}, "
         f"pretrained without labels by unlabel. It turns {encoder.context} steps of {channels} "
         f"(patches of {encoder.patch}, normalised: {encoder.norm}) into {encoder.width} numbers "
         f"(pooling: {encoder.pooling})."
@@ -129,6 +158,34 @@ def _about_series(encoder: SeriesEncoder, to: str) -> tuple[str, str, str]:
     convolution = ", once `unlabel.modalities.series` is imported" if own else ""
     about = {"context": encoder.context, "channels": encoder.channels}
     return front, what, "## Use\n\n" + _SERIES.format(**about, convolution=convolution)
+
+
+def _about_media(encoder: VisualEncoder | AudioEncoder, to: str) -> tuple[str, str, str]:
+    own = encoder.model.config.model_type in ("r2plus1d", "wave_conv")
+    if isinstance(encoder, AudioEncoder):
+        task, kind, code = (
+            "feature-extraction",
+            "sound",
+            _AUDIO.format(
+                rate=encoder.rate,
+                own=", once `unlabel.modalities.audio` is imported" if own else "",
+            ),
+        )
+        sees = f"{encoder.seconds:g} seconds at {encoder.rate:,} Hz"
+    else:
+        kind = "pictures" if encoder.frames == 1 else "video"
+        task = "image-feature-extraction" if encoder.frames == 1 else "video-classification"
+        code = _VISUAL.format(
+            frames=encoder.frames,
+            size=encoder.size,
+            own=", once `unlabel.modalities.visual` is imported" if own else "",
+        )
+        sees = f"{encoder.frames} frames of {encoder.size} x {encoder.size} pixels"
+    what = (
+        f"# Encoder of {kind}\n\n{_millions(encoder)}, pretrained without labels by unlabel. It "
+        f"turns {sees} into {encoder.width} numbers (pooling: {encoder.pooling})."
+    )
+    return _front_matter(to, task, kind), what, f"## Use\n\n{code}"
 
 
 def _training(about: dict[str, Any]) -> str:

@@ -12,8 +12,10 @@ from typing import Any, Literal
 import transformers
 
 from unlabel.files import write_json
+from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
+from unlabel.kinds.visual import FramesOptions, VideoOptions
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.record import FirstBatch, LogFile, describe
 from unlabel.training.arguments import TrainingArguments
@@ -23,17 +25,26 @@ from unlabel.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Options = TextOptions | SeriesOptions
-KINDS: dict[str, type[Options]] = {"text": TextOptions, "series": SeriesOptions}
+Options = TextOptions | SeriesOptions | FramesOptions | VideoOptions | AudioOptions
+KINDS: dict[str, type[Options]] = {
+    "text": TextOptions,
+    "series": SeriesOptions,
+    "frames": FramesOptions,
+    "video": VideoOptions,
+    "audio": AudioOptions,
+}
 
 
 def train(
     *,
     objective: Objective | str,
     data: str | list[str] | None = None,
-    modality: Literal["text", "series"] = "text",
+    modality: Literal["text", "series", "frames", "video", "audio"] = "text",
     text: TextOptions | None = None,
     series: SeriesOptions | None = None,
+    frames: FramesOptions | None = None,
+    video: VideoOptions | None = None,
+    audio: AudioOptions | None = None,
     training: TrainingArguments | None = None,
     seeds: int = 1,
     resume: bool = False,
@@ -46,10 +57,13 @@ def train(
     Args:
         objective: a method by its name in `unlabel list`, or an `Objective`.
         data: a file, folder, glob, list of them, or `hf:name`; None takes what every machine
-            has: `docstrings` for text, `synthetic` loads for series.
+            has: `docstrings` for text, `synthetic` for the others.
         modality: kind of data.
         text: how to read text, and which encoder to train on it.
         series: how to read time series, and which encoder to train on their windows.
+        frames: how to read pictures and single frames, and which encoder to train on them.
+        video: how to read videos, how clips lie in them, and which encoder to train on them.
+        audio: how to read sound, and which encoder to train on it.
         training: transformers' training arguments and ours.
         seeds: train so often, from `training.seed` upwards, each in its own `seed-N` folder.
         resume: continue from the newest whole checkpoint in the run folder.
@@ -59,7 +73,8 @@ def train(
     """
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     out = Path(str(args.output_dir))
-    options = _chosen(modality, text=text, series=series)
+    given = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
+    options = _chosen(modality, **given)
     data = options.corpus if data is None else data
     method = named_objective(objective) if isinstance(objective, str) else objective
     if seeds == 1:
@@ -116,6 +131,7 @@ def _train_one(
         "objective": describe(method),
         "papers": method.paper,
         "training": _plain(vars(args)),
+        "architecture": model.model.config.model_type,
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": prepared.samples,
         "processes": args.world_size,
@@ -126,13 +142,9 @@ def _train_one(
         _refuse_other_run(json.loads((run / "run.json").read_text()), about, run)
     elif lead:
         write_json(run / "run.json", about)
-    trainer = Trainer(
-        pretraining,
-        args,
-        prepared.store,
-        model.collator(seed=args.seed),
-        callbacks=[LogFile(run), FirstBatch(run, pretraining)],
-    )
+    store, collate = prepared.store, model.collator(seed=args.seed)
+    callbacks = [LogFile(run), FirstBatch(run, pretraining, store, collate)]
+    trainer = Trainer(pretraining, args, store, collate, callbacks=callbacks)
     result = trainer.train(resume_from_checkpoint=resume)
     finished = trainer.state.global_step >= trainer.state.max_steps
     if lead:

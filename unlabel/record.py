@@ -1,11 +1,14 @@
 """The record of a run: what was trained, its log, and its first batch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
+from unlabel.core import View
 from unlabel.files import write_json
 from unlabel.objectives import Objective
 from unlabel.objectives.heads import Temperature
@@ -57,10 +60,19 @@ class LogFile(TrainerCallback):
 
 
 class FirstBatch(TrainerCallback):
-    """Saves what the encoder sees of the first samples, for the report."""
+    """Saves what the encoder sees of the first samples, and in the end what the heads predict.
 
-    def __init__(self, run: Path, module: Pretraining, rows: int = 6):
+    Args:
+        run: the run's folder.
+        module: what is trained.
+        store: where samples come from by their ordinal; a stream has no samples to come back to.
+        collate: makes a batch of them.
+        rows: samples shown.
+    """
+
+    def __init__(self, run: Path, module: Pretraining, store: Any, collate: Any, *, rows: int = 6):
         self.path, self.module, self.rows = run / "first_batch.json", module, rows
+        self.store, self.collate = store, collate
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kw: Any
@@ -69,14 +81,34 @@ class FirstBatch(TrainerCallback):
         if not state.is_world_process_zero or self.path.exists():
             return
         batch = next(iter(train_dataloader)).to(args.device)
-        module = self.module
-        shown = [
-            {
-                "view": spec.name,
-                "args": dict(spec.args),
-                "encoder": spec.encoder,
-                **module.encoder.show(view, min(self.rows, len(batch))),
-            }
-            for spec, view in zip(module.objective.views, module.view(batch), strict=True)
+        views = self.module.view(batch)
+        about = {"index": batch.index[: self.rows].tolist(), "views": self._shown(views)}
+        write_json(self.path, about)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Add what the trained heads make of the same samples, where that can be looked at."""
+        method = self.module.objective
+        # A stream has no length, and no samples to come back to.
+        can = hasattr(self.store, "__len__") and self.path.exists()
+        if not (state.is_world_process_zero and can):
+            return
+        about = json.loads(self.path.read_text())
+        samples = [self.store[index] for index in about["index"]]  # of epoch 0, as they were
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                views = self.module.view(self.collate(samples).to(args.device))
+                filled = method.filled(self.module.encode(views), views)
+        finally:
+            self.module.train(was_training)
+        if any(filled):
+            write_json(self.path, {**about, "filled": self._shown(filled)})
+
+    def _shown(self, views: Sequence[View | None]) -> list[dict[str, Any]]:
+        show = lambda view: self.module.encoder.show(view, min(self.rows, len(view.mask)))  # noqa: E731
+        return [
+            {"view": spec.name, "args": dict(spec.args), "encoder": spec.encoder, **show(view)}
+            for spec, view in zip(self.module.objective.views, views, strict=True)
+            if view is not None
         ]
-        write_json(self.path, {"index": batch.index[: self.rows].tolist(), "views": shown})

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from unlabel.core import view
@@ -15,8 +14,8 @@ from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_future import times_of
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import device_of
-from unlabel.files import replacing
 from unlabel.modalities.series import SeriesEncoder
+from unlabel.vector_files import check_suffix, save_vectors
 
 
 def embed_series(
@@ -114,27 +113,11 @@ def embed_series_file(
     Raises:
         ValueError: another ending, or nothing to read.
     """
-    output = Path(output)
-    if output.suffix not in (".parquet", ".npy"):
-        raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
+    check_suffix(output)
     encoder = SeriesEncoder.from_pretrained(model, local_files_only=True).to(device_of(device))
     data = read_series(source, time_gap=encoder.time_gap or False, **columns)
     table = embed_series(encoder, data, per_step=per_step, size=batch_size)
     vectors = np.stack(table["embedding"].tolist())
-    if normalize:
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    with replacing(output) as partial:
-        _write(partial, table, vectors, output.suffix)
-    count, width = vectors.shape
-    return f"{count:,} vectors of width {width} in {output}; {data.summary()}."
-
-
-def _write(path: Path, table: pd.DataFrame, vectors: np.ndarray, suffix: str) -> None:
-    if suffix == ".npy":
-        with path.open("wb") as file:
-            np.save(file, vectors)
-        return
     beside = pa.Table.from_pandas(table.drop(columns="embedding"), preserve_index=False)
-    flat = pa.array(vectors.ravel(), type=pa.float32())
-    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    pq.write_table(beside.append_column("embedding", column), path)
+    said = save_vectors(output, beside, vectors, normalize=normalize)
+    return f"{said}; {data.summary()}."

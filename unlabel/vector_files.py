@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from unlabel.files import replacing
+
 # Places in the source, texts and vectors of some rows.
 Chunk = tuple[list[int], list[str], Float[np.ndarray, "rows width"]]
 
@@ -54,3 +56,44 @@ def write_npy(path: Path, chunks: Iterable[Chunk]) -> tuple[int, int]:
         file.seek(0)
         header(rows, width)
     return rows, width
+
+
+def check_suffix(output: str | Path) -> None:
+    """Refuse a file of vectors of another kind, before they are computed."""
+    if Path(output).suffix not in (".parquet", ".npy"):
+        raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
+
+
+def save_vectors(
+    output: str | Path,
+    beside: pa.Table,
+    vectors: Float[np.ndarray, "rows width"],
+    *,
+    normalize: bool = False,
+) -> str:
+    """Write vectors that fit into memory; returns one line of what was written.
+
+    Args:
+        output: ends in `.parquet` (the columns beside, then `embedding`) or `.npy` (vectors alone).
+        beside: a row for each vector.
+        vectors: to write.
+        normalize: scale every vector to length 1.
+
+    Raises:
+        ValueError: a vector that is not finite.
+    """
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise ValueError(f"The vector of {beside[0][row]} is not finite; look at the weights.")
+    if normalize:
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    with replacing(Path(output)) as partial:
+        if Path(output).suffix == ".npy":
+            with partial.open("wb") as file:
+                np.save(file, vectors)
+        else:
+            flat = pa.array(vectors.ravel(), type=pa.float32())
+            column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+            pq.write_table(beside.append_column("embedding", column), partial)
+    count, width = vectors.shape
+    return f"{count:,} vectors of width {width} in {output}"

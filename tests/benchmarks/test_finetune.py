@@ -10,25 +10,32 @@ import pandas as pd
 import pytest
 import torch
 
-from unlabel.benchmarks import finetune_arms
+from unlabel.benchmarks import finetune_arms, tuning
 from unlabel.benchmarks.finetune import bench_finetune
 from unlabel.benchmarks.finetune_arms import Arms, Place, latest_windows
 from unlabel.benchmarks.finetune_network import (
-    RidgeForecast,
     Tuning,
     held_out,
     network_forecaster,
-    start_head,
     tune,
 )
 from unlabel.benchmarks.finetune_run import PretrainedRun, pretrained_runs
+from unlabel.benchmarks.finetune_start import (
+    RidgeForecast,
+    ridge_penalty,
+    start_head,
+    stitched,
+)
 from unlabel.benchmarks.forecast_encoder import encoder_features
+from unlabel.benchmarks.forecast_ridge import RidgeForecaster, window_moments
 from unlabel.benchmarks.forecasting_data import ForecastData, load_forecasting
+from unlabel.benchmarks.ridge import BlockPath, Linear
 from unlabel.core import view
 from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import Forecast
+from unlabel.training.keep_best import KeepBest
 from unlabel.training.pretraining import Pretraining
 
 LOOKBACK = 24
@@ -108,24 +115,88 @@ def test_a_head_started_from_the_ridge_forecasts_what_the_ridge_does(data, chann
     np.testing.assert_array_equal(found[5], found[12][..., :5])
 
 
-def test_the_ridges_penalty_makes_the_start_a_minimum_of_the_head(data):
-    model = encoder().double().eval()
+def beside(data, model, *, share=0.5, alphas=None):
+    """The ridge on values and tokens, with weight on both."""
+    place = Place(data, (12,), share, LOOKBACK)
+    features = encoder_features(model, take="values+tokens")
+    train = window_moments(place.windows, features, [12])[12]
+    heads = [BlockPath(rows, split=LOOKBACK, alpha=3.0).at(30.0) for rows in train]
+    return RidgeForecaster(features, {12: heads})
+
+
+@pytest.mark.parametrize("norm", ["standard", "last"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_head_on_values_too_forecasts_what_the_ridge_on_them_does(data, channels, norm):
+    model = encoder(channels=channels, norm=norm)
+    ridge = beside(data, model)
+    objective = Forecast(horizon=12, weigh=True, values=True)
+    module = Pretraining(model, objective)
+    start_head(objective.head, ridge.heads[12])
+    history, _ = held_out(data, LOOKBACK, 12, 30)
+    wanted = ridge(history)[12]
+    assert all(abs(head.bias).max() > 1e-3 for head in ridge.heads[12])
+    assert all(abs(head.weight[LOOKBACK:]).max() > 1e-3 for head in ridge.heads[12])
+    np.testing.assert_allclose(network_forecaster(module, [12])(history)[12], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", ["tokens", "values+tokens"])
+def test_the_ridges_penalty_makes_the_start_a_minimum_of_the_head(data, features):
+    model, own = encoder().double().eval(), features != "tokens"
     place = Place(data, (12,), 0.3, LOOKBACK)
-    (ridge,) = place.ridge(encoder_features(encoder())).heads[12]
+    found = beside(data, encoder(), share=0.3) if own else place.ridge(encoder_features(encoder()))
+    (ridge,) = found.heads[12]
     windows = place.windows
     store = SeriesStore(
         [Series("a", windows.values.astype(np.float32))], context=LOOKBACK, horizon=12
     )
     batch = model.collator()([store[i] for i in range(len(store))])
     batch.inputs["values"] = batch.inputs["values"].double()
+    whole = ridge_penalty(found.heads, values=LOOKBACK * own, channels=1)
     sizes = []
-    for penalty in (ridge.alpha / (len(store) * 12), 0.0):
-        objective = RidgeForecast(horizon=12, weigh=True, penalty=penalty)
+    for penalty in (whole / (len(store) * 12), None):
+        objective = RidgeForecast(horizon=12, weigh=True, values=own, penalty=penalty)
         module = Pretraining(model, objective).double().eval()
         start_head(objective.head, [ridge])
         module(batch).loss.backward()
         sizes.append(objective.head.linear.weight.grad.norm().item())
     assert sizes[0] < 1e-4 * sizes[1]
+    assert whole.shape == (12, LOOKBACK * own + 4 * 16)
+
+
+def test_features_that_got_no_weight_have_the_stiffest_penalty_in_training():
+    ridge = Linear(np.zeros((5, 2)), np.zeros(2), 3.0, split=2)
+    assert ridge.rest == np.inf
+    found = ridge_penalty({2: [ridge]}, values=2, channels=2)
+    np.testing.assert_array_equal(found, np.tile([3, 3, 3, 3, 1e9, 1e9, 1e9], (2 * 2, 1)))
+    parted = ridge_penalty({2: [replace(ridge, rest=7.0)]}, values=2, channels=2)
+    np.testing.assert_array_equal(parted[0], [3, 3, 3, 3, 7, 7, 7])
+
+
+def test_every_step_starts_from_the_ridge_of_the_shortest_horizon_that_has_it():
+    short, long = (Linear(np.full((3, h), float(h)), np.full(h, 10.0 * h), alpha=h) for h in (2, 5))
+    (found,) = stitched({5: [long], 2: [short]})
+    np.testing.assert_array_equal(found.weight, np.tile([2, 2, 5, 5, 5], (3, 1)))
+    np.testing.assert_array_equal(found.bias, [20, 20, 50, 50, 50])
+    penalty = ridge_penalty({5: [long], 2: [short]}, values=0, channels=1)
+    np.testing.assert_array_equal(penalty, np.tile([[2], [2], [5], [5], [5]], 3))
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0])
+def test_the_head_has_a_learning_rate_of_its_own(data, rate):
+    module = Pretraining(encoder(), RidgeForecast(horizon=12))
+    store = SeriesStore(
+        [Series("a", data.values[:100].astype(np.float32))], context=LOOKBACK, horizon=12
+    )
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    keep = KeepBest(module, lambda: -len(keep.looks), every=1)  # every look is the best so far
+    options = {"learning_rate": 1e-3, "max_steps": 4, "per_device_train_batch_size": 16}
+    tuning.train_kept(module, store, keep, head_rate=rate, use_cpu=True, **options)
+    # Adam's steps are as large as the learning rate, whatever the gradient.
+    far = {n: (p - before[n]).abs().max().item() for n, p in module.named_parameters()}
+    head = far["objective.head.linear.weight"]
+    assert head / max(d for n, d in far.items() if n.startswith("encoder.")) == pytest.approx(
+        rate, rel=0.1
+    )
 
 
 @pytest.mark.parametrize("norm", ["standard", "last", "none"])
@@ -181,7 +252,7 @@ def test_training_never_ends_worse_on_validation_than_the_ridge_it_started_from(
     error = lambda f: np.square(f(held[0])[12] - held[1]).mean()  # noqa: E731
     for rate in (1e-3, 10.0):  # the second one destroys the weights
         how = Tuning(steps=10, learning_rates=(rate,), batch_size=16, checks=5)
-        found = tune(encoder, place.windows, held, horizon=12, how=how, start=ridge.heads[12])
+        found = tune(encoder, place.windows, held, horizons=[12], how=how, start=ridge.heads)
         assert found.about["at_start"] == pytest.approx(error(ridge), rel=1e-4)
         assert [at for at, _ in found.about["looks"][f"{rate:g}"]] == [0, 2, 4, 6, 8, 10]
         best = min(e for _, e in found.about["looks"][f"{rate:g}"])
@@ -194,7 +265,7 @@ def test_training_never_ends_worse_on_validation_than_the_ridge_it_started_from(
 def test_training_learns_what_a_random_head_does_not_know(data):
     place, held = Place(data, (12,), 1.0, LOOKBACK), held_out(data, LOOKBACK, 12, 40)
     how = Tuning(steps=60, learning_rates=(1e-5, 3e-3), batch_size=32, head="random", checks=4)
-    found = tune(encoder, place.windows, held, horizon=12, how=how)
+    found = tune(encoder, place.windows, held, horizons=[12], how=how)
     assert found.about["learning_rate"] == 3e-3
     assert found.about["validation"] < 0.9 * found.about["at_start"]
 
@@ -203,7 +274,7 @@ def test_the_same_seed_trains_the_same_network(data):
     place, held = Place(data, (12,), 0.3, LOOKBACK), held_out(data, LOOKBACK, 12, 10)
     how = Tuning(steps=4, batch_size=16, checks=2, head="random")
     looks = [
-        tune(encoder, place.windows, held, horizon=12, how=how, seed=s).about["looks"]
+        tune(encoder, place.windows, held, horizons=[12], how=how, seed=s).about["looks"]
         for s in (3, 3, 4)
     ]
     assert looks[0] == looks[1] != looks[2]
@@ -213,7 +284,7 @@ def test_patience_ends_the_training_after_looks_without_a_better_one(data):
     place, held = Place(data, (12,), 0.3, LOOKBACK), held_out(data, LOOKBACK, 12, 10)
     ridge = place.ridge(encoder_features(encoder()))
     how = Tuning(steps=20, learning_rates=(10.0,), batch_size=16, checks=10, patience=3)
-    about = tune(encoder, place.windows, held, horizon=12, how=how, start=ridge.heads[12]).about
+    about = tune(encoder, place.windows, held, horizons=[12], how=how, start=ridge.heads).about
     assert (about["made"], about["steps"], about["best_step"]) == (6, 20, 0)
 
 
@@ -339,16 +410,27 @@ def test_no_test_window_is_read_before_a_cell_is_fitted(folder, run, monkeypatch
         events = events[end + 2 :]
 
 
-def test_one_network_for_all_horizons_forecasts_the_first_steps_of_the_longest(folder, run):
+def test_one_network_for_all_horizons_forecasts_the_first_steps_of_the_longest(
+    folder, run, monkeypatch
+):
     options = {"folder": folder, "sets": ["daily"], "shares": [0.5], **QUICK}
+    tuned, train = [], finetune_arms.tune
+    spy = lambda *a, **k: tuned.append(train(*a, **k)) or tuned[-1]  # noqa: E731
+    monkeypatch.setattr(finetune_arms, "tune", spy)
     both = bench_finetune(run, horizons=[6, 12], joint=True, scratch=False, **options)
-    alone = bench_finetune(run, horizons=[12], scratch=False, **options)
+    assert len(tuned) == 2 and all(t.module.objective.horizon == 12 for t in tuned)
     assert [e.name for e in both.encoders][:2] == ["trained", "untrained, frozen"]
     assert "one network for all horizons" in both.setting
-    for mine, its in zip(both.encoders, alone.encoders, strict=True):
-        row = "daily 50% 12 MSE"
-        assert mine.scores[row].score == pytest.approx(its.scores[row].score, rel=1e-6)
-        assert mine.scores["daily 50% 6 MSE"].pairs == its.scores[row].pairs + 6
+    data = load_forecasting("daily", folder)
+    histories, future = next(data.windows("test", LOOKBACK).chunks(6))
+    mean = np.mean(
+        [
+            np.square(network_forecaster(t.module, [6])(histories)[6] - future).mean()
+         for t in tuned]
+    )  # fmt: skip
+    scores = both.encoders[0].scores
+    assert scores["daily 50% 6 MSE"].pairs == scores["daily 50% 12 MSE"].pairs + 6
+    assert scores["daily 50% 6 MSE"].score == pytest.approx(mean, rel=1e-4)
 
 
 def test_a_run_that_read_rows_after_the_train_rows_of_its_own_set_is_named(data):
@@ -373,7 +455,13 @@ def test_refusals_say_what_to_do(folder, run, tmp_path):
     ask = {"folder": folder, "sets": ["daily"], "horizons": [6], "shares": [0.5], **QUICK}
     with pytest.raises(ValueError, match="holds no run"):
         bench_finetune(tmp_path / "nothing", **ask)
-    for name, wrong in {"steps": 0, "learning_rates": [], "head": "linear"}.items():
+    for name, wrong in {
+        "steps": 0,
+        "learning_rates": [],
+        "head": "linear",
+        "features": "values",
+        "head_rate": 0.0,
+    }.items():
         with pytest.raises(ValueError, match=name):
             bench_finetune(run, **{**ask, name: wrong})
     change(run, result={"finished": False, "steps": 2})

@@ -1,6 +1,7 @@
 """The forecasting benchmark: errors, intervals, frozen encoders and runs of several seeds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,9 @@ import pytest
 import torch
 
 from unlabel.benchmarks.forecast_controls import repeat_last, train_mean
-from unlabel.benchmarks.forecast_encoder import encoder_features, load_forecast_encoder
+from unlabel.benchmarks.forecast_encoder import encoder_features, load_forecast_encoder, own_steps
 from unlabel.benchmarks.forecast_plot import plot_forecast
-from unlabel.benchmarks.forecast_ridge import ridge
+from unlabel.benchmarks.forecast_ridge import raw_features, ridge
 from unlabel.benchmarks.forecasting import bench_forecasting, evaluate_forecasting, window_errors
 from unlabel.benchmarks.forecasting_data import ForecastData, load_forecasting
 from unlabel.benchmarks.intervals import block_mean_resamples, mean_resamples
@@ -169,6 +170,42 @@ def test_an_encoder_of_all_channels_together_has_a_head_for_each(folder):
     one = load_forecasting("daily", folder, univariate=True)
     with pytest.raises(ValueError, match="takes 2 channels together, the set has 1"):
         fit(one, lookback=LOOKBACK, horizons=(5,))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_values_and_tokens_without_weight_on_tokens_are_the_ridge_on_values(folder, channels):
+    data = load_forecasting("daily", folder)
+    torch.manual_seed(0)
+    sizes = {"model_type": "dilated_conv", "hidden_size": 8, "output_size": 8}
+    together = SeriesEncoder.from_config(sizes, context=LOOKBACK, channels=2)
+    model = encoder() if channels == 1 else together
+    features, split = encoder_features(model, take="values+tokens"), own_steps(model)
+    history, _ = next(data.windows("test", LOOKBACK).chunks(9))
+    seen = features(history)
+    assert seen.x.shape == (len(history), 2, LOOKBACK + model.length * model.width)
+    assert len(seen.groups) == channels
+
+    def silent(history):  # an encoder that says nothing: its tokens are 0
+        found = features(history)
+        return replace(found, x=np.where(np.arange(found.x.shape[-1]) < split, found.x, 0))
+
+    asked = {"lookback": LOOKBACK, "horizons": (5, 9)}
+    alone = ridge(raw_features())(data, **asked)(history)
+    nothing = ridge(silent, split=split)(data, **asked)
+    beside = ridge(features, split=split)(data, **asked)
+    for h in (5, 9):
+        np.testing.assert_allclose(nothing(history)[h], alone[h], atol=1e-9)
+        assert len(beside.heads[h]) == channels
+
+
+def test_the_tokens_of_values_and_tokens_are_in_the_units_of_the_data():
+    model, rng = encoder(), np.random.default_rng(0)
+    history = rng.normal(size=(5, 3, LOOKBACK))
+    features = encoder_features(model, take="values+tokens")
+    seen, moved = features(history), features(3 * history + 7)
+    np.testing.assert_allclose(moved.x, 3 * seen.x, atol=1e-4)
+    np.testing.assert_allclose(moved.loc, 3 * seen.loc + 7)
+    assert (moved.scale == 1).all()
 
 
 def test_too_many_features_are_refused_or_left_for_the_last_token():

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_blocks, fit_ridge
+from unlabel.benchmarks.ridge import (
+    BlockPath,
+    Linear,
+    Moments,
+    RidgePath,
+    fit_nested,
+    fit_ridge,
+    refit,
+)
 
 
 @pytest.fixture
@@ -109,27 +117,71 @@ def test_refuses_no_rows_values_that_are_not_finite_and_alpha_zero(rows):
         RidgePath(summed(x, y)).at(0.0)
 
 
-def test_blocks_have_penalties_of_their_own_chosen_on_validation():
+def two_blocks(noise=50, rows=300):
+    """Ten features that matter and others that do not; sums of 80 rows, and of the others."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 60))
-    y = x[:, :10] @ rng.normal(size=(10, 3)) + rng.normal(size=(300, 3))  # the rest is noise
-    train, held = Moments(60, 3), Moments(60, 3)
-    train.add(x[:80], y[:80])
-    held.add(x[80:], y[80:])
-    alphas, factors = (0.1, 1.0, 10.0, 100.0), (0.03, 1.0)
-    (blocks,) = fit_blocks([train], [held], alphas, split=10, factors=factors)
-    (plain,) = fit_ridge([train], [held], alphas)
-    assert blocks.squared_error(held) < 0.8 * plain.squared_error(held)
-    # The same as scikit-learn's on features scaled by hand.
-    by = np.where(np.arange(60) < 10, 1.0, 0.03)
-    theirs = Ridge(alpha=blocks.alpha).fit(x[:80] * by, y[:80])
-    np.testing.assert_allclose(blocks(x), theirs.predict(x * by), rtol=1e-7, atol=1e-8)
+    x = rng.normal(size=(rows, 10 + noise))
+    y = x[:, :10] @ rng.normal(size=(10, 3)) + 2 + rng.normal(size=(rows, 3))
+    parts = [(x[:80], y[:80]), (x[80:], y[80:])]
+    return x, y, [summed(*part) for part in parts]
 
 
-def test_one_factor_of_one_is_the_plain_ridge(rows):
-    x, y, *_ = rows
-    sums = Moments(x.shape[1], y.shape[1])
-    sums.add(x, y)
-    (blocks,) = fit_blocks([sums], [sums], (0.5, 2.0), split=2, factors=(1.0,))
-    (plain,) = fit_ridge([sums], [sums], (0.5, 2.0))
-    np.testing.assert_allclose(blocks.weight, plain.weight)
+@pytest.mark.parametrize(("alpha", "rest"), [(0.5, 20.0), (30.0, 0.1), (2.0, 2.0)])
+def test_two_penalties_are_scikit_learns_on_features_scaled_by_hand(alpha, rest):
+    x, y, (train, _) = two_blocks()
+    fit = BlockPath(train, split=10, alpha=alpha).at(rest)
+    by = np.where(np.arange(60) < 10, 1.0, np.sqrt(alpha / rest))
+    theirs = Ridge(alpha=alpha).fit(x[:80] * by, y[:80])
+    np.testing.assert_allclose(fit(x), theirs.predict(x * by), rtol=1e-7, atol=1e-8)
+    np.testing.assert_array_equal(fit.penalty, np.where(np.arange(60) < 10, alpha, rest))
+
+
+def test_features_that_add_nothing_leave_the_ridge_on_the_first_ones_exactly():
+    x, y, (train, held) = two_blocks()
+    alphas = (0.1, 1.0, 10.0)
+    (fit,) = fit_nested([train], [held], alphas, split=10)
+    (alone,) = fit_ridge([summed(x[:80, :10], y[:80])], [summed(x[80:, :10], y[80:])], alphas)
+    np.testing.assert_allclose(fit.weight[:10], alone.weight)
+    np.testing.assert_allclose(fit.bias, alone.bias)
+    assert not fit.weight[10:].any() and fit.rest == np.inf and fit.alpha == alone.alpha
+
+
+def test_features_that_add_something_get_weight_beside_the_first_ones():
+    x, y, _ = two_blocks()
+    y = y + 2 * x[:, 20:23]
+    train, held = summed(x[:150], y[:150]), summed(x[150:], y[150:])
+    alphas = (0.1, 1.0, 10.0)
+    (fit,) = fit_nested([train], [held], alphas, split=10)
+    (alone,) = fit_ridge([train.block(10)], [held.block(10)], alphas)
+    assert fit.rest in alphas and fit.alpha == alone.alpha
+    assert fit.squared_error(held) < 0.5 * alone.squared_error(held.block(10))
+
+
+def test_groups_without_further_features_share_one_ridge():
+    rng = np.random.default_rng(1)
+    own, other = rng.normal(size=(2, 60, 4)), rng.normal(size=(60, 40))  # 40 of noise
+    y = own @ rng.normal(size=(4, 2)) + rng.normal(size=(2, 60, 2)) / 2
+    sides = [np.concatenate([x, other], axis=1) for x in own]
+    train = [summed(x[:30], v[:30]) for x, v in zip(sides, y, strict=True)]
+    held = [summed(x[30:], v[30:]) for x, v in zip(sides, y, strict=True)]
+    one, two = fit_nested(train, held, (0.1, 1.0), split=4)
+    both = np.concatenate(own[:, :30]), np.concatenate(y[:, :30])
+    checks = np.concatenate(own[:, 30:]), np.concatenate(y[:, 30:])
+    (alone,) = fit_ridge([summed(*both)], [summed(*checks)], (0.1, 1.0))
+    for fit in (one, two):
+        np.testing.assert_allclose(fit.weight[:4], alone.weight)
+        assert not fit.weight[4:].any()
+
+
+def test_a_refit_has_the_penalties_that_were_chosen():
+    x, y, _ = two_blocks()
+    whole = summed(x, y)
+    for rest in (5.0, np.inf):
+        like = Linear(np.zeros((60, 3)), np.zeros(3), 2.0, split=10, rest=rest)
+        found = refit(whole, like)
+        by = np.where(np.arange(60) < 10, 1.0, np.sqrt(2.0 / rest))
+        theirs = Ridge(alpha=2.0).fit(x * by, y)
+        np.testing.assert_allclose(found(x), theirs.predict(x * by), rtol=1e-6, atol=1e-8)
+        assert (found.alpha, found.rest, found.split) == (2.0, rest, 10)
+    plain = refit(whole, Linear(np.zeros((60, 3)), np.zeros(3), 2.0))
+    np.testing.assert_allclose(plain(x), Ridge(alpha=2.0).fit(x, y).predict(x), atol=1e-8)

@@ -1,9 +1,13 @@
-"""Tiny encoders of series and batches for them."""
+"""Tiny encoders of series and batches for them; lets the tests here import `audio_tools`."""
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
 CONTEXT, HORIZON, PATCH = 48, 12, 6
 
 
@@ -77,5 +81,60 @@ def make_windows():
         like = next(encoder.parameters())
         batch.inputs["values"] = batch.inputs["values"].to(like.dtype)
         return batch
+
+    return make
+
+
+def squares(index: int, frames: int = 8, height: int = 40, width: int = 48) -> np.ndarray:
+    """A square of one colour that moves over noise, `(frames, height, width, 3)` uint8."""
+    rng = np.random.default_rng(index)
+    clip = rng.integers(20, 60, (1, height, width, 3)).repeat(frames, 0)
+    place, color = rng.integers(8, 20, 2), rng.integers(80, 255, 3)
+    step = rng.integers(1, 3, 2) * rng.choice([-1, 1], 2)
+    for t in range(frames):
+        y, x = np.clip(place + step * t, 0, min(height, width) - 10)
+        clip[t, y : y + 10, x : x + 10] = color
+    return clip.astype(np.uint8)
+
+
+@pytest.fixture
+def make_visual():
+    """Makes a tiny encoder of clips; `make_visual("vit", frames=1)`."""
+    from unlabel.modalities.visual import VisualEncoder
+
+    tiny = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
+    small = {"embedding_size": 8, "hidden_sizes": [8, 16, 32], "depths": [1, 1, 1]}
+    configs = {
+        "videomae": tiny,
+        "vit": tiny,
+        "resnet": small,
+        "convnext": {"hidden_sizes": [8, 16, 32], "depths": [1, 1, 1]},
+        "r2plus1d": small,
+    }
+
+    def make(kind: str = "videomae", *, frames: int = 8, size: int = 32, seed: int = 0, **settings):
+        torch.manual_seed(seed)
+        config = {"model_type": kind, **configs[kind]}
+        return VisualEncoder.from_config(config, frames=frames, size=size, **settings).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_clips():
+    """Makes a batch of clips of moving squares; `make_clips(encoder, lengths=[8, 5])`."""
+
+    def make(encoder, rows: int = 4, *, lengths=None, first: int = 0, seed: int = 3, **sizes):
+        lengths = lengths or [encoder.frames] * rows
+        samples = [
+            {"frames": squares(i, length, **sizes), "index": i, "ordinal": i, "label": i % 2}
+            for i, length in enumerate(lengths, first)
+        ]
+        return encoder.collator(seed=seed)(samples)
 
     return make

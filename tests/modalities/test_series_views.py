@@ -51,6 +51,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "feature_cutoff": {"ratio": 0.4},
     "crop": {"ratio": 0.4},
     "overlap": {"ratio": 0.4},
+    "triple": {"place": 1},
 }
 # A PatchTST sees one channel, of which none can be cut off.
 BOTH = [(k, n) for k in KINDS for n in STRONG if (k, n) != ("patchtst", "channel_cutoff")]
@@ -67,7 +68,7 @@ def chain(*links: tuple[str, dict[str, Any]], draw: int = 0):
 
 def test_every_view_is_tested_here():
     assert set(STRONG) | {"plain", "future", "past"} == set(VIEWS)
-    assert set(NOTHING) | {"future", "past", "reorder"} == set(VIEWS)
+    assert set(NOTHING) | {"future", "past", "reorder", "triple"} == set(VIEWS)
 
 
 # -- every view -------------------------------------------------------------------------------
@@ -145,6 +146,8 @@ def test_unknown_arguments_and_shares_are_refused(make_series, make_windows):
         (view("reorder", segments=9), "2 to 5 segments"),
         (view("jitter", low=0.0), "0 < low"),
         (view("overlap", side="top"), "left or right"),
+        (view("triple", place=3), "is 0, 1 or 2, but 3 came"),
+        (view("triple", segments=9), "five of 9 segments of whole tokens, but a window has 8"),
     ):
         with pytest.raises(ValueError, match=message):
             encoder.view(batch, spec)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_series import TinySeries, make_series
 
-from unlabel.core import Encoding
+from unlabel.core import Encoding, View
 from unlabel.objectives import (
     MLM,
     Backcast,
@@ -17,6 +17,7 @@ from unlabel.objectives import (
     ShuffledHistory,
     Sum,
 )
+from unlabel.objectives.forecast import own_values
 from unlabel.training.pretraining import Pretraining
 
 
@@ -74,6 +75,69 @@ def test_a_short_window_is_the_newest_tokens_and_padding_counts_as_0():
     assert torch.equal(short, head(padded, mask))
     with pytest.raises(ValueError, match="made for 4 tokens, but 5 came"):
         head(torch.randn(1, 5, 2), torch.ones(1, 5, dtype=torch.bool))
+
+
+# -- the window's own values ---------------------------------------------------------------------
+
+
+def window(values, observed=None):
+    """A view of patches of 2 steps."""
+    values = values.double()
+    seen = torch.ones_like(values, dtype=torch.bool) if observed is None else observed
+    cut = lambda x: x.reshape(len(x), -1, 2, x.shape[2])  # noqa: E731
+    return View({"values": cut(values * seen), "observed": cut(seen)}, torch.ones(len(values), 1))
+
+
+def test_own_values_are_changes_since_the_newest_value_that_is_seen():
+    values = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [8.0, 80.0]]])
+    observed = torch.ones_like(values, dtype=torch.bool)
+    changes, newest = own_values(window(values))
+    assert changes[0].tolist() == [[-7, -70], [-6, -60], [-4, -40], [0, 0]]
+    assert newest.tolist() == [[[8, 80]]]
+    observed[0, 3, 0] = observed[0, 0, 1] = False
+    changes, newest = own_values(window(values, observed))
+    assert changes[0].tolist() == [[-3, 0], [-2, -60], [0, -40], [0, 0]]
+    assert newest.tolist() == [[[4, 80]]]
+    changes, newest = own_values(window(values, torch.zeros_like(observed)))
+    assert not changes.any() and not newest.any()
+
+
+def test_values_come_before_tokens_and_covariates_after_them():
+    head = ForecastHead(3, 4, 5, 2, values=6, covariates=1)
+    assert head.linear.in_features == 6 * 2 + 3 * 4 + 5
+    tokens, mask = torch.randn(7, 3, 4), torch.ones(7, 3, dtype=torch.bool)
+    known, values = torch.randn(7, 5, 1), torch.randn(7, 6, 2)
+    features = head.features(tokens, mask, known, values)
+    wanted = [values.flatten(1), tokens.flatten(1), known.flatten(1)]
+    assert torch.equal(features, torch.cat(wanted, dim=1))
+
+
+@pytest.mark.parametrize("quantiles", [0, 3])
+def test_with_the_windows_scale_the_bias_is_in_the_units_of_the_data(quantiles):
+    head = ForecastHead(3, 4, 5, 2, values=6, quantiles=quantiles)
+    mask, scale = torch.ones(7, 3, dtype=torch.bool), torch.rand(7, 1, 2) + 0.5
+    seen = torch.randn(7, 3, 4), mask
+    values = torch.randn(7, 6, 2)
+    plain, scaled = (head(*seen, values=values, scale=s) for s in (None, scale))
+    bias = head.linear.bias.reshape(-1, 5, 2)
+    bias = bias if quantiles else bias[0]
+    by = scale[:, None] if quantiles else scale
+    torch.testing.assert_close((scaled - (plain - bias)) * by, bias.expand_as(scaled))
+
+
+@pytest.mark.parametrize("quantiles", [(), (0.1, 0.5, 0.9)])
+def test_a_head_on_values_without_weights_repeats_the_newest_value(quantiles):
+    objective = Forecast(horizon=8, values=True, quantiles=quantiles)
+    module, batch = pretraining(objective)
+    assert "values" in objective.needs and "values" not in Forecast().needs
+    for parameter in objective.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    (spec,) = objective.views
+    seen = module.encoder.view(batch, spec)
+    found = objective.predict(module.encoder(seen), seen, batch)
+    newest = own_values(seen)[1]
+    wanted = newest[:, None].expand_as(found) if quantiles else newest.expand_as(found)
+    torch.testing.assert_close(found, wanted)
 
 
 # -- loss --------------------------------------------------------------------------------------

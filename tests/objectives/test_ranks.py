@@ -8,8 +8,10 @@ import torch
 from tiny import METHODS as TEXT  # pyright: ignore[reportMissingImports]
 from tiny import launch  # pyright: ignore[reportMissingImports]
 from tiny_series import SERIES, TinySeries, make_series
+from tiny_video import VIDEO, make_video, tiny_video
 
 from unlabel.objectives import CATALOGUE
+from unlabel.objectives.clusters import Clusters
 from unlabel.objectives.gather import average_gradients, world
 from unlabel.training.pretraining import Pretraining
 
@@ -18,7 +20,22 @@ ROWS = 12
 
 def test_every_method_of_the_catalogue_is_compared_here_or_in_training():
     made = [make() for make in [*TEXT.values(), *SERIES.values()]]
+    made += [make() for make, _ in VIDEO.values()]
     assert set(CATALOGUE.values()) <= {type(m) for m in made}
+
+
+def _made(name: str, rows: int, first: int) -> tuple[Any, Any]:
+    if name in SERIES:
+        encoder = TinySeries()
+        return Pretraining(encoder, SERIES[name]()).double(), make_series(encoder, rows, first)
+    make, kind = VIDEO[name]
+    video = tiny_video(kind)
+    module = Pretraining(video, make()).double()
+    for part in module.modules():
+        if isinstance(part, Clusters):  # before a fit, no cluster is told from another
+            start = torch.randn(part.centres.shape, generator=torch.Generator().manual_seed(1))
+            part.centres.copy_(start / 5)
+    return module, make_video(video, rows, first)
 
 
 def _gradients(names: list[str]) -> dict[str, Any]:
@@ -28,9 +45,8 @@ def _gradients(names: list[str]) -> dict[str, Any]:
     rank, size = world()
     share, found = ROWS // size, {}
     for name in names:
-        encoder = TinySeries()
-        module = Pretraining(encoder, SERIES[name]()).double()
-        step = module(make_series(encoder, rows=share, first=rank * share))
+        module, batch = _made(name, share, rank * share)
+        step = module(batch)
         step.loss.backward()
         average_gradients(module.parameters())
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
@@ -44,7 +60,7 @@ def _gradients(names: list[str]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_give_the_one_process_gradient(tmp_path, ranks):
-    names = list(SERIES)
+    names = [*SERIES, *VIDEO]
     one = _gradients(names)
     ended = launch(tmp_path, _gradients, ranks, names=names)
     assert ended.result

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_series import TinySeries, make_series
+from tiny_video import make_video, tiny_video
 
 from unlabel.core import Encoding, uniform
 from unlabel.objectives import CPC, HierarchicalContrast, TimeContrast
-from unlabel.objectives.sequence import near_and_far
+from unlabel.objectives.time_contrast import near_and_far
 from unlabel.training.pretraining import Pretraining
 
 
@@ -95,8 +96,12 @@ def test_a_batch_without_any_pair_costs_0():
 def test_an_encoder_that_sees_ahead_is_refused_but_for_a_context_of_its_own():
     encoder = TinySeries(causal=False)
     with pytest.raises(ValueError, match="CPC needs causal of the encoder"):
-        Pretraining(encoder, CPC(steps=2))
-    Pretraining(encoder, CPC(steps=2, context="gru"))
+        Pretraining(encoder, CPC(steps=2, context="encoder"))
+    for context in ("gru", None):
+        module: Any = Pretraining(encoder, CPC(steps=2, context=context))
+        assert module.objective.gru is not None and module.objective.needs == {"layers"}
+    causal: Any = Pretraining(TinySeries(), CPC(steps=2))
+    assert causal.objective.gru is None and causal.objective.needs == {"tokens", "layers"}
 
 
 def test_cpc_refuses_what_cannot_work():
@@ -106,6 +111,58 @@ def test_cpc_refuses_what_cannot_work():
         CPC(context="lstm")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps reaches 8 tokens on, but a view has 8"):
         Pretraining(TinySeries(), CPC(steps=8))
+
+
+# -- CPC of clips ------------------------------------------------------------------------------
+
+
+def of_clips(objective, kind) -> tuple[Any, Any]:
+    encoder = tiny_video(kind)
+    return Pretraining(encoder, objective), make_video(encoder)
+
+
+@pytest.mark.parametrize(("kind", "times"), [("frames", 6), ("tubes", 3)])
+def test_silent_predictions_of_clips_give_ln_of_the_candidates(kind, times):
+    module, batch = of_clips(CPC(steps=2, width=8), kind)
+    with torch.no_grad():
+        for w in module.objective.ahead:
+            w.weight.zero_()
+    term = module(batch).terms["ahead"]
+    expected = sum(math.log(8 * (times - k)) for k in (1, 2)) / 2
+    assert term.loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_frames_seen_alone_are_targets_as_they_are_and_others_before_they_are_mixed():
+    module, batch = of_clips(CPC(steps=2, width=8), "frames")
+    (encoding,) = module.encode(module.view(batch))
+    z, mask = module.objective.states(encoding)
+    torch.testing.assert_close(z, encoding.tokens.view(8, 6, 16, 16).mean(2))
+    assert mask.shape == (8, 6) and module.objective.needs == {"tokens"}
+    module, batch = of_clips(CPC(steps=1, width=8), "tubes")
+    (encoding,) = module.encode(module.view(batch))
+    z, _ = module.objective.states(encoding)
+    torch.testing.assert_close(z, encoding.layers[0].view(8, 3, 16, 16).mean(2))
+    assert module.objective.needs == {"layers"}
+
+
+@pytest.mark.parametrize("kind", ["frames", "tubes"])
+def test_no_gradient_reaches_a_clips_context_from_later_frames(kind):
+    module, batch = of_clips(CPC(steps=1, width=8), kind)
+    (seen,) = module.view(batch)
+    name = "frames" if kind == "frames" else "patches"
+    values = seen.inputs[name].requires_grad_()
+    (encoding,) = module.encode([seen])
+    c = module.objective.summary(encoding)
+    (slope,) = torch.autograd.grad(c[:, 1].sum(), values)
+    by_time = slope.flatten(1).unflatten(1, (c.shape[1], -1))
+    assert by_time[:, :2].abs().sum() > 0 and not by_time[:, 2:].any()
+
+
+def test_a_layer_that_the_encoder_does_not_give_is_refused():
+    encoder = tiny_video()
+    encoder.gives -= {"layers"}
+    with pytest.raises(ValueError, match="target_layer is 1, but VisualEncoder gives its last"):
+        Pretraining(encoder, CPC(steps=2, target_layer=1))
 
 
 # -- time contrast -----------------------------------------------------------------------------

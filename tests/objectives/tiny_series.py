@@ -37,6 +37,7 @@ SERIES = {
     "forecast_quantiles": lambda: Forecast(
         horizon=5, quantiles=(0.1, 0.5, 0.9), after="token_cutoff"
     ),
+    "forecast_values": lambda: Forecast(horizon=8, values=True, after="token_cutoff"),
     "masked_history": lambda: MaskedHistory(horizon=8, ratio=0.3),
     "shuffled_history": lambda: ShuffledHistory(horizon=8, unit="segment"),
     "backcast": lambda: Backcast(horizon=8, loss="huber"),
@@ -92,7 +93,7 @@ class TinySeries(nn.Module):
         torch.manual_seed(seed)
         self.channels, self.patch, self.context, self.width = channels, patch, context, width
         self.token_values, self.length = patch * channels, context // patch
-        self.layer_width = width
+        self.layer_width, self.grid = width, (self.length,)
         self.gives = frozenset(
             "pooled tokens layers values future sensor length visible_only".split()
         ) | ({"causal"} if causal else set())

@@ -101,7 +101,9 @@ def test_the_picture_of_the_first_batch_disturbs_nothing(tmp_path, stream):
         folder.mkdir()
         trainer = make_trainer(folder, "all_state", max_steps=5, save_strategy="no", stream=stream)
         if folder.name == "with":
-            trainer.add_callback(FirstBatch(folder, trainer.model))
+            trainer.add_callback(
+                FirstBatch(folder, trainer.model, trainer.train_dataset, trainer.data_collator)
+            )
         seen = _watch(trainer)
         trainer.train()
         runs.append((seen, _lines(trainer)))

@@ -3,38 +3,29 @@
 The UCR and UEA archives' own train and test cases (Dau et al. 2019; Bagnall et al. 2018).
 """
 
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from unlabel.benchmarks.forecast_encoder import load_series_encoder
 from unlabel.benchmarks.forecasting_data import series_folder
 from unlabel.benchmarks.intervals import mean_resamples
+from unlabel.benchmarks.probes import Probe, predict
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench
 from unlabel.data_pipes.series import read_series
 from unlabel.modalities.series import SeriesEncoder
 
-Probe = Literal["1-NN", "logistic"]
 # Cases of any lengths, each (steps, channels), to one row of features a case.
 SeriesEmbed = Callable[[list[np.ndarray]], Float[np.ndarray, "cases features"]]
-PROBES: tuple[Probe, ...] = get_args(Probe)
+PROBES: tuple[Probe, ...] = ("1-NN", "logistic")
 SETS = ("GunPoint", "ItalyPowerDemand", "ArrowHead", "BasicMotions")
-STRENGTHS = tuple(10.0**k for k in range(-4, 5))  # C of the logistic regression
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -114,22 +105,6 @@ def encoder_vectors(encoder: SeriesEncoder, *, batch_size: int = 256) -> SeriesE
     return embed
 
 
-def _predict(
-    probe: Probe, x: np.ndarray, label: np.ndarray, test: np.ndarray, seed: int
-) -> np.ndarray:
-    if probe == "1-NN":
-        return KNeighborsClassifier(1).fit(x, label).predict(test)
-    least = int(np.unique(label, return_counts=True)[1].min())
-    fit: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    if least > 1:  # else no fold could hold every class, and C stays 1
-        folds = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=seed)
-        fit = GridSearchCV(fit, {"logisticregression__C": STRENGTHS}, cv=folds)
-    with warnings.catch_warnings():
-        # Hardly regularised fits of separable classes never end; their decisions do not change.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return fit.fit(x, label).predict(test)
-
-
 def evaluate_classification(
     embed: SeriesEmbed | None = None,
     folder: str | Path | None = None,
@@ -167,7 +142,7 @@ def evaluate_classification(
             raise ValueError(f"{key}: features of {name} are not finite; look at its weights.")
         label, truth = np.asarray(train.label), np.asarray(test.label)
         for probe in probes:
-            right = 100.0 * (_predict(probe, x, label, there, seed) == truth)
+            right = 100.0 * (predict(probe, x, label, there, seed=seed) == truth)
             # Seeded by the row, not the encoder: differences between encoders are paired.
             rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
             drawn = mean_resamples(right, resamples=bootstrap, rng=rng)

@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 
 from unlabel.benchmarks.finetune_arms import FOLDERS, FROZEN, RAW, TRAINED, UNTRAINED, Arms, Place
-from unlabel.benchmarks.finetune_network import Tuning
+from unlabel.benchmarks.finetune_network import Reads, Tuning
 from unlabel.benchmarks.finetune_run import Cells, PretrainedRun, pretrained_runs, weights_digest
 from unlabel.benchmarks.forecasting import window_scores
 from unlabel.benchmarks.forecasting_data import load_forecasting
@@ -126,6 +126,8 @@ def bench_finetune(
     validation_windows: int = 512,
     patience: int = 0,
     dropout: float | None = 0.0,
+    features: Reads = "tokens",
+    head_rate: float = 1.0,
     folder: str | Path | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -156,6 +158,11 @@ def bench_finetune(
         patience: looks without a better one that end the training; 0 for never.
         dropout: of the networks while they are trained; None leaves the encoder's own.
             The ridge that the head starts from was fitted without any.
+        features: what heads and ridges on an encoder read: its `tokens`, or `values+tokens`, the
+            window itself too; the ridge on values is where that starts, if validation finds
+            nothing better.
+        head_rate: learning rate of the head, in units of the encoder's: Adam moves every weight of
+            a wide head by as much as one of a narrow one.
         folder: of the sets, see `evaluate_forecasting`; also `bootstrap`, `seed`.
         bootstrap: resamples for the intervals of a single seed.
         seed: of the resamples.
@@ -178,6 +185,8 @@ def bench_finetune(
         validation_windows,
         patience,
         dropout,
+        features,
+        head_rate,
     )
     runs = pretrained_runs(path, scratch=scratch)
     lookback = _context(runs)
@@ -228,11 +237,14 @@ def _context(runs: Sequence[PretrainedRun]) -> int:
 def _setting(how: Tuning, run: PretrainedRun, lookback: int, joint: bool) -> str:
     rates = ", ".join(f"{rate:g}" for rate in how.learning_rates)
     chosen = " by validation" if len(how.learning_rates) > 1 else ""
+    head = f"head on {how.features.replace('+', ' and ')}"
+    if how.head_rate != 1:
+        head += f" at {how.head_rate:g} times the learning rate"
     parts = [
         f"MSE and MAE on standardised values, LTSF protocol, lookback {lookback}, every test "
         f"window; pretrained on {run.pretrained_on}",
         f"{how.steps:,} steps of {how.batch_size} sequences, learning rate {rates}{chosen}",
-        "head from the ridge" if how.head == "ridge" else "head from random weights",
+        f"{head}, from {'the ridge' if how.head == 'ridge' else 'random weights'}",
         "one network for all horizons" if joint else "one network for each horizon",
     ]
     return ", ".join(parts)

@@ -1,14 +1,14 @@
 """The arms of the fine-tuning benchmark: how the forecasters of one row of its table are fitted."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unlabel.benchmarks.finetune_network import Tuning, held_out, network_forecaster, tune
 from unlabel.benchmarks.finetune_run import PretrainedRun
-from unlabel.benchmarks.forecast_encoder import WIDEST, encoder_features
+from unlabel.benchmarks.forecast_encoder import WIDEST, encoder_features, own_steps
 from unlabel.benchmarks.forecast_ridge import (
     ALPHAS,
     Features,
@@ -19,7 +19,7 @@ from unlabel.benchmarks.forecast_ridge import (
 )
 from unlabel.benchmarks.forecasting import window_errors
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
-from unlabel.benchmarks.ridge import fit_ridge
+from unlabel.benchmarks.ridge import fit_nested, fit_ridge
 from unlabel.embedding import device_of
 
 if TYPE_CHECKING:
@@ -85,13 +85,14 @@ class Place:
         longest = max(self.horizons)
         return latest_windows(self.data, self.share, lookback=self.lookback, horizon=longest)
 
-    def ridge(self, features: Features) -> RidgeForecaster:
-        """The ridge on the share, alpha by validation, for each horizon."""
+    def ridge(self, features: Features, *, split: int = 0) -> RidgeForecaster:
+        """The ridge on the share, alpha by validation, for each horizon; `split` as in `ridge`."""
         train = window_moments(self.windows, features, self.horizons)
         held = self.data.windows("validation", self.lookback)
         checks = window_moments(held, features, self.horizons)
         grid = ALPHAS[self.data.protocol]
-        heads = {h: fit_ridge(train[h], checks[h], grid) for h in self.horizons}
+        fit = partial(fit_nested, split=split) if split else fit_ridge
+        heads = {h: fit(train[h], checks[h], grid) for h in self.horizons}
         return RidgeForecaster(features, heads)
 
     def errors(self, forecaster: Forecaster) -> dict[int, np.ndarray]:
@@ -123,7 +124,13 @@ class Arms:
         if arm in FOLDERS:
             return self._tuned(arm, self.run.sequences if arm == UNTRAINED else 0)
         found = self._frozen(FROZEN[arm]) if arm in FROZEN else self.place.ridge(raw_features())
-        return found, {"alpha": {str(h): heads[0].alpha for h, heads in found.heads.items()}}
+        about: dict[str, Any] = {
+            "alpha": {str(h): heads[0].alpha for h, heads in found.heads.items()}
+        }
+        if arm in FROZEN and self.how.features == "values+tokens":
+            rest = {str(h): heads[0].rest for h, heads in found.heads.items()}
+            about["alpha_of_tokens"] = {h: a if np.isfinite(a) else None for h, a in rest.items()}
+        return found, about
 
     def _load(self, name: str) -> "SeriesEncoder":
         from unlabel.modalities.series import SeriesEncoder
@@ -133,7 +140,9 @@ class Arms:
 
     def _fit_frozen(self, name: str) -> RidgeForecaster:
         encoder = self._load(name).to(device_of(self.device))
-        return self.place.ridge(encoder_features(encoder))
+        take = None if self.how.features == "tokens" else self.how.features
+        split = 0 if take is None else own_steps(encoder)
+        return self.place.ridge(encoder_features(encoder, take=take), split=split)
 
     def _start(self, name: str) -> RidgeForecaster | None:
         if self.how.head == "random":
@@ -153,9 +162,9 @@ class Arms:
             lambda: self._load(name),
             place.windows,
             held_out(place.data, place.lookback, longest, most),
-            horizon=longest,
+            horizons=place.horizons,
             how=self.how,
-            start=None if ridge is None else ridge.heads[longest],
+            start=None if ridge is None else ridge.heads,
             extra=extra,
             seed=self.run.seed,
             device=self.device,

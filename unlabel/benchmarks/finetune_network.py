@@ -8,34 +8,35 @@ them (Kumar et al. 2022, arXiv 2202.10054, section 3). Here the first part has a
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
-import torch
 import transformers
 from einops import rearrange
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
-from transformers import PrinterCallback
 
-from unlabel.benchmarks.forecast_encoder import read_windows
+from unlabel.benchmarks.finetune_start import (
+    Heads,
+    RidgeForecast,
+    ridge_penalty,
+    start_head,
+    stitched,
+)
+from unlabel.benchmarks.forecast_encoder import own_steps, read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
-from unlabel.benchmarks.ridge import Linear
-from unlabel.core import Batch, Encoding, View
+from unlabel.benchmarks.tuning import train_kept
 from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
-from unlabel.objectives import Forecast, ForecastHead, Term
-from unlabel.training.arguments import TrainingArguments
+from unlabel.objectives import Forecast
 from unlabel.training.keep_best import KeepBest
 from unlabel.training.pretraining import Pretraining
-from unlabel.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from unlabel.modalities.series import SeriesEncoder
 
-WARMUP = 0.05  # share of the steps; then the learning rate falls to 0 on a cosine
+Reads = Literal["tokens", "values+tokens"]
 # Histories (windows, channels, lookback) and what followed them (windows, channels, horizon).
 Held = tuple[
     Float[np.ndarray, "windows channels lookback"], Float[np.ndarray, "windows channels _"]
@@ -57,6 +58,8 @@ class Tuning:
         validation_windows: looked at each time, evenly spaced; 0 for all.
         patience: looks without a better one that end the training; 0 for never.
         dropout: of the network while it is trained; None leaves the encoder's own.
+        features: what the head reads: `tokens`, or `values+tokens`, the window itself too.
+        head_rate: learning rate of the head, in units of the encoder's.
     """
 
     steps: int = 500
@@ -67,6 +70,8 @@ class Tuning:
     validation_windows: int = 512
     patience: int = 0
     dropout: float | None = 0.0
+    features: Reads = "tokens"
+    head_rate: float = 1.0
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
@@ -79,6 +84,12 @@ class Tuning:
             )
         if self.head not in ("ridge", "random"):
             raise ValueError(f"head is {self.head!r}: choose 'ridge' or 'random'.")
+        if self.features not in get_args(Reads):
+            raise ValueError(
+                f"features is {self.features!r}: choose one of {', '.join(get_args(Reads))}."
+            )
+        if not self.head_rate > 0:
+            raise ValueError(f"head_rate is a number above 0, but {self.head_rate} came.")
 
 
 @dataclass(frozen=True)
@@ -94,54 +105,18 @@ class Tuned:
     about: dict[str, Any]
 
 
-class RidgeForecast(Forecast):
-    """Forecast with the penalty of the ridge that its head starts from.
-
-    The head's start is the minimum of loss and penalty while the encoder stays as it is, so that
-    training has something to gain from the encoder alone. Without it, the first steps undo what
-    the ridge's alpha was chosen for.
-
-    Args:
-        penalty: of the sum of the head's squared weights.
-        options: as for `Forecast`.
-    """
-
-    def __init__(self, *, penalty: float = 0.0, **options: Any):
-        super().__init__(**options)
-        self.penalty = penalty
-
-    def forward(
-        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
-    ) -> dict[str, Term]:
-        """Two terms, `forecast` and `ridge`."""
-        ridge = self.penalty * self.head.linear.weight.square().sum()
-        return {**super().forward(encodings, views, batch), "ridge": Term(ridge)}
-
-
-def start_head(head: ForecastHead, ridges: Sequence[Linear]) -> None:
-    """Give a head the weights of closed-form regressions on its features.
-
-    Args:
-        head: of one value a step.
-        ridges: one for each channel of the head, to all of its horizon.
-    """
-    weight = np.stack([r.weight for r in ridges], axis=-1)
-    bias = np.stack([r.bias for r in ridges], axis=-1)
-    with torch.no_grad():
-        head.linear.weight.copy_(torch.from_numpy(rearrange(weight, "f h c -> (h c) f")))
-        head.linear.bias.copy_(torch.from_numpy(rearrange(bias, "h c -> (h c)")))
-
-
 def network_forecaster(
     module: Pretraining, horizons: Sequence[int], *, batch_size: int = 512
 ) -> Forecaster:
     """Forecasts of a network: for each horizon the first steps of its head's."""
-    encoder, head = module.encoder, module.objective.head
+    encoder, objective = module.encoder, cast(Forecast, module.objective)
+    head = objective.head
+    in_units = objective.power > 0  # the bias of a head that reads values
 
     def forecast(history: np.ndarray) -> dict[int, np.ndarray]:
         was_training = head.training
         head.eval()  # the encoder is taken care of where windows are read
-        read = lambda encoding: head(encoding.tokens, encoding.mask)  # noqa: E731
+        read = lambda e, view, scale: objective.ahead(e, view, scale if in_units else None)  # noqa: E731
         out, loc, scale = read_windows(encoder, history, read, batch_size=batch_size)
         head.train(was_training)
         steps = rearrange(out, "(n a) h c -> n (a c) h", n=len(history))
@@ -165,9 +140,9 @@ def tune(
     windows: ForecastWindows,
     held: Held,
     *,
-    horizon: int,
+    horizons: Sequence[int],
     how: Tuning,
-    start: Sequence[Linear] | None = None,
+    start: Heads | None = None,
     extra: int = 0,
     seed: int = 0,
     device: str | None = None,
@@ -178,37 +153,41 @@ def tune(
         load: makes the encoder, anew for each learning rate.
         windows: to train on.
         held: validation windows, to choose weights and learning rate by.
-        horizon: steps to predict.
+        horizons: steps to predict, at most the longest; validation is the mean error over all.
         how: see `Tuning`.
-        start: the head's first weights, see `start_head`, and the penalty that goes on with them;
-            None for random ones.
+        start: ridges of all horizons that the head starts from, see `stitched`, and whose penalty
+            goes on with them; None for random weights.
         extra: sequences of training on top of `how.steps`.
         seed: of the head's random weights, of dropout and of the order of windows.
         device: as for torch; a GPU where there is one.
     """
-    tried = []
+    tried, horizon = [], max(horizons)
     for rate in how.learning_rates:
         encoder = load()
         transformers.set_seed(seed)  # the heads start alike, however the encoder was made
         store = _store(windows, horizon, encoder.channels)
         # The ridge's is beside a sum over all values to predict; the loss is a mean over them.
-        penalty = start[0].alpha / (len(store) * horizon * encoder.channels) if start else 0.0
-        objective = RidgeForecast(horizon=horizon, weigh=True, penalty=penalty)
+        terms = len(store) * horizon * encoder.channels
+        beside = how.features == "values+tokens"
+        sizes = {"values": own_steps(encoder) * beside, "channels": encoder.channels}
+        penalty = None if start is None else ridge_penalty(start, **sizes) / terms
+        objective = RidgeForecast(horizon=horizon, weigh=True, values=beside, penalty=penalty)
         module = Pretraining(encoder, objective)
         if start is not None:
-            start_head(objective.head, start)
+            start_head(objective.head, stitched(start))
         batch = min(how.batch_size, len(store))
         steps = how.steps + math.ceil(extra / batch)
         keep = KeepBest(
             module,
-            _error(module, held, horizon),
+            _error(module, held, horizons),
             every=max(1, round(steps / how.checks)),
             patience=how.patience,
         )
-        made = _train(
+        made = train_kept(
             module,
             store,
             keep,
+            head_rate=how.head_rate,
             max_steps=steps,
             per_device_train_batch_size=batch,
             learning_rate=rate,
@@ -228,41 +207,21 @@ def _store(windows: ForecastWindows, horizon: int, channels: int) -> SeriesStore
     return SeriesStore([series], context=windows.lookback, horizon=horizon, channels=kind)
 
 
-def _error(module: Pretraining, held: Held, horizon: int) -> Callable[[], float]:
-    forecast, (history, future) = network_forecaster(module, [horizon]), held
-    return lambda: float(np.square(forecast(history)[horizon] - future).mean())
+def _error(module: Pretraining, held: Held, horizons: Sequence[int]) -> Callable[[], float]:
+    forecast, (history, future) = network_forecaster(module, horizons), held
 
+    def mean() -> float:
+        found = forecast(history)
+        return float(np.mean([np.square(found[h] - future[..., :h]).mean() for h in horizons]))
 
-def _train(module: Pretraining, store: SeriesStore, keep: KeepBest, **options: Any) -> int:
-    """Train and take the best weights; how many steps were made."""
-    with TemporaryDirectory() as folder:
-        args = TrainingArguments(
-            output_dir=folder,
-            lr_scheduler_type="cosine",
-            warmup_steps=WARMUP,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            monitor_rows=0,
-            **options,
-        )
-        collator = module.encoder.collator(seed=args.seed)
-        trainer = Trainer(module, args, store, collator, [keep])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    if not keep.ended:
-        raise KeyboardInterrupt  # the trainer ends in good order when asked to, but half way
-    module.load_state_dict(keep.weights)
-    return trainer.state.global_step
+    return mean
 
 
 __all__ = [
-    "RidgeForecast",
+    "Reads",
     "Tuned",
     "Tuning",
     "held_out",
     "network_forecaster",
-    "start_head",
     "tune",
 ]

@@ -11,13 +11,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, ridge
-from unlabel.core import Batch, Encoding, view
+from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, raw_features, ridge
+from unlabel.core import Batch, Encoding, View, view
 from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.modalities.series import SeriesEncoder
 
 Take = Literal["tokens", "pooled", "last", "values+tokens"]
 FEATURES = get_args(Take)
+Read = Callable[[Encoding, View, Tensor], Tensor]
 _tokens = lambda encoding: rearrange(encoding.tokens, "b l d -> b (l d)")  # noqa: E731
 READS: dict[Take, Callable[[Encoding], Tensor]] = {
     "tokens": _tokens,
@@ -34,13 +35,15 @@ def encoder_features(
     """Features of windows by a frozen encoder, from their last `encoder.context` steps.
 
     What the ridge predicts is normalised as the encoder normalises what it sees (as a forecasting
-    head on the encoder has it), so that a head of the ridge's weights forecasts the same.
+    head on the encoder has it), so that a head of the ridge's weights forecasts the same. With
+    `values+tokens` it is in the units of the data, and so are the tokens, times the window's scale:
+    without them, the ridge is the one on values (`raw_features`).
 
     Args:
         encoder: of single channels (one head for all of them), or of all channels together.
         take: `tokens` one after the other, their `pooled` vector, the `last` one, or
-            `values+tokens`, the normalised window itself before them; default `tokens`, or `last`
-            where that is too wide (an encoder whose tokens are single steps).
+            `values+tokens`, the window itself before them with its last value taken off; default
+            `tokens`, or `last` where that is too wide (an encoder whose tokens are single steps).
         batch_size: sequences a forward pass.
 
     Raises:
@@ -57,22 +60,30 @@ def encoder_features(
         )
 
     def features(history: Float[np.ndarray, "windows channels lookback"]) -> Featured:
-        x, loc, scale = read_windows(encoder, history, READS[kind], batch_size=batch_size)
+        read = lambda encoding, *_: READS[kind](encoding)  # noqa: E731
+        x, loc, scale = read_windows(encoder, history, read, batch_size=batch_size)
         alone = encoder.channels == 1
         if alone:
             x = rearrange(x, "(n c) d -> n c d", c=history.shape[1])
-        if kind == "values+tokens":
-            own = (history[..., -encoder.context :] - loc[..., None]) / scale[..., None]
-            x = np.concatenate([own if alone else rearrange(own, "n c t -> n (c t)"), x], axis=-1)
-        return Featured(x, loc, scale)
+        if kind != "values+tokens":
+            return Featured(x, loc, scale)
+        seen = raw_features("last")(history[..., -own_steps(encoder) :])
+        tokens = (x if alone else x[:, None]) * scale[..., None]
+        x = np.concatenate([seen.x, tokens], axis=-1)
+        return Featured(x, seen.loc, seen.scale, shared=alone)
 
     return features
+
+
+def own_steps(encoder: SeriesEncoder) -> int:
+    """Steps of a window that the encoder sees in whole tokens: its values beside the tokens."""
+    return encoder.length * encoder.patch
 
 
 def read_windows(
     encoder: SeriesEncoder,
     history: Float[np.ndarray, "windows channels lookback"],
-    read: Callable[[Encoding], Tensor],
+    read: Read,
     *,
     batch_size: int = 512,
 ) -> tuple[
@@ -85,8 +96,9 @@ def read_windows(
     Args:
         encoder: in evaluation for this call, however it came.
         history: of which it sees the last `encoder.context` steps.
-        read: makes numbers of an encoding, a row each; a row is a channel of a window (window by
-            window) where the encoder takes single channels, else a window.
+        read: makes numbers of an encoding, its view and what that was divided by, a row each; a
+            row is a channel of a window (window by window) where the encoder takes single
+            channels, else a window.
         batch_size: sequences a forward pass.
 
     Raises:
@@ -116,16 +128,16 @@ def read_windows(
 def _encode(
     encoder: SeriesEncoder,
     values: Float[np.ndarray, "batch steps channels"],
-    read: Callable[[Encoding], Tensor],
+    read: Read,
 ) -> tuple[Tensor, Tensor, Tensor]:
     seen = torch.from_numpy(values).to(next(encoder.parameters()).device)
     place = torch.arange(len(seen), device=seen.device)
     observed = torch.ones_like(seen, dtype=torch.bool)
     inputs = {"values": seen, "observed": observed}
     window = encoder.window(Batch(inputs, observed[:, :, 0], place, place), view("plain"))
-    encoding = encoder(encoder.finish(window))
+    shown = encoder.finish(window)
     assert window.loc is not None and window.scale is not None  # finish set them
-    return read(encoding), window.loc, window.scale
+    return read(encoder(shown), shown, window.scale), window.loc, window.scale
 
 
 def load_series_encoder(path: str | Path, *, device: str | None = None) -> SeriesEncoder:
@@ -184,6 +196,5 @@ def load_forecast_encoder(
     """
     encoder = load_series_encoder(path, device=device)
     features = encoder_features(encoder, take=take, batch_size=batch_size)
-    split = encoder.context * encoder.channels if take == "values+tokens" else 0
-    fit = ridge(features, split=split)
+    fit = ridge(features, split=own_steps(encoder) if take == "values+tokens" else 0)
     return EncoderForecast(name or Path(path).name, fit, encoder.context)

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
-from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_blocks, fit_ridge
+from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_nested, fit_ridge
 
 # Forecasts of windows, (windows, channels, horizon), by horizon; the truth is not its to see.
 Forecaster = Callable[
@@ -31,23 +31,27 @@ class Featured:
     """ForecastWindows as the ridge sees them.
 
     Attributes:
-        x: features, `(windows, channels, features)` where one head serves all channels, or
-            `(windows, features)` where each channel has a head on the features of all.
+        x: features, `(windows, channels, features)` where each channel has its own, or
+            `(windows, features)` where the features of all are those of each.
         loc: what is taken off a channel's future before it is fitted, `(windows, channels)`.
         scale: what it is then divided by; the fit counts a window `scale**2` times, so that its
             loss stays in the units of the data.
+        shared: one head serves all channels that have features of their own.
     """
 
     x: Float[np.ndarray, "windows *channels features"]
     loc: Float[np.ndarray, "windows channels"]
     scale: Float[np.ndarray, "windows channels"]
+    shared: bool = True
 
     @property
     def groups(self) -> list[tuple[np.ndarray, slice]]:
         """Features of each head's rows, and the channels it predicts."""
-        if self.x.ndim == 3:
+        own = self.x.ndim == 3
+        if own and self.shared:
             return [(rearrange(self.x, "n c d -> (n c) d"), slice(None))]
-        return [(self.x, slice(c, c + 1)) for c in range(self.loc.shape[1])]
+        channels = range(self.loc.shape[1])
+        return [(self.x[:, c] if own else self.x, slice(c, c + 1)) for c in channels]
 
 
 Features = Callable[[Float[np.ndarray, "windows channels lookback"]], Featured]
@@ -58,7 +62,6 @@ ALPHAS = {
     "ltsf": tuple(10.0**k for k in range(-1, 10)),
     "representation": (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 }
-FACTORS = (0.03, 0.1, 0.3, 1.0)  # of features beside the window's own values, see `fit_blocks`
 LEAST = 1e-5  # smallest scale, as RevIN's epsilon: a constant window has none
 
 
@@ -151,8 +154,8 @@ def ridge(
         features: of windows.
         alphas: to choose from; default those of the set's protocol.
         select: by `mse`, or by `rmse+mae` as in the representation protocol; default likewise.
-        split: the first so many features are the window's own values, and the others have a
-            penalty of their own (by `mse` alone); 0 where there are no such.
+        split: the first so many features are the window's own values, beside which the others are
+            asked what they add (by `mse` alone), see `fit_nested`; 0 where there are no such.
     """
 
     def fit(data: ForecastData, *, lookback: int, horizons: Sequence[int]) -> RidgeForecaster:
@@ -160,10 +163,9 @@ def ridge(
         by = select or ("mse" if data.protocol == "ltsf" else "rmse+mae")
         train = window_moments(data.windows("train", lookback), features, horizons)
         held = data.windows("validation", lookback)
-        if by == "mse":
+        if by == "mse" or split:
             checks = window_moments(held, features, horizons)
-            blocks = {"split": split, "factors": FACTORS}
-            best = partial(fit_blocks, **blocks) if split else fit_ridge
+            best = partial(fit_nested, split=split) if split else fit_ridge
             heads = {h: best(train[h], checks[h], grid) for h in horizons}
         else:
             paths = {h: [RidgePath(rows) for rows in train[h]] for h in horizons}

@@ -212,7 +212,8 @@ def bench_forecasting(
         univariate: only the target.
         features: of a window, that the ridge sees: all `tokens`, `pooled`, the `last` token, or
             `values+tokens`, which asks what the encoder adds to the window itself (each of the
-            two has a penalty of its own, chosen on validation); default see `encoder_features`.
+            two has a penalty of its own, chosen on validation; without tokens it is the control);
+            default see `encoder_features`.
         bootstrap: resamples for the intervals.
         seed: of the resamples.
         batch_size: sequences a forward pass.

@@ -105,6 +105,30 @@ def mean_resamples(
     return np.concatenate(means) if means else np.empty(0)
 
 
+def group_mean_resamples(
+    values: Float[np.ndarray, "samples"],
+    groups: Int[np.ndarray, "samples"],
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "resamples"]:
+    """Mean of each bootstrap resample of whole groups, such as all clips of one person.
+
+    Samples of a group depend on each other; drawn singly, they would pass for more than they are.
+
+    Args:
+        values: of each sample.
+        groups: number of each sample's group, from 0.
+        resamples: how many.
+        rng: draws the groups.
+    """
+    sizes = np.bincount(groups)
+    sums = np.bincount(groups, weights=values)
+    chunks = resample_counts(len(sizes), resamples, rng)
+    means = [counts @ sums / (counts @ sizes) for counts in chunks]
+    return np.concatenate(means) if means else np.empty(0)
+
+
 def block_mean_resamples(
     values: Float[np.ndarray, "samples"], *, block: int, resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "resamples"]:

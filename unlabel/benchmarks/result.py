@@ -197,11 +197,15 @@ class BenchmarkResult:
             )
         notes = dict.fromkeys(n for r in (self, other) for n in r.note.split("\n") if n)
         encoders = self.encoders + other.encoders
-        examples = {
-            name: {**one, "encoders": {**one["encoders"], **other.examples[name]["encoders"]}}
-            for name, one in self.examples.items()
-            if name in other.examples
-        }
+        examples = (
+            {
+                name: {**one, "encoders": {**one["encoders"], **other.examples[name]["encoders"]}}
+                for name, one in self.examples.items()
+                if name in other.examples
+            }
+            if self.examples and other.examples
+            else self.examples or other.examples
+        )
         return replace(self, encoders=encoders, note="\n".join(notes), examples=examples)
 
     @property

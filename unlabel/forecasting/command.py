@@ -17,6 +17,7 @@ def forecast(
     prediction_length: int | None = None,
     target: list[str] | str | None = None,
     method: Literal["ridge", "linear", "finetune"] = "ridge",
+    features: Literal["tokens", "values+tokens"] = "tokens",
     quantile_levels: list[float] | None = None,
     id_column: str | None = None,
     timestamp_column: str | None = None,
@@ -39,6 +40,7 @@ def forecast(
         prediction_length: steps; default 96, or what a saved forecaster was fitted for.
         target: columns to forecast; default all that hold numbers.
         method: how the head is fitted: in closed form, by gradient, or with the encoder.
+        features: what the head reads: the encoder's tokens, or the window's values beside them.
         quantile_levels: default 0.1, 0.5 and 0.9, or what a saved forecaster was fitted for.
         id_column: which column tells series apart.
         timestamp_column: which column holds the time.
@@ -68,7 +70,7 @@ def forecast(
             None if model == "none" else model,
             prediction_length=96 if prediction_length is None else prediction_length,
             quantile_levels=quantile_levels or (0.1, 0.5, 0.9),
-            method=method, seed=seed, device=device,
+            method=method, features=features, seed=seed, device=device,
         ).fit(source, **columns)  # fmt: skip
     asked = {"prediction_length": prediction_length, "quantile_levels": quantile_levels}
     found = forecaster.predict(source, future_df=future, **asked)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 
-from unlabel.benchmarks.ridge import Linear, Moments, RidgePath, fit_ridge
+from unlabel.benchmarks.ridge import Linear, Moments, fit_nested, fit_ridge, refit
 from unlabel.data_pipes.series_rows import Counts, SeriesRows, filled, windows_between
 from unlabel.forecasting.model import ForecastModel, Seen
 
@@ -104,32 +105,35 @@ def fit_closed_form(
     split: Split,
     *,
     alphas: Sequence[float] = ALPHAS,
-    refit: bool = True,
+    again: bool = True,
     as_start: bool = False,
     size: int = 256,
 ) -> FitReport:
     """Set the head to a ridge on the frozen encoder's features, and calibrate its quantiles.
 
     A window counts by its scale in units of its row's std, so that the loss is in those units.
+    Where the head reads the window's values, tokens are asked what they add, see `fit_nested`.
 
     Args:
         model: whose head is set.
         rows: the data.
         split: which windows to fit; alpha is chosen on the held-out ones.
         alphas: to choose from.
-        refit: fit again on all windows once alpha and calibration are known.
+        again: fit again on all windows once alpha and calibration are known.
         as_start: only where a gradient will start from: calibrated on fitted windows and not
             fitted again, since held-out ones will choose the step to keep.
         size: windows a forward pass.
     """
     train = _sums(model, rows, split.train, size)
     held = _sums(model, rows, split.held, size)
-    head = fit_ridge([train], [held], alphas)[0]
+    own = model.head.values * model.head.channels
+    fit = partial(fit_nested, split=own) if own else fit_ridge
+    (head,) = fit([train], [held], alphas)
     _set(model, head)
     checks = thinned(split.train, len(split.held[0])) if as_start else split.held
     offsets, error, naive = errors_ahead(model, rows, checks, size)
-    if refit and not as_start:
-        _set(model, RidgePath(train + held).at(head.alpha))
+    if again and not as_start:
+        _set(model, refit(train + held, head))
     _shift(model, offsets)
     return FitReport(len(split.train[0]), len(split.held[0]), error, naive, head.alpha)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, view
 from unlabel.data_pipes.series_rows import Counts, SeriesRows
 from unlabel.modalities.series import SeriesEncoder
-from unlabel.objectives.forecast import ForecastHead
+from unlabel.objectives.forecast import ForecastHead, own_values
 
 WIDEST = 8192  # features of a head: a ridge's Gram matrix is half a gigabyte then
 # A window whose range is under this share of its level is constant but for rounding.
@@ -61,6 +61,7 @@ class ForecastModel(nn.Module):
         covariates: kinds of numbers known of the future.
         tokens: newest tokens that the head reads; None for all, or the newest one alone where
             all are more than 8,192 numbers (an encoder whose tokens are single steps).
+        values: the head reads the window itself beside the tokens.
         fill: show the encoder a straight line in place of gaps; None where it never learned what
             its flags of missing values mean (their weights are 0).
     """
@@ -73,6 +74,7 @@ class ForecastModel(nn.Module):
         levels: tuple[float, ...] = (),
         covariates: int = 0,
         tokens: int | None = None,
+        values: bool = False,
         fill: bool | None = None,
     ):
         super().__init__()
@@ -89,6 +91,7 @@ class ForecastModel(nn.Module):
             encoder.channels,
             quantiles=len(levels),
             covariates=covariates,
+            values=encoder.length * encoder.patch if values else 0,
         )
         for name, kinds in (("known", covariates), ("static", encoder.kinds[1])):
             self.register_buffer(f"{name}_loc", torch.zeros(kinds))
@@ -107,15 +110,18 @@ class ForecastModel(nn.Module):
         try:
             device = self.head.linear.weight.device
             window = self.encoder.window(batch.to(device), view("plain"))
-            encoding = self.encoder(self.encoder.finish(window))
+            shown = self.encoder.finish(window)
+            encoding = self.encoder(shown)
             ahead = None if known is None else torch.from_numpy(known).to(device)
-            newest = slice(-self.head.length, None)
-            x = self.head.features(encoding.tokens[:, newest], encoding.mask[:, newest], ahead)
+            values, newest = own_values(shown) if self.head.values else (None, 0)
+            kept = slice(-self.head.length, None)
+            tokens, mask = encoding.tokens[:, kept], encoding.mask[:, kept]
+            x = self.head.features(tokens, mask, ahead, values)
         finally:
             self.train(was_training)
         assert window.loc is not None and window.scale is not None  # by `finish`
         level, varies = _varies(window.values, window.observed)
-        loc = torch.where(varies, window.loc[:, 0], level)
+        loc = torch.where(varies, (window.loc + newest * window.scale)[:, 0], level)
         scale = torch.where(varies, window.scale[:, 0], 0)
         count = window.observed.sum(1)
         return Seen(*(t.double().cpu().numpy() for t in (x, loc, scale, count)))

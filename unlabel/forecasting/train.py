@@ -14,7 +14,7 @@ from unlabel.core import Batch, Encoding, View
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.forecasting.fit import Split, Windows, thinned
 from unlabel.forecasting.model import ForecastModel
-from unlabel.objectives.forecast import Forecast
+from unlabel.objectives.forecast import Forecast, own_values
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.keep_best import KeepBest
 from unlabel.training.pretraining import Pretraining
@@ -33,17 +33,22 @@ class HeadForecast(Forecast):
     """
 
     def __init__(self, model: ForecastModel):
-        super().__init__(horizon=model.horizon, quantiles=model.levels)
+        values = model.head.values > 0
+        super().__init__(horizon=model.horizon, quantiles=model.levels, values=values)
         self.head = model.head
 
     def build(self, encoder: Any) -> None:
         """Nothing: the head is there."""
 
-    def predict(self, encoding: Encoding, batch: Batch) -> Tensor:
+    def predict(self, encoding: Encoding, seen: View, batch: Batch) -> Tensor:
         """From the newest tokens, and what is known of the future."""
         newest = slice(-self.head.length, None)
         known = batch.inputs["covariates"][:, -self.horizon :] if self.head.covariates else None
-        return self.head(encoding.tokens[:, newest], encoding.mask[:, newest], known)
+        tokens, mask = encoding.tokens[:, newest], encoding.mask[:, newest]
+        if not self.values:
+            return self.head(tokens, mask, known)
+        values, last = own_values(seen)
+        return self.head(tokens, mask, known, values) + (last[:, None] if self.quantiles else last)
 
 
 class Frozen(Pretraining):

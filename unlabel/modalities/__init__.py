@@ -1,9 +1,17 @@
 """Kinds of data: how a batch of it becomes views and how its encoder is called."""
 
+from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
+from unlabel.modalities.visual import VisualEncoder
 
 # Each kind of data by name, with the adapter whose `gives` says what objectives may ask of it.
-MODALITIES = {"text": TextEncoder, "series": SeriesEncoder}
+MODALITIES = {
+    "text": TextEncoder,
+    "series": SeriesEncoder,
+    "frames": VisualEncoder,
+    "video": VisualEncoder,
+    "audio": AudioEncoder,
+}
 
-__all__ = ["MODALITIES", "SeriesEncoder", "TextEncoder"]
+__all__ = ["MODALITIES", "AudioEncoder", "SeriesEncoder", "TextEncoder", "VisualEncoder"]

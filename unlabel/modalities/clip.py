@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 
@@ -26,8 +26,8 @@ class Clip:
     """Frames of a batch on their way through a chain of views.
 
     Attributes:
-        frames: RGB from 0 to 1, `(batch, times, channels, rows, columns)`; of any size and number
-            until `finish`.
+        frames: RGB from 0 to 1, `(batch, times, channels, rows, columns)`; uint8 as stored until
+            frames and size are settled.
         mask: True at frames that exist, `(batch, times)`; shorter samples are padded at the end.
         is_hidden: True at cells (what a token stands for) that the encoder is not shown,
             `(batch, times, rows, columns)` of the grid; None for none.
@@ -38,9 +38,10 @@ class Clip:
         target: one that is no pixel: a class, colours; `(batch, places, ...)`.
         is_target: True where that one counts; None for everywhere.
         picked: places of the sample's frames that a link picked, `(batch, picked)`.
+        is_sized: a link chose rows and columns; else they are still the data's own.
     """
 
-    frames: Float[Tensor, "batch times channels rows columns"]
+    frames: Shaped[Tensor, "batch times channels rows columns"]
     mask: Bool[Tensor, "batch times"]
     is_hidden: Bool[Tensor, "batch cells_t cells_y cells_x"] | None = None
     is_asked: Bool[Tensor, "batch cells_t cells_y cells_x"] | None = None
@@ -50,6 +51,7 @@ class Clip:
     target: Tensor | None = None
     is_target: Tensor | None = None
     picked: Int[Tensor, "batch picked"] | None = None
+    is_sized: bool = False
 
 
 __all__ = ["Cell", "Clip"]

@@ -81,7 +81,7 @@ def crop(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) 
     count = exists.sum(1)
     long = (count - (count * ratio).long()).clamp(min=1)
     first = exists.shape[1] - count + (draw(batch, spec, 1)[:, 0] * (count - long + 1)).long()
-    return _run(window, first, first + long, patch)
+    return run(window, first, first + long, patch)
 
 
 def overlap(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) -> Window:
@@ -111,7 +111,7 @@ def overlap(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: An
     else:
         begin = first
         end = first + shared + (draws[:, 2] * (tokens - first - shared + 1)).long()
-    window = _run(window, begin, end, patch)
+    window = run(window, begin, end, patch)
     places = (first + tokens - end)[:, None] + torch.arange(shared, device=first.device)
     is_target = tokens_of(window, patch).gather(1, places)
     return replace(window, target=places, is_target=is_target)
@@ -128,7 +128,7 @@ def _zero(window: Window, is_cut: Bool[Tensor, "batch tokens"], patch: int) -> W
     return replace(window, keep_steps=keep)
 
 
-def _run(
+def run(
     window: Window, begin: Int[Tensor, "batch"], end: Int[Tensor, "batch"], patch: int
 ) -> Window:
     """The tokens from `begin` up to `end` of each history, moved to its end."""
@@ -151,6 +151,7 @@ __all__ = [
     "crop",
     "feature_cutoff",
     "overlap",
+    "run",
     "span_cutoff",
     "token_cutoff",
     "tokens_of",

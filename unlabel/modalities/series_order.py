@@ -13,8 +13,10 @@ from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.draws import arguments, draw
+from unlabel.modalities.series_cuts import run, tokens_of
 from unlabel.modalities.series_masks import smallest
 from unlabel.modalities.series_window import Window, mean_and_std
+from unlabel.modalities.triples import draw_triple, is_told, options
 
 UNITS = ("step", "segment", "window")
 
@@ -84,6 +86,58 @@ def shuffle(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:
     return _shuffle_runs(window, batch, spec, args["length"], args["stride"], args["share"])
 
 
+def triple(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) -> Window:
+    """One of three segments that come in the order of time or not; the target says whether.
+
+    Five segments are drawn, those with much change from step to step more often. Each becomes a
+    short series of its own at the end of the window. The three views of one draw belong together.
+    No target (`is_target` False) where fewer than five segments exist, or where a and c, or c and
+    e, look alike: the mean squared difference of their values, in standard deviations of the
+    window, is not above `unlike`.
+
+    Args of the spec:
+        place: which of the three, 0 to 2 (default 0).
+        negatives: share of triples that are not in order (default 0.75).
+        unlike: see above (default 1e-4).
+        segments: that the window is cut into (default 8).
+
+    Raises:
+        ValueError: a window has no five segments of a token or more.
+
+    Reference: Misra et al. 2016, arXiv 1603.08561, section 3.
+    """
+    args = options(spec, segments=8)
+    exists = tokens_of(window, patch)
+    segments, tokens = int(args["segments"]), exists.shape[1]
+    long = tokens // segments
+    if segments < 5 or not long:
+        raise ValueError(
+            f"View 'triple' draws five of {segments} segments of whole tokens, but a window has "
+            f"{tokens} tokens: give 5 to {tokens} segments."
+        )
+    first = tokens - segments * long  # tokens before it lie in no segment
+    mean, scale = mean_and_std(window.values, window.known)
+    values = torch.where(window.known, (window.values - mean) / scale, 0)[:, : window.history]
+    parts = rearrange(values[:, first * patch :], "b (s t) c -> b s (t c)", s=segments)
+    # Into and out of a gap nothing changes.
+    known = window.known[:, : window.history]
+    steps = values.diff(dim=1).abs() * (known[:, 1:] & known[:, :-1])
+    change = F.pad(steps.mean(2), (1, 0))[:, first * patch :]
+    can = rearrange(exists[:, first:], "b (s l) -> b s l", s=segments).all(2)
+    picked = draw_triple(
+        batch,
+        spec,
+        rearrange(change, "b (s t) -> b s t", s=segments).mean(2),
+        can,
+        place=int(args["place"]),
+        negatives=args["negatives"],
+    )
+    begin = first + picked.chosen * long
+    told = is_told(parts, picked, args["unlike"]) & (can.sum(1, keepdim=True) >= 5)
+    shown = run(window, begin, begin + long, patch)
+    return replace(shown, target=picked.target, is_target=told)
+
+
 def _shuffle_runs(
     window: Window, batch: Batch, spec: ViewSpec, length: int, stride: int, share: float
 ) -> Window:
@@ -127,9 +181,9 @@ def _variance(
 def reversed_steps(mask: Bool[Tensor, "batch steps"]) -> Int[Tensor, "batch steps"]:
     """Where each step comes from when the existing ones are turned round in time."""
     steps = torch.arange(mask.shape[1], device=mask.device)
-    # Samples are padded at the left, so the existing steps are the last ones.
-    first = (~mask).sum(1, keepdim=True)
-    return torch.where(mask, first + mask.shape[1] - 1 - steps, steps)
+    # The existing steps are one run: samples are padded at one end, series at the left.
+    first, count = mask.long().argmax(1, keepdim=True), mask.sum(1, keepdim=True)
+    return torch.where(mask, 2 * first + count - 1 - steps, steps)
 
 
 def orders(segments: int, device: torch.device | str = "cpu") -> Int[Tensor, "orders segments"]:
@@ -146,7 +200,7 @@ def segment_order(
     bounds = count * torch.arange(segments + 1, device=mask.device) // segments
     sizes = bounds.diff(dim=1).gather(1, order)
     ends = sizes.cumsum(1)
-    first = mask.shape[1] - count
+    first = mask.long().argmax(1, keepdim=True)
     place = (steps - first).clamp(min=0)
     segment = torch.searchsorted(ends, place, right=True).clamp(max=segments - 1)
     source = bounds.gather(1, order.gather(1, segment)) + place - (ends - sizes).gather(1, segment)
@@ -176,4 +230,5 @@ __all__ = [
     "reversed_steps",
     "segment_order",
     "shuffle",
+    "triple",
 ]

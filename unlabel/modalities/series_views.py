@@ -22,7 +22,7 @@ from unlabel.modalities.series_cuts import (
     token_cutoff,
 )
 from unlabel.modalities.series_masks import future, hide, mask_values, plain
-from unlabel.modalities.series_order import reorder, reverse, shuffle
+from unlabel.modalities.series_order import reorder, reverse, shuffle, triple
 from unlabel.modalities.series_window import Window, finish
 
 VIEWS = {
@@ -45,6 +45,7 @@ VIEWS = {
     "feature_cutoff": feature_cutoff,
     "crop": crop,
     "overlap": overlap,
+    "triple": triple,
 }
 # Links that cut the window into history and future; `past` turns it round first.
 SPLITS = ("future", "past")

@@ -1,6 +1,8 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
 from unlabel.objectives.autoencoder import MAE
+from unlabel.objectives.bootstrap import BYOL, SimSiam
+from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.forecast import (
@@ -11,9 +13,11 @@ from unlabel.objectives.forecast import (
     ShuffledHistory,
 )
 from unlabel.objectives.masked import MLM, MaskedValues
+from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Sum, Term, total
-from unlabel.objectives.pretext import ReorderPrediction
-from unlabel.objectives.sequence import CPC, TimeContrast
+from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
+from unlabel.objectives.sequence import CPC
+from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
@@ -32,21 +36,32 @@ CATALOGUE: dict[str, type[Objective]] = {
     "mae": MAE,
     "cpc": CPC,
     "time_contrast": TimeContrast,
+    "multiview_time_contrast": MultiViewTimeContrast,
     "sensor_contrast": SensorContrast,
     "ts2vec": HierarchicalContrast,
     "reorder": ReorderPrediction,
+    "shuffle_and_learn": ShuffleAndLearn,
+    "rotation": RotationPrediction,
+    "colorization": Colorization,
+    "video_colorization": VideoColorization,
+    "tracking": Tracking,
+    "motion_clustering": MotionClustering,
     "simclr": InstanceContrast,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
+    "byol": BYOL,
+    "simsiam": SimSiam,
 }
 
 __all__ = [
+    "BYOL",
     "CATALOGUE",
     "CPC",
     "MAE",
     "MLM",
     "Backcast",
     "BarlowTwins",
+    "Colorization",
     "Cutoff",
     "Forecast",
     "ForecastHead",
@@ -55,15 +70,22 @@ __all__ = [
     "MaskedHistory",
     "MaskedValues",
     "MoCo",
+    "MotionClustering",
+    "MultiViewTimeContrast",
     "Objective",
     "Pairs",
     "ReorderPrediction",
+    "RotationPrediction",
     "SensorContrast",
+    "ShuffleAndLearn",
     "ShuffledHistory",
     "SimCSE",
+    "SimSiam",
     "Sum",
     "Term",
     "TimeContrast",
+    "Tracking",
     "VICReg",
+    "VideoColorization",
     "total",
 ]

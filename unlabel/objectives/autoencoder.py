@@ -1,6 +1,7 @@
 """Masked autoencoding: the encoder sees the visible tokens only, a small decoder does the rest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -64,8 +65,11 @@ class MAE(Objective):
     1 by their own, and predicting 0 costs (P - 1)/P for P values a token.
 
     Args:
+        unit: what is hidden at a time: `"patch"`, a token; of clips also `"tube"`, the same places
+            in all frames, which cannot be looked up in the next frame (then with ratio 0.9),
+            `"frame"` or `"block"`.
         ratio: share of tokens hidden.
-        normalize: predict values scaled token by token.
+        normalize: predict values scaled token by token, all channels of it together.
         hidden: width of the decoder, which is thrown away afterwards.
         layers: of the decoder.
         heads: of the decoder's attention.
@@ -74,7 +78,7 @@ class MAE(Objective):
         ValueError: no share between 0 and 1, or a width that the heads cannot share.
 
     Reference: He et al. 2021, arXiv 2111.06377, section 3; of series: Li et al. 2023 (Ti-MAE),
-    arXiv 2301.08871.
+    arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2.
     """
 
     paper = "MAE (He et al. 2021, arXiv 2111.06377)"
@@ -83,6 +87,7 @@ class MAE(Objective):
     def __init__(
         self,
         *,
+        unit: str = "patch",
         ratio: float = 0.75,
         normalize: bool = True,
         hidden: int = 64,
@@ -94,7 +99,7 @@ class MAE(Objective):
             raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
         if hidden % heads:
             raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
-        self.views = (view("mask_values", unit="patch", ratio=ratio, drop=True),)
+        self.views = (view("mask_values", unit=unit, ratio=ratio, drop=True),)
         self.normalize, self.hidden, self.layers, self.heads = normalize, hidden, layers, heads
 
     def build(self, encoder: Encoder) -> None:
@@ -108,8 +113,7 @@ class MAE(Objective):
         """One term, `value`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None and seen.is_target is not None  # the view makes both
-        pred = self.decoder(encoding.tokens, encoding.mask, seen.inputs["positions"])
-        target = exact(seen.target)
+        pred, target = self._decoded(encoding, seen), exact(seen.target)
         if self.normalize:
             target = by_token(target, seen.is_target)
         one = "batch length values -> batch length values 1"
@@ -118,17 +122,40 @@ class MAE(Objective):
         )
         return {"value": Term(global_mean(losses))}
 
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """The view with what the decoder makes of it; scaled as each token's own values are."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None and seen.is_target is not None  # the view makes both
+        pred = self._decoded(encoding, seen).to(seen.target.dtype)
+        if self.normalize:
+            mean, std = token_moments(seen.target, seen.is_target)
+            pred = pred * std + mean
+        return [replace(seen, target=pred)]
+
+    def _decoded(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
+        places = seen.inputs["positions"]
+        # Beside a longer view, tokens of padding come behind.
+        tokens, mask = (x[:, : places.shape[1]] for x in (encoding.tokens, encoding.mask))
+        return self.decoder(tokens, mask, places)
+
 
 def by_token(
     values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
 ) -> Float[Tensor, "batch length values"]:
-    """Values of each token by the mean and unbiased variance of those that count there."""
+    """Values of each token by the mean and unbiased std of those that count there."""
+    mean, std = token_moments(values, is_target)
+    return (values - mean).masked_fill(~is_target, 0.0) / std
+
+
+def token_moments(
+    values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
+) -> tuple[Float[Tensor, "batch length 1"], Float[Tensor, "batch length 1"]]:
+    """Mean and (unbiased) std of each token, over its values that count."""
     count = is_target.sum(-1, keepdim=True)
-    kept = values.masked_fill(~is_target, 0.0)
-    mean = kept.sum(-1, keepdim=True) / count.clamp(min=1)
+    mean = values.masked_fill(~is_target, 0.0).sum(-1, keepdim=True) / count.clamp(min=1)
     off = (values - mean).masked_fill(~is_target, 0.0)
     variance = off.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-    return off * (variance + 1e-6).rsqrt()
+    return mean, (variance + 1e-6).sqrt()
 
 
-__all__ = ["MAE", "MaskedDecoder", "by_token"]
+__all__ = ["MAE", "MaskedDecoder", "by_token", "token_moments"]

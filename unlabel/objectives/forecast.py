@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -22,7 +22,8 @@ class ForecastHead(nn.Module):
     `linear` reads features in the order `(length width)`, tokens of padding being 0, and writes
     values in the order `(horizon channels)`, or `(quantiles horizon channels)`. So a closed-form
     regression on such features can set `linear.weight` (outputs, inputs) and `linear.bias`.
-    Covariates of the future, if any, stand after the tokens, `(horizon covariates)`.
+    Covariates of the future, if any, stand after the tokens, `(horizon covariates)`, and the
+    window's own values before them, `(values channels)`.
 
     Args:
         length: tokens of a whole view; a shorter one is its newest tokens.
@@ -32,8 +33,11 @@ class ForecastHead(nn.Module):
         quantiles: how many quantiles of each number; 0 is one value, without that dimension.
         dropout: of the features, in training.
         covariates: kinds of numbers known of each step to predict.
+        values: steps of the window itself that the head reads beside the tokens, see
+            `own_values`; what it predicts is then the change from the newest one.
 
-    Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.1.
+    Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.1; values: Zeng et al. 2023
+    (NLinear), arXiv 2205.13504, section 4.
     """
 
     def __init__(
@@ -46,12 +50,13 @@ class ForecastHead(nn.Module):
         quantiles: int = 0,
         dropout: float = 0.0,
         covariates: int = 0,
+        values: int = 0,
     ):
         super().__init__()
         self.length, self.horizon, self.channels = length, horizon, channels
-        self.quantiles, self.covariates = quantiles, covariates
+        self.quantiles, self.covariates, self.values = quantiles, covariates, values
         self.dropout = nn.Dropout(dropout)
-        inputs = length * width + horizon * covariates
+        inputs = values * channels + length * width + horizon * covariates
         self.linear = nn.Linear(inputs, max(quantiles, 1) * horizon * channels)
 
     def features(
@@ -59,6 +64,7 @@ class ForecastHead(nn.Module):
         tokens: Float[Tensor, "batch tokens width"],
         mask: Bool[Tensor, "batch tokens"],
         known: Float[Tensor, "batch horizon covariates"] | None = None,
+        values: Float[Tensor, "batch values channels"] | None = None,
     ) -> Float[Tensor, "batch features"]:
         """What `linear` reads: the tokens of a whole view side by side, 0 where there is none.
 
@@ -66,6 +72,7 @@ class ForecastHead(nn.Module):
             tokens: of the view.
             mask: True at real ones.
             known: covariates of the future, where the head was made for them.
+            values: of the window, where the head was made for them.
 
         Raises:
             ValueError: more tokens than the head was made for.
@@ -78,24 +85,53 @@ class ForecastHead(nn.Module):
             )
         real = tokens * rearrange(mask, "batch length -> batch length 1")
         # What is missing is the oldest, so that the newest token keeps its place.
-        seen = rearrange(F.pad(real, (0, 0, missing, 0)), "batch l d -> batch (l d)")
-        if not self.covariates:
-            return seen
-        assert known is not None  # the head was made for them
-        return torch.cat([seen, rearrange(known, "batch h k -> batch (h k)")], dim=1)
+        padded = F.pad(real, (0, 0, missing, 0))
+        parts = [values if self.values else None, padded, known if self.covariates else None]
+        flat = [rearrange(x, "batch l d -> batch (l d)") for x in parts if x is not None]
+        return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
     def forward(
         self,
         tokens: Float[Tensor, "batch tokens width"],
         mask: Bool[Tensor, "batch tokens"],
         known: Float[Tensor, "batch horizon covariates"] | None = None,
+        values: Float[Tensor, "batch values channels"] | None = None,
+        scale: Float[Tensor, "batch 1 channels"] | None = None,
     ) -> Float[Tensor, "batch *quantiles horizon channels"]:
-        """Predicted values, `(batch, horizon, channels)`, quantiles before the horizon if any."""
-        out = self.linear(self.dropout(self.features(tokens, mask, known)))
+        """Predicted values, `(batch, horizon, channels)`, quantiles before the horizon if any.
+
+        Args:
+            tokens: as for `features`, and so the next three.
+            mask: True at real ones.
+            known: covariates of the future.
+            values: of the window.
+            scale: what the window was divided by; `linear.bias` is then in the units before that.
+        """
+        seen = self.dropout(self.features(tokens, mask, known, values))
+        if scale is None:
+            out = self.linear(seen)
+        else:
+            times = self.linear.out_features // self.channels
+            bias = self.linear.bias / repeat(scale, "batch 1 c -> batch (n c)", n=times)
+            out = F.linear(seen, self.linear.weight) + bias
         if not self.quantiles:
             return rearrange(out, "batch (h c) -> batch h c", c=self.channels)
         sizes = {"q": self.quantiles, "c": self.channels}
         return rearrange(out, "batch (q h c) -> batch q h c", **sizes)
+
+
+def own_values(
+    view: View,
+) -> tuple[Float[Tensor, "batch steps channels"], Float[Tensor, "batch 1 channels"]]:
+    """A window as its encoder sees it, less each channel's newest value; and that value.
+
+    A step that is not seen is 0: as if nothing had changed since.
+    """
+    steps = (view.inputs[name] for name in ("values", "observed"))
+    values, observed = (rearrange(x, "batch l p c -> batch (l p) c") for x in steps)
+    place = torch.arange(1, values.shape[1] + 1, device=values.device)
+    newest = values.gather(1, (observed * place[:, None]).argmax(1, keepdim=True))
+    return torch.where(observed, values - newest, 0), newest
 
 
 class Forecast(Objective):
@@ -116,6 +152,9 @@ class Forecast(Objective):
         dropout: of the head's features.
         weigh: take the loss in the units of the data, as forecasts are scored, and not in each
             window's own: what is normalised by a window's scale counts by that scale again.
+        values: let the head read the window itself beside the tokens, so that the encoder is asked
+            what it adds to a linear model of the window. With `weigh` the head's bias is in the
+            units of the data, too.
 
     Raises:
         ValueError: no step to predict, a level not between 0 and 1, or an argument of a view that
@@ -142,6 +181,7 @@ class Forecast(Objective):
         args: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
         weigh: bool = False,
+        values: bool = False,
     ):
         super().__init__()
         if horizon < 1:
@@ -149,11 +189,15 @@ class Forecast(Objective):
         if not all(0 < q < 1 for q in quantiles):
             raise ValueError(f"quantiles are {list(quantiles)}: give levels between 0 and 1.")
         named = {f"{self.split}.horizon": horizon, **(args or {})}
+        # An absolute error grows as its unit, a squared one (huber's too) as the square of it.
+        self.power = (1 if quantiles or loss == "l1" else 2) if weigh else 0
         if weigh:
-            # An absolute error grows as its unit, a squared one (huber's too) as the square of it.
-            named[f"{self.split}.weigh"] = 1 if quantiles or loss == "l1" else 2
+            named[f"{self.split}.weigh"] = self.power
+        if values:
+            self.needs = self.needs | {"values"}
         self.views = (chain(before, self.split, after, args=named),)
         self.horizon, self.quantiles, self.dropout = horizon, tuple(quantiles), dropout
+        self.values = values
         self.loss: Literal["mse", "l1", "huber"] = loss
 
     def build(self, encoder: Encoder) -> None:
@@ -165,11 +209,23 @@ class Forecast(Objective):
             encoder.channels,
             quantiles=len(self.quantiles),
             dropout=self.dropout,
+            values=encoder.length * encoder.token_values // encoder.channels if self.values else 0,
         )
 
-    def predict(self, encoding: Encoding, batch: Batch) -> Tensor:
-        """What the head makes of an encoding."""
-        return self.head(encoding.tokens, encoding.mask)
+    def predict(self, encoding: Encoding, seen: View, batch: Batch) -> Tensor:
+        """What the head makes of an encoding, normalised as the view is."""
+        scale = None
+        if self.values and self.power and seen.weight is not None:
+            scale = seen.weight ** (1 / self.power)
+        return self.ahead(encoding, seen, scale)
+
+    def ahead(self, encoding: Encoding, seen: View, scale: Tensor | None = None) -> Tensor:
+        """Likewise; `scale`, what the view was divided by, puts the bias in the data's units."""
+        if not self.values:
+            return self.head(encoding.tokens, encoding.mask)
+        values, newest = own_values(seen)
+        out = self.head(encoding.tokens, encoding.mask, values=values, scale=scale)
+        return out + (newest[:, None] if self.quantiles else newest)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -177,7 +233,7 @@ class Forecast(Objective):
         """One term, `forecast`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None  # the view makes both
-        pred, target, where = self.predict(encoding, batch), seen.target, seen.is_target
+        pred, target, where = self.predict(encoding, seen, batch), seen.target, seen.is_target
         if self.quantiles:
             pred = rearrange(pred, "batch q h c -> batch h c q")
             losses = pinball(pred, target, self.quantiles, where, reduction="none")
@@ -199,8 +255,8 @@ class MaskedHistory(Forecast):
         mean_length: steps that a hidden span has on average.
         after: further views after the hiding, as for `Forecast`.
         args: as for `Forecast`.
-        options: `horizon`, `loss`, `quantiles`, `before`, `dropout` and `weigh`, as for
-            `Forecast`.
+        options: `horizon`, `loss`, `quantiles`, `before`, `dropout`, `weigh` and `values`, as
+            for `Forecast`.
 
     Reference: Das et al. 2024 (TimesFM), arXiv 2310.10688, masks the front of the window at
     random; Woo et al. 2024 (Moirai), arXiv 2402.02592, masks its end and predicts that.
@@ -234,7 +290,8 @@ class ShuffledHistory(Forecast):
         before: as for `Forecast`.
         after: as for `Forecast`.
         args: as for `Forecast`; those of the shuffling are `"shuffle.share"` and the like.
-        options: `horizon`, `loss`, `quantiles`, `dropout` and `weigh`, as for `Forecast`.
+        options: `horizon`, `loss`, `quantiles`, `dropout`, `weigh` and `values`, as for
+            `Forecast`.
 
     Reference: Temporal Patch Shuffle, arXiv 2604.09067; Zhao et al. 2024 (Dominant Shuffle), arXiv
     2405.16456; shuffled steps as a control: Zeng et al. 2022, arXiv 2205.13504, section 5.
@@ -272,4 +329,4 @@ class Backcast(Forecast):
     split = "past"
 
 
-__all__ = ["Backcast", "Forecast", "ForecastHead", "MaskedHistory", "ShuffledHistory"]
+__all__ = ["Backcast", "Forecast", "ForecastHead", "MaskedHistory", "ShuffledHistory", "own_values"]

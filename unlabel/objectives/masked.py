@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from einops import rearrange
@@ -116,3 +117,9 @@ class MaskedValues(Objective):
         pred, target = rearrange(self.predictor(encoding.tokens), one), rearrange(seen.target, one)
         losses = regress(pred, target, seen.is_target, metric=self.loss, reduction="none")
         return {"value": Term(global_mean(losses))}
+
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """The view with what the head predicts."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None  # the view makes it
+        return [replace(seen, target=self.predictor(encoding.tokens[:, : seen.target.shape[1]]))]

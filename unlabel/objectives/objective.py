@@ -6,7 +6,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
-from unlabel.objectives.state import Bank, Queue, Teacher
+from unlabel.objectives.clusters import Clusters
+from unlabel.objectives.state import Bank, Clock, Queue, Tally, Teacher
+
+# What moves once for every optimizer step.
+_STATE = (Bank, Clock, Clusters, Queue, Tally, Teacher)
 
 
 class Term(NamedTuple):
@@ -58,10 +62,17 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """For pictures: each view with what the heads predict in place of its target.
+
+        None where they predict nothing that could be looked at.
+        """
+        return [None] * len(views)
+
     def step(self) -> None:
-        """Move memories and teachers; called once after each optimizer step."""
+        """Move memories, clusters and teachers; called once after each optimizer step."""
         for part in self.modules():
-            if isinstance(part, Queue | Bank | Teacher):
+            if isinstance(part, _STATE):
                 part.step()
 
 
@@ -104,19 +115,36 @@ class Sum(Objective):
         """Make every part's heads."""
         for part in self.parts.values():
             part.build(encoder)
+        # What a part needs may depend on what the encoder gives.
+        self.needs = frozenset().union(*(part.needs for part in self.parts.values()))
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """The terms of all parts, named `part/term`, weights multiplied in."""
-        place = {spec: i for i, spec in enumerate(self.views)}
         terms = {}
         for name, part in self.parts.items():
-            rows = [place[spec] for spec in part.views]
-            own = part([encodings[i] for i in rows], [views[i] for i in rows], batch)
+            own = part(*self._own(part, encodings, views), batch)
             for key, term in own.items():
                 terms[f"{name}/{key}"] = term._replace(weight=term.weight * self.weights[name])
         return terms
+
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """What the first part that predicts something for a view predicts there."""
+        found: dict[ViewSpec, View | None] = {}
+        for part in self.parts.values():
+            theirs = part.filled(*self._own(part, encodings, views))
+            for spec, view in zip(part.views, theirs, strict=True):
+                found[spec] = found.get(spec) or view
+        return [found[spec] for spec in self.views]
+
+    def _own(
+        self, part: Objective, encodings: Sequence[Encoding], views: Sequence[View]
+    ) -> tuple[list[Encoding], list[View]]:
+        """What belongs to one part."""
+        place = {spec: i for i, spec in enumerate(self.views)}
+        rows = [place[spec] for spec in part.views]
+        return [encodings[i] for i in rows], [views[i] for i in rows]
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:

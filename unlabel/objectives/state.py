@@ -1,4 +1,4 @@
-"""State that outlives a step: memories and moving-average teachers.
+"""State that outlives a step: memories, moving-average teachers, and the count of steps.
 
 All of it lives in buffers, so it is checkpointed with the model, and all of it moves only in
 `step()`, which the trainer calls once for every optimizer step that was really made: a step
@@ -120,3 +120,48 @@ class Teacher(nn.Module):
     def forward(self, *args, **kwargs):
         """Call the averaged module without gradient."""
         return self.module(*args, **kwargs)
+
+
+class Clock(nn.Module):
+    """How many optimizer steps were made, for what changes in the course of training."""
+
+    steps: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def step(self) -> None:
+        """Count one."""
+        self.steps += 1
+
+
+class Tally(nn.Module):
+    """How often each class came up so far; it moves only in `step()`.
+
+    Args:
+        classes: how many.
+    """
+
+    total: Tensor
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.register_buffer("total", torch.zeros(classes, dtype=torch.float64))
+        self._pending: Tensor | None = None
+
+    def put(self, counts: Float[Tensor, "classes"]) -> None:
+        """Hold the counts of a batch back until `step()`."""
+        self._pending = counts.detach()
+
+    def step(self) -> None:
+        """Add the held counts; once, however often it is called."""
+        if self._pending is not None:
+            self.total += self._pending.to(self.total.dtype)
+            self._pending = None
+
+    def shares(self) -> Float[Tensor, "classes"]:
+        """Share of each class so far; alike for all while nothing came."""
+        total = self.total.sum()
+        even = torch.full_like(self.total, 1 / len(self.total))
+        return torch.where(total > 0, self.total / total.clamp(min=1), even)

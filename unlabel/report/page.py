@@ -16,11 +16,14 @@ from unlabel.report.scores import ScoreTable, score_table, verdict
 from unlabel.training.monitors import alarms
 
 logger = logging.getLogger(__name__)
-BENCHMARK = {"text": "sts", "series": "forecasting"}  # the first one to run, by modality
+# The first one to run, by modality.
+BENCHMARK = {"text": "sts", "series": "forecasting", "frames": "actions", "video": "actions"}
+THINGS = {"series": "test windows", "frames": "test clips", "video": "test clips"}
 MEANING = {
     "sts": "Spearman correlation with human judgements of similarity, ×100",
     "retrieval": "Share of queries that find their own document",
     "forecasting": "Error on standardised values; lower is better",
+    "actions": "Share of clips of unseen people and scenes that a probe names rightly",
 }
 
 
@@ -63,7 +66,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         title=folder.resolve().name,
         modality=(modality := lead.about.get("modality", "text")),
         benchmark=BENCHMARK.get(modality, "sts"),
-        things="test windows" if modality == "series" else "pairs",
+        things=THINGS.get(modality, "pairs"),
         folder=str(folder),
         lead=str(lead.path),
         seeds=len(runs),
@@ -79,6 +82,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         monitors=_monitors(runs),
         warnings=_warnings(runs),
         views=samples.views(lead.first_batch),
+        filled=samples.views(lead.first_batch, "filled"),
         neighbours=lead.results.get("neighbours"),
         maps=samples.maps(lead.results.get("map")),
         made_by=_version(),

@@ -1,8 +1,10 @@
-"""Samples as the page shows them: tokens or steps of the first batch, points of the map."""
+"""Samples as the page shows them: tokens, steps or frames of the first batch, points of the map."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from unlabel.report import figures
 from unlabel.report.words import spaced
@@ -12,18 +14,35 @@ SPECIAL = re.compile(r"\[[A-Z]+\]|<[^<>]+>")
 WORD_STARTS = ("Ġ", "▁")
 
 
-def views(first_batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The views of the first batch, equal ones together: words of tokens, or drawn steps."""
+def views(first_batch: Mapping[str, Any] | None, key: str = "views") -> list[dict[str, Any]]:
+    """The views of the first batch, equal ones together: words of tokens, or pictures.
+
+    Args:
+        first_batch: as saved.
+        key: `views`, or `filled` for what the trained heads predict.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for view in (first_batch or {}).get("views", []):
-        samples = view.get("sentences") or view.get("series") or []
-        key = repr((view["view"], samples))
+    for view in (first_batch or {}).get(key, []):
+        kind = next((k for k in _SHOWN if k in view), "sentences")
+        samples = view.get(kind, [])
         name = spaced(view["view"]).replace("+", " + ")
-        entry = found.setdefault(key, {"name": name, "encoders": [], "is_series": "series" in view})
+        entry = found.setdefault(
+            repr((view["view"], samples)), {"name": name, "encoders": [], "kind": kind}
+        )
         entry["encoders"].append(view["encoder"])
-        shown = [_drawn(s) if "series" in view else _grouped(s) for s in samples]
+        shown = [_SHOWN[kind](s) for s in samples]
         entry["rows"] = list(zip((first_batch or {})["index"], shown, strict=False))
     return list(found.values())
+
+
+def _strips(clip: Mapping[str, Any]) -> Markup:
+    """What is seen, and below it what is asked for: pixels, or a class."""
+    picture = '<img class="frames" alt="{}" src="data:image/png;base64,{}">'
+    said = {"seen": "frames as the encoder sees them", "asked": "what it is to predict"}
+    rows = [Markup(picture).format(said[k], clip[k]) for k in said if clip[k]]
+    if clip["target"] is not None:
+        rows.append(Markup('<span class="note">class {}</span>').format(clip["target"]))
+    return Markup("\n").join(rows)
 
 
 def _drawn(window: Mapping[str, Any]) -> Any:
@@ -51,6 +70,10 @@ def _grouped(tokens: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
 
 def _bare(token: str) -> str:
     return token.removeprefix("##").lstrip("".join(WORD_STARTS)) or token
+
+
+# How a sample of each kind that encoders show becomes a piece of the page.
+_SHOWN = {"sentences": _grouped, "series": _drawn, "clips": _strips}
 
 
 def maps(saved: Mapping[str, Any] | None) -> dict[str, Any] | None:

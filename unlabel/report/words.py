@@ -181,7 +181,6 @@ def spaced(text: str) -> str:
 def _encoder(about: About) -> list[str]:
     options = about.get("encoder", {})
     config = options.get("config") or {}
-    is_text = about.get("modality", "text") == "text"
     sizes = {
         "num_hidden_layers": "blocks",
         "hidden_size": "wide",
@@ -190,7 +189,7 @@ def _encoder(about: About) -> list[str]:
     }
     shape = [f"{config[k]} {word}" for k, word in sizes.items() if k in config]
     start = options.get("pretrained")
-    kind = config.get("model_type", "bert" if is_text else "patchtst")
+    kind = about.get("architecture") or config.get("model_type", "encoder")
     named = f"started from {start}" if start else f"{kind}, new"
     lines = [", ".join([named, *([] if start else shape)])]
     if about.get("parameters"):
@@ -200,6 +199,8 @@ def _encoder(about: About) -> list[str]:
         lines.append(f"{pooling} pooling, at most {options['max_length']} tokens")
     if "context" in options:
         lines.append(f"{options['context']} steps of context, channels {options['channels']}")
+    if "size" in options:
+        lines.append(f"{options.get('frames', 1)} frames of {options['size']} pixels a side")
     return lines if options else []
 
 

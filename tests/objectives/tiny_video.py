@@ -1,0 +1,102 @@
+"""Tiny encoders of clips, and clips of squares that move over a background, for the objectives."""
+
+import numpy as np
+import torch
+
+from unlabel.core import Batch
+from unlabel.modalities.visual import VisualEncoder
+from unlabel.objectives import (
+    BYOL,
+    CPC,
+    MAE,
+    Colorization,
+    MotionClustering,
+    MultiViewTimeContrast,
+    ReorderPrediction,
+    RotationPrediction,
+    ShuffleAndLearn,
+    SimSiam,
+    Sum,
+    TimeContrast,
+    Tracking,
+    VideoColorization,
+)
+
+# Each with the encoder it is tried on: frames alone, or tubes over all frames.
+VIDEO = {
+    "rotation": (lambda: RotationPrediction(), "tubes"),
+    "rotation_frames": (lambda: RotationPrediction(before="flip"), "frames"),
+    "clip_order": (lambda: ReorderPrediction(), "tubes"),
+    "clip_order_frames": (lambda: ReorderPrediction(segments=2), "frames"),
+    "shuffle_and_learn": (lambda: ShuffleAndLearn(negatives=0.5), "frames"),
+    "shuffle_and_learn_tubes": (lambda: ShuffleAndLearn(negatives=0.5), "tubes"),
+    "time_contrast_clips": (lambda: TimeContrast(near=1, far=2, width=8), "frames"),
+    "multiview": (lambda: MultiViewTimeContrast(width=8), "frames"),
+    "multiview_npairs": (lambda: MultiViewTimeContrast(loss="npairs", width=8), "frames"),
+    "colorization": (lambda: Colorization(), "tubes"),
+    "video_colorization": (
+        lambda: VideoColorization(references=2, clusters=4, width=8, floor=0.01),
+        "frames",
+    ),
+    "tracking": (lambda: Tracking(width=8), "frames"),
+    "motion_clustering": (lambda: MotionClustering(clusters=3), "tubes"),
+    "cpc_clips": (lambda: CPC(steps=2, width=8), "frames"),
+    "cpc_tubes": (lambda: CPC(steps=1, width=8), "tubes"),
+    "byol": (lambda: BYOL(width=8, hidden=16, augment="crop+jitter"), "tubes"),
+    "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
+    "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),
+    "video_sum": (
+        lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
+        "frames",
+    ),
+}
+TIMES, FRAMES, SIZE = 12, 6, 16
+_SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "patch_size": 4,
+}
+
+
+def tiny_video(kind: str = "frames", *, seed: int = 0) -> VisualEncoder:
+    """A ViT on each frame alone (`frames`), or a VideoMAE of two frames a token (`tubes`)."""
+    torch.manual_seed(seed)
+    config = (
+        dict(_SIZES)
+        | {
+            "frames": {"model_type": "vit"},
+            "tubes": {"model_type": "videomae", "tubelet_size": 2},
+        }[kind]
+    )
+    return VisualEncoder.from_config(config, frames=FRAMES, size=SIZE, dropout=0.0)
+
+
+def clip_of(index: int, *, times: int = TIMES, size: int = SIZE) -> dict:
+    """A sample: a coloured square that moves, with another camera, a tracked patch and flow."""
+    rng = np.random.default_rng(index)
+    back = rng.integers(0, 90, (size, size, 3)) + rng.integers(0, 60, 3)
+    color, speed = rng.integers(100, 255, 3), rng.choice([-1, 1], 2) * rng.integers(0, 3, 2)
+    start = rng.integers(0, size, 2)
+    frames = np.repeat(back[None], times, 0)
+    for t in range(times):
+        rows, columns = ((start + speed * t)[:, None] + np.arange(6)) % size
+        frames[t][np.ix_(rows, columns)] = color
+    frames = frames.astype(np.uint8)
+    flow = np.broadcast_to(speed[::-1], (times - 1, 4, 4, 2)).astype(np.float16)
+    return {
+        "frames": frames,
+        "index": index,
+        "ordinal": index,
+        "partners": {
+            "view": {"frames": np.ascontiguousarray(frames[:, :, ::-1])},
+            "tracked": {"frames": np.roll(frames, 1, axis=0)},
+            "flow": {"flow": flow},
+        },
+    }
+
+
+def make_video(encoder: VisualEncoder, rows: int = 8, first: int = 0, seed: int = 3) -> Batch:
+    """Clips `first` to `first + rows`, with their partners."""
+    return encoder.collator(seed=seed)([clip_of(i) for i in range(first, first + rows)])

@@ -1,0 +1,258 @@
+"""Sounds recognised by simple probes of a frozen encoder, with what needs none beside.
+
+Spoken digits (FSDD) leave one speaker out, as a digit of a known speaker is nearly a copy; ESC-10
+has its own five folds.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32
+from transformers.audio_utils import mel_filter_bank
+
+from unlabel.benchmarks.labelled import Labelled, labelled, read_labelled, set_folder
+from unlabel.benchmarks.probes import Probe, accuracy, probe_scores
+from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
+from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
+from unlabel.data_pipes.audio import read_waveform
+from unlabel.embedding import device_of, modality_of, run_model_folder
+from unlabel.modalities.audio import AudioEncoder
+
+SETS = ("digits", "digits, known speakers", "esc10")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".mp4")
+SETTING = "top-1 and R@k x100 on held-out speakers or recordings, probes of frozen features"
+NOTE = "R@k: one of the k nearest train sounds by cosine is of the class."
+BANDS = 40
+Waveform = Float32[np.ndarray, "samples"]
+
+
+def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -> Labelled:
+    """A set of labelled sounds, with splits that keep speakers and recordings apart.
+
+    Args:
+        name: one of `SETS`, or what `read_labelled` takes.
+        folder: that has the named sets; default `$UNLABEL_DATA/audio`.
+        seed: of folds that are drawn.
+
+    Raises:
+        FileNotFoundError: no such set.
+    """
+    if name not in SETS:
+        return read_labelled(name, SUFFIXES, seed=seed)
+    if name == "esc10":
+        place = set_folder("esc10", "audio", folder)
+        table = pd.read_csv(place / "labels.csv")
+        files = [place / p for p in table["path"]]
+        about: dict[str, Any] = {"fold": table["fold"], "group": table["freesound_id"]}
+        return labelled(name, files, table["label"], neighbours=3, **about)
+    place = set_folder("fsdd", "audio", folder) / "recordings"
+    files = sorted(place.glob("*.wav"))
+    digit, speaker, take = zip(*(f.stem.split("_") for f in files), strict=True)
+    if name == "digits":
+        return labelled(name, files, digit, group=speaker)
+    # The archive's own test part: takes 0 to 4 of each digit and speaker.
+    split = ["test" if int(t) < 5 else "train" for t in take]
+    return labelled(name, files, digit, split=split, neighbours=1)
+
+
+def log_mel(waveform: Waveform, rate: int) -> Float[np.ndarray, "frames bands"]:
+    """Log-mel spectrogram of 40 bands, windows of about 32 ms every 10 ms."""
+    size = 2 ** round(math.log2(0.032 * rate))
+    short = max(size - len(waveform), 0)
+    sound = F.pad(torch.from_numpy(waveform), (0, short))
+    window = torch.hann_window(size)
+    power = torch.stft(sound, size, rate // 100, window=window, return_complex=True).abs() ** 2
+    return np.log(power.numpy().T @ _bank(size, rate) + 1e-6)
+
+
+@cache
+def _bank(size: int, rate: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a low band narrower than a bin is empty
+        return mel_filter_bank(size // 2 + 1, BANDS, 0.0, rate / 2, rate, mel_scale="htk")
+
+
+def quarters(spectrogram: Float[np.ndarray, "frames bands"]) -> Float[np.ndarray, "features"]:
+    """Means over four equal parts of the time: a sound's course, whatever its length."""
+    return np.concatenate([part.mean(axis=0) for part in np.array_split(spectrogram, 4)])
+
+
+def level_quarters(spectrogram: Float[np.ndarray, "frames bands"]) -> Float[np.ndarray, "features"]:
+    """`quarters` with their mean taken out: how loud a recording is says who spoke."""
+    found = quarters(spectrogram)
+    return found - found.mean()
+
+
+def moments(spectrogram: Float[np.ndarray, "frames bands"]) -> Float[np.ndarray, "features"]:
+    """Mean and deviation of each band: what is heard, without any order."""
+    return np.concatenate([spectrogram.mean(axis=0), spectrogram.std(axis=0)])
+
+
+CONTROLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "log-mel in quarters": quarters,
+    "quarters, level out": level_quarters,
+    "log-mel moments": moments,
+}
+
+
+def control_features(
+    waveforms: Sequence[tuple[Waveform, int]],
+) -> dict[str, Float[np.ndarray, "files features"]]:
+    """Features of every control."""
+    spectrograms = [log_mel(*one) for one in waveforms]
+    return {name: np.stack([f(s) for s in spectrograms]) for name, f in CONTROLS.items()}
+
+
+def evaluate_sounds(
+    encoder: AudioEncoder,
+    data: Sequence[Labelled],
+    *,
+    probes: Sequence[Probe] | None = None,
+    tuning: Tuning | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+    name: str = "encoder",
+) -> BenchmarkResult:
+    """Accuracy x100 of probes on held-out sounds, and retrieval, of one encoder.
+
+    Args:
+        encoder: its vector of a sound is the mean over windows of its length.
+        data: the sets.
+        probes: default `logistic` and the set's own number of neighbours.
+        tuning: fine-tune a copy of the encoder on the train part of every fold, too.
+        bootstrap: resamples of the held-out groups; 0 for no intervals.
+        seed: of folds, resamples and fine-tuning.
+        batch_size: windows a forward pass.
+        name: in the table.
+    """
+    scores: dict[str, Score] = {}
+    for one in data:
+        waveforms = [read_waveform(s, rate=encoder.rate)[0] for s in one.sources]
+        found = encoder.encode(waveforms, batch_size=batch_size)
+        scores |= probe_scores(one, found, probes=probes, bootstrap=bootstrap, seed=seed)
+        if tuning is not None:
+            clips = [[w] for w in waveforms]
+            right = tuned_accuracy(encoder, one, clips, tuning, key="waveform", seed=seed)
+            own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
+            scores[f"{one.name} fine-tuned"] = own
+    return _result(EncoderScores(name, scores), data)
+
+
+def evaluate_controls(
+    data: Sequence[Labelled],
+    *,
+    probes: Sequence[Probe] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[BenchmarkResult]:
+    """What needs no encoder: log-mel spectrograms in quarters, with their level out, and moments.
+
+    Args:
+        data: the sets.
+        probes: as for `evaluate_sounds`; also `bootstrap`, `seed`.
+        bootstrap: resamples.
+        seed: of folds and resamples.
+    """
+    scores: dict[str, dict[str, Score]] = {}
+    for one in data:
+        waveforms = [read_waveform(s) for s in one.sources]
+        for name, x in control_features(waveforms).items():
+            own = probe_scores(one, x, probes=probes, bootstrap=bootstrap, seed=seed)
+            scores.setdefault(name, {}).update(own)
+    return [_result(EncoderScores(name, own), data) for name, own in scores.items()]
+
+
+def _result(scores: EncoderScores, data: Sequence[Labelled]) -> BenchmarkResult:
+    splits = "; ".join(f"{one.name} {one.split}" for one in data)
+    note = "\n".join(filter(None, [NOTE, *(one.note for one in data)]))
+    about = f"{SETTING}: {splits}"
+    return BenchmarkResult("sounds", about, (scores,), note, unit="accuracy x100", digits=1)
+
+
+def load_audio_encoder(path: str | Path, *, device: str | None = None) -> AudioEncoder:
+    """The audio encoder of a run's output folder, or of the folder it was saved in.
+
+    Raises:
+        FileNotFoundError: no such folder, or no model in it.
+        ValueError: the folder holds an encoder of something else.
+    """
+    folder = run_model_folder(Path(path)) or Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{path} is no folder; give a run's output folder or that of a saved audio encoder."
+        )
+    if (kind := modality_of(folder, unsaid="audio")) != "audio":
+        raise ValueError(f"{path} is an encoder of {kind}; this benchmark is for audio.")
+    return AudioEncoder.from_pretrained(folder, local_files_only=True).to(device_of(device))
+
+
+def bench_sounds(
+    path: str | Path,
+    *,
+    compare: Sequence[str] = (),
+    controls: bool = True,
+    sets: Sequence[str] = ("digits", "esc10"),
+    folder: str | Path | None = None,
+    probes: Sequence[Probe] | None = None,
+    finetune: bool = False,
+    tuning: Tuning | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str | None = None,
+    output: str | Path | None = None,
+) -> BenchmarkResult:
+    """Recognise sounds from a frozen encoder, or a run before and after training.
+
+    Args:
+        path: a run's output folder (both its untrained and its trained encoder are probed, as
+            means over its seeds), or the folder of a saved audio encoder.
+        compare: further runs (after training) or encoders for the same table.
+        controls: probe what needs no encoder, too: log-mel spectrograms in three ways.
+        sets: `digits` (an unseen speaker), `digits, known speakers`, `esc10`; a folder of class
+            folders, a CSV list with columns `path` and `label` (and `split`, `fold` or `group`),
+            or `hf:name[:config[:split]]`.
+        folder: that has the named sets; default `$UNLABEL_DATA/audio`.
+        probes: default `logistic` and the set's own number of nearest neighbours.
+        finetune: train all weights with a linear head on the train part of every fold, too; in the
+            column of the untrained encoder that is supervised training from scratch.
+        tuning: how, with `finetune`.
+        bootstrap: resamples for the intervals.
+        seed: of folds, resamples and fine-tuning.
+        batch_size: windows a forward pass.
+        device: as for torch; a GPU where there is one.
+        output: JSON file; default `results/sounds.json` in a run's output folder.
+
+    Reference: Piczak 2015 (ESC), for the folds of ESC-10.
+    """
+    data = [load_sounds(name, folder, seed=seed) for name in dict.fromkeys(sets)]
+    shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
+    own = {
+        **shared, "tuning": (tuning or Tuning()) if finetune else None, "batch_size": batch_size
+    }  # fmt: skip
+
+    def load(path: Path, name: str) -> tuple[str, AudioEncoder]:
+        return name, load_audio_encoder(path, device=device)
+
+    return bench(
+        path,
+        lambda loaded: evaluate_sounds(loaded[1], data, name=loaded[0], **own),
+        compare=compare,
+        controls=evaluate_controls(data, **shared) if controls else (),
+        output=output,
+        load=load,
+    )
+
+
+__all__ = ["CONTROLS", "SETS", "bench_sounds", "control_features", "evaluate_controls",
+           "evaluate_sounds", "load_audio_encoder", "load_sounds"]  # fmt: skip

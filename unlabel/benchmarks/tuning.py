@@ -1,0 +1,251 @@
+"""Fine-tuning on labels: an encoder with a linear head, trained on the train part of every fold."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from jaxtyping import Bool, Float, Int64
+from torch import nn
+from torch.optim import Optimizer
+from transformers import PrinterCallback
+
+from unlabel.benchmarks.labelled import Labelled
+from unlabel.benchmarks.probes import inner_folds
+from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.objectives import Objective, Term
+from unlabel.objectives.gather import global_mean
+from unlabel.objectives.kernels import classify
+from unlabel.training.arguments import TrainingArguments
+from unlabel.training.keep_best import KeepBest
+from unlabel.training.pretraining import Pretraining
+from unlabel.training.trainer import Trainer
+
+WARMUP = 0.05  # share of the steps; then the learning rate falls to 0 on a cosine
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How an encoder and its head are trained on labels.
+
+    Attributes:
+        steps: of the optimizer, in every fold.
+        learning_rates: each is tried from the same start; the validation part chooses.
+        batch_size: clips a step.
+        weight_decay: of AdamW.
+        checks: looks at the validation part, evenly spread over the steps; the best is kept.
+        view: of a clip in training, such as `crop+flip`; held-out clips are seen as they are.
+    """
+
+    steps: int = 200
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3)
+    batch_size: int = 32
+    weight_decay: float = 0.05
+    checks: int = 10
+    view: str = "plain"
+
+    def __post_init__(self):
+        """Refuse what cannot be trained."""
+        for name in ("steps", "batch_size", "checks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
+        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
+            raise ValueError(
+                f"learning_rates is {list(self.learning_rates)}: give at least one, above 0."
+            )
+
+
+class Recognition(Objective):
+    """Cross-entropy of a linear head on the pooled vector with the samples' labels.
+
+    Args:
+        classes: how many there are.
+        seen: name of the view.
+    """
+
+    def __init__(self, *, classes: int, seen: str = "plain"):
+        super().__init__()
+        self.classes, self.views = classes, (view(seen),)
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the head; small weights, so that it begins at chance."""
+        self.head = nn.Linear(encoder.width, self.classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """One term, `class`."""
+        assert batch.label is not None  # the store gives it
+        losses = classify(self.head(encodings[0].pooled), batch.label, reduction="none")
+        return {"class": Term(global_mean(losses), chance=float(np.log(self.classes)))}
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """Clips of files with labels, in the trainer's manner: each epoch the next clip of a file.
+
+    Attributes:
+        clips: of each file.
+        label: number of each file's class.
+        key: name of the sample's data, `frames` or `waveform`.
+    """
+
+    clips: Sequence[Sequence[np.ndarray]]
+    label: Int64[np.ndarray, "files"]
+    key: str
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, "files"]:
+        """Steps of each sample."""
+        return np.array([len(own[0]) for own in self.clips], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.clips)
+
+    def __getitem__(self, ordinal: int) -> dict[str, Any]:
+        """The clip at a place of the run."""
+        epoch, index = divmod(int(ordinal), len(self))
+        own = self.clips[index]
+        label = int(self.label[index])
+        return {self.key: own[epoch % len(own)], "index": index, "ordinal": ordinal, "label": label}
+
+
+def tuned_accuracy(
+    encoder: Any,
+    data: Labelled,
+    clips: Sequence[Sequence[np.ndarray]],
+    tuning: Tuning,
+    *,
+    key: str = "frames",
+    seed: int = 0,
+) -> Bool[np.ndarray, "tested"]:
+    """Fine-tune a copy of the encoder for every fold; True where a held-out file is recognised.
+
+    One of five folds of the train part (of whole groups) is the validation part, which chooses
+    step and learning rate.
+
+    Args:
+        encoder: copied, never changed.
+        data: with its folds.
+        clips: of every file; their predictions are averaged.
+        tuning: how it is trained.
+        key: `frames` or `waveform`.
+        seed: of the head, of the order of samples and of the validation part.
+    """
+    classes, label = np.unique(data.label, return_inverse=True)
+    pick = lambda rows: ClipStore([clips[i] for i in rows], label[rows], key)  # noqa: E731
+    right = []
+    for train, test in data.folds:
+        groups = None if data.group is None else data.group[train]
+        fit, held = (inner_folds(data.label[train], groups, seed) or [(train[:0], train[:0])])[0]
+        # Where the train part cannot be parted, its own error chooses.
+        own, checked = (train[fit], train[held]) if len(held) else (train, train)
+        module = _tune(encoder, pick(own), pick(checked), len(classes), tuning, seed)
+        right.append(_probabilities(module, pick(test)).argmax(axis=1) == label[test])
+    return np.concatenate(right)
+
+
+def _tune(
+    encoder: Any, train: ClipStore, held: ClipStore, classes: int, tuning: Tuning, seed: int
+) -> Pretraining:
+    tried = []
+    for rate in tuning.learning_rates:
+        transformers.set_seed(seed)  # the heads start alike
+        objective = Recognition(classes=classes, seen=tuning.view)
+        module = Pretraining(copy.deepcopy(encoder), objective)
+        keep = KeepBest(module, _error(module, held), every=max(1, tuning.steps // tuning.checks))
+        options = {"learning_rate": rate, "weight_decay": tuning.weight_decay, "seed": seed}
+        size = min(tuning.batch_size, len(train))
+        train_kept(
+            module, train, keep, max_steps=tuning.steps, per_device_train_batch_size=size,
+            use_cpu=next(encoder.parameters()).device.type == "cpu", **options,
+        )  # fmt: skip
+        tried.append((keep.best, module))
+    return min(tried, key=lambda one: one[0])[1]
+
+
+def _error(module: Pretraining, held: ClipStore) -> Callable[[], float]:
+    """Mean negative log probability of the held-out labels."""
+
+    def error() -> float:
+        found = _probabilities(module, held)[np.arange(len(held)), held.label]
+        return float(-np.log(np.maximum(found, 1e-12)).mean())
+
+    return error
+
+
+@torch.no_grad()
+def _probabilities(module: Pretraining, store: ClipStore) -> Float[np.ndarray, "files classes"]:
+    """Of each file's classes: the mean over its clips."""
+    was_training = module.training
+    module.eval()
+    places = [(i, clip) for i, own in enumerate(store.clips) for clip in own]
+    found = []
+    for start in range(0, len(places), 64):
+        samples = [{store.key: clip} for _, clip in places[start : start + 64]]
+        batch = module.encoder.collator()(samples).to(next(module.parameters()).device)
+        pooled = module.encoder(module.encoder.view(batch, view("plain"))).pooled
+        found.append(module.objective.head(pooled).softmax(-1).double().cpu().numpy())
+    module.train(was_training)
+    file = np.array([i for i, _ in places])
+    rows = np.concatenate(found)
+    sums = np.zeros((len(store), rows.shape[1]))
+    np.add.at(sums, file, rows)
+    return sums / np.bincount(file)[:, None]
+
+
+def train_kept(
+    module: Pretraining, store: Any, keep: KeepBest, *, head_rate: float = 1.0, **options: Any
+) -> int:
+    """Train in silence and take the best weights; how many steps were made.
+
+    Args:
+        module: what is trained.
+        store: of its samples.
+        keep: looks at the validation part.
+        head_rate: the objective's heads learn so many times as fast as the encoder.
+        options: of the training.
+    """
+    with TemporaryDirectory() as folder:
+        args = TrainingArguments(
+            output_dir=folder,
+            lr_scheduler_type="cosine",
+            warmup_steps=WARMUP,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            monitor_rows=0,
+            **options,
+        )
+        collator = module.encoder.collator(seed=args.seed)
+        trainer = Trainer(module, args, store, collator, [keep])
+        trainer.remove_callback(PrinterCallback)
+        if head_rate != 1:
+            trainer.optimizer = _optimizer(module, args, head_rate)
+        trainer.train()
+    if not keep.ended:
+        raise KeyboardInterrupt  # the trainer ends in good order when asked to, but half way
+    module.load_state_dict(keep.weights)
+    return trainer.state.global_step
+
+
+def _optimizer(module: Pretraining, args: TrainingArguments, head_rate: float) -> Optimizer:
+    """The trainer's own, with a learning rate for the encoder and another for the heads."""
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    rates = ((module.encoder, 1.0), (module.objective, head_rate))
+    groups = [
+        {"params": list(part.parameters()), "lr": args.learning_rate * times}
+        for part, times in rates
+    ]
+    return kind(groups, **{"weight_decay": args.weight_decay, **options})
+
+
+__all__ = ["ClipStore", "Recognition", "Tuning", "train_kept", "tuned_accuracy"]

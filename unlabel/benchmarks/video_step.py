@@ -1,0 +1,176 @@
+"""How much does a step of tube-masked autoencoding save by encoding the visible tokens alone?
+
+    python -m unlabel.benchmarks.video_step
+
+Both sides make the same views of the same clips with the same decoder and loss; one encodes the
+visible tokens alone, the other all tokens, the hidden ones blank. They take turns, step by step,
+and count CPU seconds (on an accelerator, seconds), so that the ratio holds on a shared machine.
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from unlabel.core import Batch, view
+from unlabel.modalities.visual import VisualEncoder
+from unlabel.objectives import total
+from unlabel.objectives.autoencoder import MAE
+from unlabel.training.pretraining import Pretraining
+
+# name -> frames, pixels, clips a step, keys of the encoder, sizes of the decoder.
+SIZES: dict[str, tuple[int, int, int, dict[str, Any], dict[str, int]]] = {
+    "default": (16, 64, 8, {}, {"hidden": 64, "layers": 2}),
+    "small": (
+        16,
+        112,
+        2,
+        {
+            "hidden_size": 192,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+            "patch_size": 16,
+        },
+        {"hidden": 96, "layers": 4},
+    ),
+    "base": (
+        16,
+        224,
+        8,
+        {
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "patch_size": 16,
+        },
+        {"hidden": 384, "layers": 4},
+    ),
+}
+
+
+def video_step(
+    *,
+    sizes: list[str] | None = None,
+    ratio: float = 0.9,
+    steps: int = 10,
+    threads: int = 1,
+    device: str = "cpu",
+    autocast: bool = False,
+    output: str | None = None,
+) -> list[dict[str, Any]]:
+    """Time both sides, print the table, and return its rows.
+
+    Args:
+        sizes: of `default`, `small` (12 layers of width 192) and `base` (VideoMAE's ViT-B); None
+            for the first two.
+        ratio: share of tubes that are hidden.
+        steps: of each side, after two to warm up.
+        threads: of torch.
+        device: where to train.
+        autocast: compute in bfloat16.
+        output: JSON file for the rows.
+
+    Raises:
+        ValueError: an unknown size, or no step.
+    """
+    names = sizes or ["default", "small"]
+    if unknown := sorted(set(names) - set(SIZES)):
+        raise ValueError(f"There is no size {unknown[0]!r}; the sizes are {', '.join(SIZES)}.")
+    if steps < 1:
+        raise ValueError(f"steps is at least 1, but {steps} came.")
+    torch.set_num_threads(threads)
+    rows = [_compare(name, ratio, steps, device, autocast) for name in names]
+    Console(width=100).print(_table(rows, ratio))
+    if output is not None:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(output).write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def _compare(name: str, ratio: float, steps: int, device: str, autocast: bool) -> dict[str, Any]:
+    frames, size, clips, config, decoder = SIZES[name]
+    sides = {}
+    for drop in (True, False):
+        torch.manual_seed(0)
+        encoder = VisualEncoder.from_config(config, frames=frames, size=size)
+        objective = MAE(ratio=ratio, hidden=decoder["hidden"], layers=decoder["layers"])
+        objective.views = (view("mask_values", unit="tube", ratio=ratio, drop=drop),)
+        module = Pretraining(encoder, objective).to(device)
+        sides[drop] = (module, torch.optim.AdamW(module.parameters(), 1e-4))
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (clips, frames, size, size, 3)).astype(np.uint8)
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for step in range(steps + 2):
+        samples = [
+            {"frames": x, "index": i, "ordinal": step * clips + i} for i, x in enumerate(pixels)
+        ]
+        batch = encoder.collator()(samples).to(device)
+        for drop, (module, optimizer) in sides.items():
+            taken[drop].append(_time(module, optimizer, batch, autocast))
+    visible, every = (statistics.median(taken[d][2:]) for d in (True, False))
+    return {
+        "size": name,
+        "frames": frames,
+        "pixels": size,
+        "clips": clips,
+        "tokens": encoder.length,
+        "width": encoder.width,
+        "visible_seconds": visible,
+        "all_seconds": every,
+        "ratio": every / visible,
+    }
+
+
+def _time(
+    module: Pretraining, optimizer: torch.optim.Optimizer, batch: Batch, autocast: bool
+) -> float:
+    kind = batch.mask.device.type
+    clock = time.process_time if kind == "cpu" else time.perf_counter
+    wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    wait()
+    start = clock()
+    with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+        loss = total(module(batch).terms)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    wait()
+    return clock() - start
+
+
+def _table(rows: list[dict[str, Any]], ratio: float) -> Table:
+    table = Table(title=f"A step of tube-masked autoencoding, {ratio:.0%} hidden (seconds)")
+    for head in ("size", "clips", "tokens", "width", "visible tokens", "all tokens", "ratio"):
+        table.add_column(head, justify="left" if head == "size" else "right")
+    for row in rows:
+        table.add_row(
+            f"{row['size']} ({row['frames']} x {row['pixels']}²)",
+            *(str(row[k]) for k in ("clips", "tokens", "width")),
+            *(f"{row[k]:.3f}" for k in ("visible_seconds", "all_seconds")),
+            f"{row['ratio']:.2f}",
+        )
+    return table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the options of `video_step` from the command line."""
+    from jsonargparse import auto_cli
+
+    try:
+        auto_cli(video_step, args=arguments, as_positional=False, prog="video_step")
+    except (ValueError, OSError) as error:
+        print(f"video_step: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Waveforms of any recording or sound track: one door, one error."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from unlabel.data_pipes.faults import DecodeError, library
+from unlabel.data_pipes.video_readers import rewound
+
+__all__ = ["read_waveform", "resampled"]
+
+Waveform = Float32[np.ndarray, "samples"]
+
+
+def read_waveform(
+    source: Any,
+    *,
+    rate: int | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
+) -> tuple[Waveform, int]:
+    """One channel of sound; several are averaged.
+
+    Args:
+        source: a path, bytes or file-like object of any format that soundfile or FFmpeg knows
+            (the sound track of a video too), a `datasets.Audio` value, or `(array, rate)` with an
+            array `(samples,)` or `(samples, channels)` of floats from -1 to 1 or of integers.
+        rate: samples a second to resample to; None keeps the recording's own.
+        start: seconds to leave out at the beginning.
+        seconds: how much to read; None for all. A recording that ends before gives less.
+
+    Returns:
+        The waveform, -1 to 1, `(samples,)`, and its rate.
+
+    Raises:
+        DecodeError: the source cannot be read, has no sound, or has values that are no number.
+        ValueError: a rate, start or length out of range.
+    """
+    _check(rate, start, seconds)
+    name, content = _content(source)
+    try:
+        channels, own = _channels(content, start, seconds)
+    except DecodeError as e:
+        raise DecodeError(name, e.cause, reader=e.reader) from e
+    except (ImportError, MemoryError):
+        raise
+    except Exception as e:  # FFmpeg's and libsndfile's errors derive from many
+        raise DecodeError(name, e, reader="av") from e
+    if not len(channels):
+        when = f" at {start:g} s" if start else ""
+        raise DecodeError(name, f"it holds no sound{when}")
+    waveform = channels.mean(1, dtype=np.float32) if channels.ndim == 2 else channels
+    if not np.isfinite(waveform).all():
+        bad = int(np.flatnonzero(~np.isfinite(waveform))[0])
+        raise DecodeError(name, f"sample {bad} of {len(waveform)} is no finite number")
+    if rate is None or rate == own:
+        return waveform, own
+    return resampled(waveform, own, rate), rate
+
+
+def resampled(waveform: Waveform, own: int, rate: int) -> Waveform:
+    """A waveform at another rate, by a polyphase filter that keeps out what would fold back.
+
+    Args:
+        waveform: as read.
+        own: its samples a second.
+        rate: wanted samples a second.
+    """
+    from scipy.signal import resample_poly
+
+    common = math.gcd(own, rate)
+    out = resample_poly(waveform, rate // common, own // common)
+    return np.asarray(out, dtype=np.float32)
+
+
+def resampled_length(samples: int, own: int, rate: int) -> int:
+    """Samples of a resampled waveform."""
+    return -(-samples * rate // own)
+
+
+def _check(rate: int | None, start: float, seconds: float | None) -> None:
+    if rate is not None and rate < 1:
+        raise ValueError(f"rate is in samples a second and at least 1, but {rate} came.")
+    if start < 0 or (seconds is not None and seconds <= 0):
+        raise ValueError(
+            f"start is 0 s or more and seconds above 0, but start={start}, seconds={seconds} came."
+        )
+
+
+def _content(source: Any) -> tuple[str, Any]:
+    """A name for messages, and a path, a file, or an array with its rate."""
+    if isinstance(source, Mapping):
+        if source.get("array") is not None:
+            return "an array", (source["array"], int(source["sampling_rate"]))
+        content, path = source.get("bytes"), source.get("path")
+        if content is None and path is None:
+            raise DecodeError("a dict", f"'path' or 'bytes' is wanted, but it has {sorted(source)}")
+        return _content(path) if content is None else (str(path or "bytes"), rewound(content))
+    if isinstance(source, (str, Path)):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise DecodeError(path, "there is no such file")
+        if not path.stat().st_size:
+            raise DecodeError(path, "the file is empty")
+        return str(path), path
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"{len(source)} bytes", rewound(source)
+    if isinstance(source, tuple) and len(source) == 2:
+        return "an array", source
+    if hasattr(source, "get_all_samples"):  # torchcodec's decoder, which datasets hands out
+        samples = source.get_all_samples()
+        return "an open decoder", (samples.data.numpy().T, int(samples.sample_rate))
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", type(source).__name__)), source
+    raise DecodeError(
+        type(source).__name__,
+        "sound is read from a path, bytes, a file, a datasets.Audio value or (array, rate)",
+    )
+
+
+def _channels(
+    content: Any, start: float, seconds: float | None
+) -> tuple[Float32[np.ndarray, "samples *channels"], int]:
+    if isinstance(content, tuple):
+        array, own = _scaled(np.asarray(content[0])), int(content[1])
+        first = round(start * own)
+        return array[first : None if seconds is None else first + round(seconds * own)], own
+    soundfile = library("soundfile", "audio")
+    try:
+        with soundfile.SoundFile(rewound(content)) as file:
+            own = file.samplerate
+            first = min(round(start * own), file.frames)
+            file.seek(first)
+            count = -1 if seconds is None else round(seconds * own)
+            return file.read(count, dtype="float32", always_2d=True), own
+    except soundfile.LibsndfileError:
+        return _by_av(content, start, seconds)
+
+
+def _scaled(array: np.ndarray) -> Float32[np.ndarray, "samples *channels"]:
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
+        raise DecodeError(
+            "an array",
+            f"sound is (samples,) or (samples, channels) of numbers, but {array.dtype} "
+            f"{array.shape} came",
+        )
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    about = np.iinfo(array.dtype)
+    middle = (about.max + about.min + 1) / 2  # 0 of signed integers, 128 of unsigned bytes
+    return ((array - middle) / (about.max - middle + 1)).astype(np.float32)
+
+
+def _by_av(
+    content: Any, start: float, seconds: float | None
+) -> tuple[Float32[np.ndarray, "samples channels"], int]:
+    av = library("av", "audio")
+    with av.open(rewound(content), metadata_errors="ignore") as file:
+        stream = file.streams.best("audio")
+        if stream is None:
+            raise DecodeError("sound", "it holds no sound track", reader="av")
+        stream.thread_type = "NONE"
+        own = int(stream.rate)
+        first = round(start * own)
+        last = None if seconds is None else first + round(seconds * own)
+        planes = av.AudioResampler(format="fltp")
+        parts, seen = [], 0
+        for frame in file.decode(stream):
+            for piece in planes.resample(frame):
+                parts.append(piece.to_ndarray().T)
+                seen += len(parts[-1])
+            if last is not None and seen >= last:
+                break
+    whole = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+    return whole[first:last], own

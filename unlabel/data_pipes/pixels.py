@@ -1,0 +1,72 @@
+"""Frames in memory: their sizes, their order of dimensions, and where bytes of them come from."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import UInt8
+
+from unlabel.data_pipes.faults import DecodeError, library
+
+Frames = UInt8[np.ndarray, "times rows columns 3"]
+Size = int | tuple[int, int] | None
+
+
+def fit(rows: int, columns: int, size: Size) -> tuple[int, int]:
+    """Rows and columns at which frames are decoded.
+
+    Args:
+        rows: of the file.
+        columns: of the file.
+        size: of the shorter side, the other one keeping the aspect; `(rows, columns)` for exactly
+            these; None leaves the file's own.
+    """
+    if size is None:
+        return rows, columns
+    if not isinstance(size, int):
+        return int(size[0]), int(size[1])
+    scale = size / min(rows, columns)
+    return max(round(rows * scale), size), max(round(columns * scale), size)
+
+
+def resized(frames: Frames, size: Size) -> Frames:
+    """Frames in memory at another size, averaged over the pixels that one replaces."""
+    rows, columns = fit(*frames.shape[1:3], size)
+    if frames.shape[1:3] == (rows, columns):
+        return frames
+    image, bilinear = library("PIL.Image", "video"), 2
+    scaled = [image.fromarray(f).resize((columns, rows), bilinear) for f in frames]
+    return np.stack([np.asarray(s) for s in scaled])
+
+
+def channels_last(array: Any, path: str) -> Frames:
+    """Frames in memory, `(times, rows, columns, 3)` or `(times, 3, rows, columns)`.
+
+    Raises:
+        DecodeError: another shape or type.
+    """
+    frames = np.asarray(array)
+    frames = frames[None] if frames.ndim == 3 else frames
+    if frames.dtype != np.uint8 or frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[3]):
+        raise DecodeError(
+            path,
+            f"frames in memory are uint8 (times, rows, columns, 3) or (times, 3, rows, columns), "
+            f"but {frames.dtype} {frames.shape} came",
+        )
+    return frames if frames.shape[3] == 3 else rearrange(frames, "t c h w -> t h w c")
+
+
+def rewound(source: Any) -> Any:
+    """A path as text, anything else at its beginning."""
+    if isinstance(source, Path):
+        return str(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    if hasattr(source, "seek"):
+        source.seek(0)
+    return source
+
+
+__all__ = ["Frames", "Size", "channels_last", "fit", "resized", "rewound"]

@@ -1,0 +1,157 @@
+"""Videos, pictures or recordings that were read together, and what reading met."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.media import Media
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.video_list import Row
+
+__all__ = ["VideoData", "VideoItem"]
+
+
+@dataclass
+class VideoItem:
+    """One video, or the part of one that a list names.
+
+    Attributes:
+        name: of its file or place.
+        source: what `read_clip` takes.
+        media: what decoding it found.
+        first: frame where the part begins.
+        last: frame before which it ends.
+        label: place of its class in `VideoData.classes`, -1 for none.
+        view: which camera, "" for a lone one.
+        partners: places in the data of the same take seen by other cameras.
+        row: further columns of the list it came from.
+    """
+
+    name: str
+    source: Any
+    media: Media
+    first: int
+    last: int
+    label: int = -1
+    view: str = ""
+    partners: tuple[int, ...] = ()
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.last - self.first
+
+    def content(self) -> Any:
+        """What `read_clip` takes, fetched from its data set where it lies in one."""
+        return self.source.load() if isinstance(self.source, Row) else self.source
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that is not the one that was examined: it may crash the process.
+
+        Raises:
+            DecodeError: it changed, or is gone.
+        """
+        if isinstance(self.source, (str, Path)) and not self.media.unchanged():
+            gone = not Path(self.source).expanduser().exists()
+            cause = "it is gone" if gone else "it changed since it was examined"
+            raise DecodeError(self.name, cause, reader="store")
+
+
+@dataclass
+class VideoData:
+    """Videos that were read together, and the report of the reading.
+
+    Attributes:
+        items: one by one.
+        report: what was read, and what was left out and why (`broken`).
+        classes: names of the classes that the labels count, sorted.
+    """
+
+    items: list[VideoItem]
+    report: ReadReport = field(default_factory=ReadReport)
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> VideoItem:
+        """One video."""
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[VideoItem]:
+        """The videos in order."""
+        return iter(self.items)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each video, -1 for none, `(count,)`."""
+        return np.array([item.label for item in self.items], np.int64)
+
+    def column(self, name: str) -> list[Any]:
+        """A further column of the list, for each video; None where a video has no such.
+
+        Raises:
+            KeyError: no video has it.
+        """
+        if not any(name in item.row for item in self.items):
+            has = sorted({key for item in self.items for key in item.row})
+            raise KeyError(f"No column {name!r}; there are {', '.join(has) or 'none'}.")
+        return [item.row.get(name) for item in self.items]
+
+    def part(self, places: Sequence[int]) -> "VideoData":
+        """Some of the videos, with the same classes; pairs of views stay where both are in it."""
+        new = {int(old): place for place, old in enumerate(places)}
+        items = []
+        for old in new:
+            item = self.items[old]
+            kept = tuple(new[p] for p in item.partners if p in new)
+            items.append(VideoItem(**{**item.__dict__, "partners": kept}))
+        return VideoData(items, self.report, self.classes)
+
+    def summary(self) -> str:
+        """One line: how many, how long, which sizes, and what was left out and why."""
+        seconds = [len(item) / item.media.fps for item in self.items]
+        kinds = {item.media.kind for item in self.items}
+        if kinds == {"sound"}:
+            rates = sorted({int(item.media.fps) for item in self.items})
+            long = f"{min(seconds):.2f} to {max(seconds):.2f} s ({sum(seconds):,.0f} s in all)"
+            shown = f"{_shown([f'{rate:,}' for rate in rates])} samples a second"
+            parts = [f"{len(self):,} recordings of {long}", shown]
+        else:
+            sizes = sorted({(i.media.columns, i.media.rows) for i in self.items})
+            long = f"{_span([len(i) for i in self.items])} frames ({sum(seconds):,.0f} s in all)"
+            what = "pictures" if kinds == {"picture"} else f"videos of {long}"
+            parts = [f"{len(self):,} {what}", _shown([f"{c}x{r}" for c, r in sizes])]
+        if self.classes:
+            parts.append(f"{len(self.classes)} classes")
+        return ", ".join([*parts, *_notes(self.report)])
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _notes(report: ReadReport) -> list[str]:
+    notes = []
+    for kind, words in (
+        ("cut_off", "cut off, used"),
+        ("damaged_used", "damaged, used up to there"),
+    ):
+        if count := report.counts.get(kind):
+            notes.append(f"{count:,} {words} ({'; '.join(report.examples[kind])})")
+    if report.broken:
+        named = "; ".join(f"{n}: {why}" for n, why in list(report.broken.items())[:3])
+        notes.append(f"{len(report.broken):,} broken, left out ({named})")
+    if report.ignored:
+        notes.append(f"{len(report.ignored):,} file(s) of another kind ignored")
+    return notes

@@ -1,0 +1,263 @@
+"""Which videos there are: folders of classes, lists, globs, data sets and things in memory."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.sources import find_files
+from unlabel.data_pipes.video import IMAGE_SUFFIXES
+
+LISTS = (".csv", ".tsv", ".parquet")
+_OWN = ("path", "label", "start", "end", "view")
+
+
+@dataclass
+class Entry:
+    """One video of a source, not yet looked into.
+
+    Attributes:
+        name: for messages and tables.
+        source: what `read_clip` takes, or a `Row`.
+        label: name of its class, None for none.
+        start: seconds at which the part that counts begins.
+        end: seconds at which it ends, None for the end.
+        view: which camera, "" for a lone one.
+        row: further columns of the list.
+    """
+
+    name: str
+    source: Any
+    label: str | None = None
+    start: float = 0.0
+    end: float | None = None
+    view: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a list; None takes the plain name where the list has it."""
+
+    path: str | None = None
+    label: str | None = None
+    start: str | None = None
+    end: str | None = None
+    view: str | None = None
+
+    def find(self, given: Sequence[str], name: str) -> dict[str, str]:
+        """Our word -> the list's column.
+
+        Raises:
+            ValueError: a named column is not there, or there is none of paths.
+        """
+        found = {}
+        for word in _OWN:
+            column = getattr(self, word)
+            if column is not None and column not in given:
+                has = ", ".join(map(str, given))
+                raise ValueError(f"{name} has no column {column!r}; it has {has}.")
+            if column is not None or word in given:
+                found[word] = column or word
+        return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """A video inside a `datasets.Dataset`, fetched when it is wanted."""
+
+    dataset: Any
+    place: int
+    column: str
+
+    def load(self) -> Any:
+        """The value, as `read_clip` takes it."""
+        return self.dataset[self.place][self.column]
+
+
+def list_media(
+    source: Any, suffixes: Sequence[str], columns: Columns, report: ReadReport
+) -> list[Entry]:
+    """The entries of any source; files of other kinds are told to the report.
+
+    Args:
+        source: see `read_videos`.
+        suffixes: of the files wanted.
+        columns: of lists.
+        report: takes the ignored files.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: a source of no known kind, or a list without paths.
+    """
+    if isinstance(source, str) and source.startswith("hf:"):
+        source = _load(source)
+    if isinstance(source, (str, Path)):
+        path = Path(source).expanduser()
+        if path.suffix.lower() in LISTS:
+            return list(_of_frame(_read_list(path), path.parent, str(path), columns))
+        return _of_files(source, suffixes, report)
+    if isinstance(source, pd.DataFrame):
+        return list(_of_frame(source, Path(), "the table", columns))
+    if hasattr(source, "cast_column"):
+        return _of_dataset(source, columns)
+    if hasattr(source, "__array__") or isinstance(source, (bytes, Mapping)):
+        source = list(source) if getattr(source, "ndim", 0) == 5 else [source]
+    if not isinstance(source, Sequence) or not len(source):
+        raise ValueError(
+            f"Cannot list videos of {type(source).__name__}; give a folder, a glob, a .csv or "
+            ".parquet list, a list of paths, a table, a datasets.Dataset or uint8 frames."
+        )
+    entries: list[Entry] = []
+    for place, item in enumerate(source):
+        if isinstance(item, (str, Path)):
+            entries += _of_files(item, suffixes, report)
+        else:
+            named = item.get("path") if isinstance(item, Mapping) else None
+            entries.append(Entry(str(named or f"item {place}"), item))
+    return entries
+
+
+def by_pattern(entries: Sequence[Entry], pattern: str | None) -> None:
+    """What file names say: named groups become columns, and the group `label` the class.
+
+    Args:
+        entries: changed in place.
+        pattern: regular expression found in the file's name, such as
+            `"v_(?P<label>[A-Za-z]+)_g(?P<group>[0-9]+)"`; None says nothing.
+
+    Raises:
+        ValueError: no regular expression, one without named groups, or a name that does not fit.
+    """
+    if pattern is None:
+        return
+    try:
+        names = re.compile(pattern)
+    except re.error as e:
+        raise ValueError(f"pattern={pattern!r} is no regular expression ({e}).") from e
+    if not names.groupindex:
+        raise ValueError(f"pattern={pattern!r} has no named group, such as (?P<label>[a-z]+).")
+    for entry in entries:
+        if not (found := names.search(Path(entry.name).name)):
+            raise ValueError(f"{entry.name}: its name does not fit pattern={pattern!r}.")
+        said = {k: v for k, v in found.groupdict().items() if v is not None}
+        entry.label = said.pop("label", entry.label)
+        entry.row |= said
+
+
+def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [Entry(str(path), path)]
+    pictures_wanted = set(IMAGE_SUFFIXES) <= set(suffixes)
+    try:
+        files = find_files([source], suffixes, "video" if not pictures_wanted else "media")
+    except FileNotFoundError:
+        if pictures_wanted or not path.is_dir():
+            raise
+        return _of_picture_folders(path)
+    report.ignored += files.ignored
+    return _labelled(files.paths, path)
+
+
+def _of_picture_folders(path: Path) -> list[Entry]:
+    """Each folder of pictures is one video."""
+    pictures = find_files([path], IMAGE_SUFFIXES, "video")
+    folders = list(dict.fromkeys(p.parent for p in pictures.paths))
+    return [Entry(str(path), path)] if folders == [path] else _labelled(folders, path)
+
+
+def _labelled(paths: Sequence[Path], base: Path) -> list[Entry]:
+    """Classes are the folders right under the source, where all files lie in such folders."""
+    parts = [p.relative_to(base).parts if p.is_relative_to(base) else (p.name,) for p in paths]
+    labelled = base.is_dir() and all(len(p) > 1 for p in parts)
+    return [
+        Entry(str(path), path, part[0] if labelled else None)
+        for path, part in zip(paths, parts, strict=True)
+    ]
+
+
+def _read_list(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such list.")
+    if path.suffix.lower() == ".parquet":
+        return pd.read_parquet(path)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    # Names such as 007 stay text; start and end are numbers below.
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+
+
+def _of_frame(frame: pd.DataFrame, base: Path, name: str, columns: Columns) -> Iterator[Entry]:
+    found = columns.find(list(frame.columns), name)
+    if "path" not in found:
+        has = ", ".join(map(str, frame.columns))
+        raise ValueError(f"{name} has no column 'path' (it has {has}); name it by path_column=.")
+    others = [c for c in frame.columns if c not in found.values()]
+    for number, record in enumerate(frame.to_dict("records"), start=2):
+        path = base / str(record[found["path"]])
+        take = lambda word: record.get(found.get(word, ""), "")  # noqa: B023, E731
+        yield Entry(
+            name=str(path),
+            source=path,
+            label=_text(take("label")),
+            start=_seconds(take("start"), name, number) or 0.0,
+            end=_seconds(take("end"), name, number),
+            view=_text(take("view")) or "",
+            row={str(c): record[c] for c in others},
+        )
+
+
+def _text(value: Any) -> str | None:
+    missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+    return None if missing else str(value)
+
+
+def _seconds(value: Any, name: str, line: int) -> float | None:
+    text = _text(value)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise ValueError(f"{name}, line {line}: {text!r} is no number of seconds.") from None
+
+
+def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
+    import datasets
+
+    features = dataset.features
+    kinds = (datasets.Video, datasets.Image, datasets.Audio)
+    media = [n for n, f in features.items() if isinstance(f, kinds)]
+    column = columns.path or (media[0] if media else "path" if "path" in features else None)
+    if column is None or column not in features:
+        has = ", ".join(features)
+        raise ValueError(f"The data set has no column of videos (it has {has}); name path_column=.")
+    if column in media:
+        dataset = dataset.cast_column(column, type(features[column])(decode=False))
+    label = columns.label or ("label" if "label" in features else None)
+    names = getattr(features.get(label), "names", None) if label else None
+    values = list(dataset[label]) if label else [None] * len(dataset)
+    if names:
+        values = [names[v] if v is not None and v >= 0 else None for v in values]
+    return [Entry(f"row {i}", Row(dataset, i, column), _text(v)) for i, v in enumerate(values)]
+
+
+def _load(name: str) -> Any:
+    """A whole data set: a stream cannot be read at random."""
+    import datasets
+
+    path, config, split = [*name.removeprefix("hf:").split(":"), "", ""][:3]
+    try:
+        return datasets.load_dataset(path, config or None, split=split or "train")
+    except Exception as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(
+            f"datasets cannot load {name!r} ({reason}); write hf:name:config:split, or give a "
+            "local folder."
+        ) from e
+
+
+__all__ = ["Columns", "Entry", "Row", "by_pattern", "list_media"]

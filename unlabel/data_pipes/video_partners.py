@@ -1,0 +1,104 @@
+"""What goes with a clip: another camera, another clip, its sound, a patch that moves in it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from unlabel.data_pipes.audio import read_waveform
+from unlabel.data_pipes.tracks import track_patch
+from unlabel.data_pipes.video_data import VideoItem
+from unlabel.data_pipes.video_windows import Sampling, window
+
+_TRACKS = 4  # clips of a video searched for a patch that moves
+Frames = UInt8[np.ndarray, "times rows columns 3"]
+
+
+def other_view(
+    item: VideoItem, other: VideoItem, times: Float32[np.ndarray, "picked"]
+) -> Int64[np.ndarray, "picked"]:
+    """Places of the frames that another camera showed at the same times.
+
+    Args:
+        item: the video of the clip.
+        other: the same take by another camera.
+        times: seconds of the clip's frames in the first one's file.
+    """
+    seconds = times - float(item.media.times[item.first])
+    stamps = other.media.times[other.first : other.last]
+    places = np.searchsorted(stamps - stamps[0], seconds + 5e-4, side="right") - 1
+    return np.clip(places, 0, len(other) - 1)
+
+
+def another_clip(
+    item: VideoItem,
+    begin: int,
+    pair: tuple[float, float],
+    sampling: Sampling,
+    random: np.random.Generator,
+) -> Int64[np.ndarray, "picked"]:
+    """A clip that begins so many seconds away, on a side where there is room for it.
+
+    Args:
+        item: the video of both.
+        begin: frame where the first clip begins.
+        pair: least and most seconds between the two beginnings.
+        sampling: of both clips.
+        random: draws the distance and the side.
+    """
+    least, most = pair
+    far = (least + (most - least) * float(random.random())) * item.media.fps
+    room = max(int(len(item) - sampling.span(item.media.fps)), 0)
+    sides = [side for side in (begin - far, begin + far) if 0 <= side <= room]
+    # A video too short for that distance gives the farthest clip that it has.
+    start = sides[int(random.integers(len(sides)))] if sides else room * (2 * begin < room)
+    return window(sampling, float(int(start)), len(item), item.media.fps)
+
+
+def sound_of(
+    item: VideoItem, times: Float32[np.ndarray, "picked"], rate: int, sampling: Sampling
+) -> Float32[np.ndarray, "samples"]:
+    """The sound of a clip, from its first frame until its last one is over.
+
+    Args:
+        item: a video with a sound track.
+        times: seconds of the clip's frames.
+        rate: samples a second.
+        sampling: of the clip.
+    """
+    step = sampling.step(item.media.fps) / item.media.fps
+    seconds = float(times[-1]) - float(times[0]) + step
+    begin = float(times[0])
+    waveform, _ = read_waveform(item.content(), rate=rate, start=begin, seconds=seconds)
+    return waveform[: round(sampling.frames * step * rate)]
+
+
+def tracked(
+    frames: Frames,
+    size: tuple[int, int],
+    another: Callable[[], Frames],
+    random: np.random.Generator,
+) -> list[Any]:
+    """A patch in the first frame of a clip, and what became of it in the last, a frame each.
+
+    Args:
+        frames: of the clip, twice as large as the patch.
+        size: of the patch.
+        another: gives another clip, where nothing (or everything) moves in this one.
+        random: draws the patch of a video in which there is no moving one; it stays in its place.
+    """
+    for _ in range(_TRACKS):
+        if (boxes := track_patch(frames, size)) is not None:
+            break
+        frames = another()
+    else:
+        top, left = (int(random.integers(side + 1)) for side in size)
+        boxes = (np.array([top, left, top + size[0], left + size[1]]),) * 2
+    return [
+        frame[top:bottom, left:right][None]
+        for frame, (top, left, bottom, right) in zip(frames[[0, -1]], boxes, strict=True)
+    ]
+
+
+__all__ = ["another_clip", "other_view", "sound_of", "tracked"]

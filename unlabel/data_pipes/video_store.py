@@ -1,0 +1,351 @@
+"""Clips of videos by their place in the run: decoded once, kept, and the same for any workers."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.flow import optical_flow
+from unlabel.data_pipes.frame_cache import FrameCache
+from unlabel.data_pipes.video import read_clip
+from unlabel.data_pipes.video_data import VideoData, VideoItem
+from unlabel.data_pipes.video_partners import another_clip, other_view, sound_of, tracked
+from unlabel.data_pipes.video_windows import (
+    Sampling,
+    even_start,
+    motion_start,
+    spread_out,
+    window,
+)
+from unlabel.data_pipes.videos import read_videos
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["VideoStore"]
+
+_REDRAWS = 100
+Frames = UInt8[np.ndarray, "times rows columns 3"]
+
+
+class VideoStore:
+    """Clips of videos, all of one size, asked for by their ordinal in the whole run.
+
+    An item is `{"frames": uint8 (times, rows, columns, 3), "times": seconds (times,), "index",
+    "ordinal"}`, with `label` where the data has classes, and `partners` as asked for below. Where
+    a clip lies is drawn from `(seed, ordinal)` and nothing else. Items are ordered by video, then
+    by clip of the video; `ordinal // len(store)` is the epoch.
+
+    Frames are scaled so that they cover `size` and cut at the centre. A video is decoded as a
+    whole when it is first met, and kept (see `FrameCache`); where it has no room, its clips are
+    decoded one by one, at the same size. A file that goes bad, changes or disappears during the
+    run is told in the log and in `lost`, and another clip is drawn in its place.
+
+    Attributes:
+        too_short: names of the videos left out by `short="skip"`.
+
+    Args:
+        data: what `read_videos` gave, or what it takes.
+        size: rows and columns of the frames, or one number for both.
+        frames: of a clip.
+        stride: see `Sampling`.
+        fps: see `Sampling`.
+        duration: see `Sampling`.
+        spread: see `Sampling`.
+        start: see `Sampling`.
+        short: see `Sampling`.
+        clips: samples of each video in an epoch.
+        hop: seconds from clip to clip, in place of `clips`: a longer video has more of them, and
+            each lies at its place (`start` does not count).
+        fit: `"cover"` as said, or `"stretch"` to the size, without regard to the aspect.
+        view: add `partners["view"]`, the same times seen by another camera; videos without a
+            partner are left out.
+        pair: add `partners["clip"]`, another clip of the same video that begins this many seconds
+            `(least, most)` before or after.
+        flow: add `partners["flow"]`, the optical flow between the frames, at this size.
+        tracked: a sample is a moving patch, and `partners["tracked"]` the same patch at the end
+            of the clip; clips are tracked at twice the size.
+        sound: add `partners["sound"]`, the `waveform` of the clip at this rate; videos without a
+            sound track are left out.
+        seed: of the run.
+        cache_bytes: of decoded frames on disk; 0 keeps none.
+        cache: folder to keep them in for later runs; None takes a temporary one.
+
+    Raises:
+        ValueError: sizes out of range, options that do not go together, or no clip at all.
+    """
+
+    def __init__(
+        self,
+        data: VideoData | Any,
+        *,
+        size: int | tuple[int, int] = 128,
+        frames: int = 16,
+        stride: int | None = None,
+        fps: float | None = None,
+        duration: float | None = None,
+        spread: Literal["dense", "uniform"] = "dense",
+        start: Literal["random", "even", "motion"] = "random",
+        short: Literal["pad", "loop", "skip"] = "pad",
+        clips: int = 1,
+        hop: float | None = None,
+        fit: Literal["cover", "stretch"] = "cover",
+        view: bool = False,
+        pair: tuple[float, float] | None = None,
+        flow: int | tuple[int, int] | None = None,
+        tracked: bool = False,
+        sound: int | None = None,
+        seed: int = 0,
+        cache_bytes: int = 1 << 31,
+        cache: str | Path | None = None,
+    ):
+        self.data = data if isinstance(data, VideoData) else read_videos(data)
+        self.sampling = Sampling(frames, stride, fps, duration, spread, start, short)
+        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        self.hop, self.fit, self.seed, self.clips = hop, fit, seed, clips
+        self.view, self.pair, self.flow, self.tracked = view, pair, flow, tracked
+        self.sound = sound
+        _check(self, cache_bytes)
+        self._choose()
+        scale = 2 if tracked else 1
+        self._shape = (scale * self.size[0], scale * self.size[1])
+        media = [item.media for item in self.data]
+        key = [[m.path, m.size, m.changed] for m in media] + [fit]
+        self._cache = FrameCache(
+            [m.frames for m in media], (*self._shape, 3), limit=cache_bytes, folder=cache, key=key
+        )
+        self._motion: dict[int, Float32[np.ndarray, "count"]] = {}
+        self._labelled = bool((self.data.labels >= 0).any())
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, "count"]:
+        """Frames of a clip, for each sample."""
+        return np.broadcast_to(np.int64(self.sampling.frames), len(self))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the labels count."""
+        return self.data.classes
+
+    @property
+    def labels(self) -> Int64[np.ndarray, "count"]:
+        """Class of each sample, -1 for none."""
+        return np.repeat(self.data.labels[self._usable], self._samples)
+
+    @property
+    def lost(self) -> list[str]:
+        """Names of the videos that went bad during the run, in whatever worker."""
+        return [self.data[place].name for place in self._cache.lost]
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return int(self._until[-1])
+
+    def __getitem__(self, ordinal: int) -> dict[str, Any]:
+        """The sample at place `ordinal` of the run.
+
+        Raises:
+            IndexError: for a negative ordinal.
+            DecodeError: when a hundred videos drawn one after the other cannot be read.
+        """
+        if ordinal < 0:
+            raise IndexError(f"An ordinal is a place in the run, 0 or more, but came {ordinal}.")
+        ordinal = int(ordinal)
+        index = ordinal % len(self)
+        for attempt in range(_REDRAWS):
+            random = np.random.default_rng([self.seed, ordinal, attempt])
+            if attempt:
+                index = int(random.integers(len(self)))
+            place, clip = self._locate(index)
+            if self._cache.is_lost(place):
+                continue
+            try:
+                sample = self._sample(place, clip, random)
+            except DecodeError as e:
+                self._lose(e)
+                continue
+            sample |= {"index": index, "ordinal": ordinal}
+            if self._labelled:
+                sample["label"] = self.data[place].label
+            return sample
+        raise DecodeError(
+            self.data[place].name, f"the last of {_REDRAWS} videos drawn in turn that are all bad"
+        )
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Where a sample comes from: name of the video, and which of its clips."""
+        place, clip = self._locate(index % len(self))
+        return self.data[place].name, clip
+
+    def summary(self) -> str:
+        """One line: samples, their size, and what is short or left out."""
+        rows, columns = self.size
+        count = self.sampling.frames
+        size = f"{count} frame{'s' * (count > 1)} of {columns}x{rows}"
+        parts = [self.data.summary(), f"{len(self):,} samples of {size}"]
+        if self._shorter:
+            rule = {"pad": "padded", "loop": "looped"}[self.sampling.short]
+            parts.append(f"{self._shorter:,} videos shorter than a clip {rule}")
+        if self.too_short:
+            named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
+            parts.append(f"{len(self.too_short):,} too short left out ({named})")
+        if lost := self.lost:
+            named = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
+            parts.append(f"{len(lost):,} went bad during the run ({named})")
+        return ", ".join(parts)
+
+    # -- which clip -------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Which videos give samples, and how many."""
+        items = self.data.items
+        fits = np.array([self.sampling.fits(len(i), i.media.fps) for i in items])
+        skip = self.sampling.short == "skip"
+        self.too_short = [i.name for i, fit in zip(items, fits, strict=True) if skip and not fit]
+        paired = np.array([bool(i.partners) or not self.view for i in items])
+        heard = np.array([i.media.sound or self.sound is None for i in items])
+        usable = (fits | (not skip)) & paired & heard
+        self._usable = np.flatnonzero(usable)
+        self._shorter = int((~fits & usable).sum())
+        if not len(self._usable):
+            raise ValueError(_no_clip(self, bool(paired.any()), bool(heard.any())))
+        self._samples = np.array([self._count(items[i]) for i in self._usable], np.int64)
+        self._until = np.cumsum(self._samples)
+
+    def _count(self, item: VideoItem) -> int:
+        if self.hop is None:
+            return self.clips
+        room = len(item) - self.sampling.span(item.media.fps)
+        return 1 + int(max(room, 0) / max(self.hop * item.media.fps, 1) + 1e-6)
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Place of the video in the data, and which of its clips."""
+        video = int(np.searchsorted(self._until, index, side="right"))
+        inner = index - int(self._until[video] - self._samples[video])
+        return int(self._usable[video]), inner
+
+    def _clip_places(
+        self, place: int, clip: int, random: np.random.Generator
+    ) -> Int64[np.ndarray, "picked"]:
+        item, sampling = self.data[place], self.sampling
+        if sampling.spread == "uniform":
+            chances = None if sampling.start == "even" else random.random(sampling.frames)
+            return spread_out(sampling.frames, len(item), chances)
+        return window(sampling, self._start(place, clip, random), len(item), item.media.fps)
+
+    def _start(self, place: int, clip: int, random: np.random.Generator) -> float:
+        item = self.data[place]
+        span = self.sampling.span(item.media.fps)
+        room = len(item) - span
+        if self.hop is not None:
+            return clip * max(self.hop * item.media.fps, 1)
+        if self.sampling.start == "even":
+            return even_start(clip, self.clips, room)
+        chance = float(random.random())
+        if self.sampling.start == "motion":
+            return motion_start(self.motion(place), int(np.ceil(span - 1e-6)), chance)
+        return float(int(chance * (int(max(room, 0)) + 1)))
+
+    def motion(self, place: int) -> Float32[np.ndarray, "count"]:
+        """Mean difference of each frame of a video to the next one, 0 to 255; the last has 0."""
+        if place not in self._motion:
+            item = self.data[place]
+            frames = self._take(place, np.arange(len(item)))
+            coarse = frames[:, ::4, ::4].astype(np.int16)
+            change = np.abs(np.diff(coarse, axis=0)).mean((1, 2, 3), dtype=np.float32)
+            self._motion[place] = np.append(change, np.float32(0))
+        return self._motion[place]
+
+    # -- its frames -------------------------------------------------------------------------------
+
+    def _sample(self, place: int, clip: int, random: np.random.Generator) -> dict[str, Any]:
+        item = self.data[place]
+        places = self._clip_places(place, clip, random)
+        frames = self._take(place, places)
+        times = item.media.times[item.first + places].astype(np.float32)
+        partners: dict[str, dict[str, np.ndarray]] = {}
+        if self.view:
+            seen = item.partners[int(random.integers(len(item.partners)))]
+            theirs = other_view(item, self.data[seen], times)
+            partners["view"] = {"frames": self._take(seen, theirs)}
+        if self.pair is not None:
+            other = another_clip(item, int(places[0]), self.pair, self.sampling, random)
+            partners["clip"] = {"frames": self._take(place, other)}
+        if self.sound is not None:
+            partners["sound"] = {"waveform": sound_of(item, times, self.sound, self.sampling)}
+        if self.flow is not None:
+            partners["flow"] = {"flow": optical_flow(frames, self.flow)}
+        if self.tracked:
+            draw = lambda: self._take(place, self._clip_places(place, clip, random))  # noqa: E731
+            frames, last = tracked(frames, self.size, draw, random)
+            partners["tracked"] = {"frames": last}
+            times = times[:1]
+        return {"frames": frames, "times": times, **({"partners": partners} if partners else {})}
+
+    def _take(self, place: int, places: Int64[np.ndarray, "picked"]) -> Frames:
+        """Frames of a video, counted within its part, from the cache or by decoding them."""
+        item = self.data[place]
+        wanted = places + item.first
+        if self._cache.is_lost(place):
+            raise DecodeError(item.name, "it went bad before", reader="store")
+        if (held := self._cache.get(place)) is not None:
+            return held[wanted]
+        try:
+            item.check_unchanged()
+            if place not in self._cache:
+                return self._decode(item, wanted)
+            whole = self._decode(item, range(item.media.frames))
+        except DecodeError:
+            self._cache.lose(place)
+            raise
+        self._cache.put(place, whole)
+        return whole[wanted]
+
+    def _decode(self, item: VideoItem, places: Sequence[int] | np.ndarray) -> Frames:
+        media, (rows, columns) = item.media, self._shape
+        if self.fit == "stretch":
+            return read_clip(item.content(), list(places), size=self._shape)
+        scale = max(rows / media.rows, columns / media.columns)
+        wide = (max(round(media.rows * scale), rows), max(round(media.columns * scale), columns))
+        frames = read_clip(item.content(), list(places), size=wide)
+        top, left = (wide[0] - rows) // 2, (wide[1] - columns) // 2
+        return frames[:, top : top + rows, left : left + columns]
+
+    def _lose(self, error: DecodeError) -> None:
+        logger.warning("%s Another clip is drawn in its place.", error)
+
+
+def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
+    items = store.data.items
+    if not paired:
+        return (
+            "view=True wants videos of one take by several cameras (a list with a column view), "
+            "but there are none."
+        )
+    if not heard:
+        return f"sound={store.sound} wants videos with a sound track, but none of {len(items)} has."
+    return (
+        f"No clip: {store.sampling} spans more frames than the longest of {len(items)} videos, "
+        f"{max(len(i) for i in items)}; take fewer, or short='pad'."
+    )
+
+
+def _check(store: VideoStore, cache_bytes: int) -> None:
+    for name, value, least in (
+        ("size", min(store.size), 1),
+        ("clips", store.clips, 1),
+        ("cache_bytes", cache_bytes, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} is at least {least}, but {value} came.")
+    if store.hop is not None and store.hop <= 0:
+        raise ValueError(f"hop is in seconds and above 0, but {store.hop} came.")
+    if store.fit not in ("cover", "stretch"):
+        raise ValueError(f"fit is 'cover' or 'stretch', but {store.fit!r} came.")
+    if store.pair is not None and not 0 <= store.pair[0] <= store.pair[1]:
+        raise ValueError(f"pair is (least, most) seconds, but {store.pair} came.")
+    if (store.flow is not None or store.tracked) and store.sampling.frames < 2:
+        raise ValueError("flow and tracked patches lie between frames; take 2 or more a clip.")

@@ -1,0 +1,329 @@
+"""Frames and video: the encoders of pictures and clips behind one door."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.modalities.clip import Clip
+from unlabel.modalities.configs import new_config, saved_config
+from unlabel.modalities.visual_collator import VisualCollator
+from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
+from unlabel.modalities.visual_drivers import Patches, driver_of
+from unlabel.modalities.visual_fit import finish, fit, grid_of
+from unlabel.modalities.visual_show import show
+from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
+
+POOLINGS = ("mean", "cls", "max")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+_SETTINGS = "unlabel.json"
+# The last two are partners that clips may come with: another camera, a tracked patch.
+_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "view", "tracked"})
+
+
+class VisualEncoder(nn.Module):
+    """An encoder of frames or clips that sees views and gives pooled and token vectors.
+
+    A transformer of patches (VideoMAE, and ViT on single frames) takes any cells of the grid; any
+    other image model is applied to each frame alone.
+
+    Args:
+        model: a transformers image model, a VideoMAEModel or an R2Plus1DModel.
+        frames: of a whole view; 1 for single pictures.
+        size: rows and columns of a whole view, in pixels.
+        pooling: how tokens become one vector: `mean`, `cls` (the class token) or `max`.
+        mean: of the pixels from 0 to 1, by channel, taken out of them.
+        std: likewise, divided by.
+
+    Raises:
+        ValueError: an unknown setting, sizes that do not go together, or a model this class
+            cannot drive.
+    """
+
+    # What some encoder of clips gives; an instance says what it gives itself.
+    gives = _GIVES | {"layers", "visible_only", "framewise"}
+    views = frozenset(VIEWS)
+    channels = 3
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        frames: int,
+        size: int,
+        pooling: str = "mean",
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ):
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
+        self.driver = driver_of(model, frames=frames, size=size)
+        self.frames, self.size, self.pooling = frames, size, pooling
+        self.width, self.cell = self.driver.width, self.driver.cell
+        self.layer_width = self.width
+        self.grid = _grid(self.driver, frames, size)
+        self.length, self.token_values = math.prod(self.grid), math.prod(self.cell) * self.channels
+        if pooling == "cls" and not self.driver.specials:
+            raise ValueError(
+                f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
+            )
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.in_patches = isinstance(self.driver, Patches)
+        self.gives = _GIVES | ({"layers", "visible_only"} if self.in_patches else set())
+        self.gives |= {"framewise"} if frames == 1 or self.driver.framewise else set()
+        self.views = frozenset(VIEWS) - (TIMED if frames == 1 else frozenset())
+        if not self.in_patches:
+            self.views -= {"feature_cutoff"}  # there are no embedding columns
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model inside."""
+        return self.driver.model
+
+    # -- making, loading and saving ---------------------------------------------------------
+
+    @classmethod
+    def from_config(
+        cls,
+        config: dict[str, Any],
+        *,
+        frames: int,
+        size: int,
+        dropout: float | None = None,
+        **settings: Any,
+    ) -> "VisualEncoder":
+        """An untrained encoder from a transformers configuration.
+
+        Args:
+            config: keys of the configuration, `model_type` among them: `vit` (default of single
+                frames), `videomae` (default of clips), `r2plus1d`, or any image model's, as
+                `resnet`; small unless said otherwise.
+            frames: of a whole view.
+            size: of a whole view, in pixels.
+            dropout: sets every dropout probability of the model; None leaves them alone.
+            settings: as for the class.
+
+        Raises:
+            ValueError: a key that the configuration does not have.
+        """
+        keys = dict(config)
+        kind = keys.pop("model_type", "vit" if frames == 1 else "videomae")
+        made = new_config(kind, keys, defaults=defaults_of(kind, frames, size), dropout=dropout)
+        return cls(_bare(AutoModel.from_config, made), frames=frames, size=size, **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        dropout: float | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> "VisualEncoder":
+        """An encoder from a folder (ours or transformers') or a hub name.
+
+        Args:
+            path: folder or hub name.
+            dropout: sets every dropout probability of the model; None leaves them alone.
+            local_files_only: never ask the hub.
+            settings: as for the class, over what the folder says.
+
+        Raises:
+            FileNotFoundError: the folder holds no model.
+            ValueError: neither the folder nor the settings say the size of a picture.
+        """
+        config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
+        settings = {**_said(path, config, local_files_only), **settings}
+        if not isinstance(settings.get("size"), int):
+            raise ValueError(f"{path} does not say the size of its pictures; give size=224, or so.")
+        load = lambda config, **more: AutoModel.from_pretrained(  # noqa: E731
+            str(path),
+            config=config,
+            dtype=torch.float32,
+            local_files_only=local_files_only,
+            **more,
+        )
+        return cls(_bare(load, config), **settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a plain transformers folder, with its image processor and our settings beside."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        save_processor(self, folder)
+        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a transformers folder cannot say of this encoder."""
+        return {
+            "modality": "frames" if self.frames == 1 else "video",
+            **{n: getattr(self, n) for n in ("frames", "size", "pooling")},
+            **{n: [round(x, 6) for x in getattr(self, n).tolist()] for n in ("mean", "std")},
+        }
+
+    # -- views and encoding -----------------------------------------------------------------
+
+    def collator(self, *, seed: int = 0) -> VisualCollator:
+        """The collator for clips."""
+        return VisualCollator(seed=seed)
+
+    def view(self, batch: Batch, spec: ViewSpec) -> View:
+        """Make a view of the batch (or of one of its partners) on its device."""
+        return self.finish(self.clip(batch, spec))
+
+    def clip(self, batch: Batch, spec: ViewSpec) -> Clip:
+        """Run the links of a view, on pixels from 0 to 1.
+
+        Raises:
+            ValueError: no view or partner of that name, or links in an order that cannot be.
+        """
+        parts = spec.parts()
+        if unknown := [p.name for p in parts if p.name not in self.views]:
+            has = ", ".join(sorted(self.views))
+            raise ValueError(f"This encoder has no view {unknown[0]!r}; it has {has}.")
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        sizes: dict[str, Any] = {"frames": self.frames, "size": self.size, "dtype": dtype}
+        clip = _source(batch, spec.partner)
+        for part in parts:
+            if clip.is_hidden is not None and part.name in MOVES:
+                raise ValueError(
+                    f"{part.name!r} moves pixels, and some are hidden by then; put it before the "
+                    f"mask in {spec.name!r}."
+                )
+            about = {**sizes, "cell": self.cell, "width": self.width, "mean": self.mean}
+            if part.name not in RAW:
+                clip = fit(clip, **sizes, cell=self.cell)
+                about["grid"] = grid_of(clip, self.cell)
+            clip = VIEWS[part.name](clip, batch, part, **about)
+        return fit(clip, **sizes, cell=self.cell)
+
+    def finish(self, clip: Clip) -> View:
+        """Normalise a clip and cut it into what the model takes."""
+        view = finish(
+            clip,
+            mean=self.mean.to(clip.frames),
+            std=self.std.to(clip.frames),
+            cell=self.cell,
+            grid=self.grid,
+            in_patches=self.in_patches,
+        )
+        if clip.frames.dtype != self.dtype:
+            view.inputs = {
+                k: v.to(self.dtype) if v.is_floating_point() else v for k, v in view.inputs.items()
+            }
+        return view
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
+        return next(self.driver.parameters()).dtype
+
+    def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
+        """Encode one view; `want` may name `layers`."""
+        states = self.driver(view)
+        tokens = states.layers[-1]
+        return Encoding(
+            pooled=states.first
+            if self.pooling == "cls"
+            else pool(tokens, states.mask, self.pooling),
+            tokens=tokens,
+            mask=states.mask,
+            layers=tuple(states.layers) if "layers" in want else None,
+        )
+
+    def show(self, view: View, rows: int) -> dict[str, Any]:
+        """The first rows of a view as strips of frames, for the report."""
+        return show(view, rows, mean=self.mean, std=self.std, cell=self.cell, grid=self.grid)
+
+    # -- use ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(
+        self, frames: np.ndarray | Sequence[np.ndarray], *, batch_size: int = 64
+    ) -> Float[np.ndarray, "clips width"]:
+        """Vectors of clips or pictures: the middle frames, resized and cropped in the middle.
+
+        Args:
+            frames: uint8 RGB, `(clips, times, rows, columns, 3)`, `(pictures, rows, columns, 3)`,
+                or a list of clips of different lengths.
+            batch_size: clips a forward pass.
+        """
+        was_training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        collate, found = self.collator(), []
+        try:
+            for start in range(0, len(frames), batch_size):
+                rows = [np.asarray(x) for x in frames[start : start + batch_size]]
+                samples = [{"frames": x[None] if x.ndim == 3 else x} for x in rows]
+                view = self.view(collate(samples).to(device), ViewSpec("plain"))
+                found.append(self(view).pooled.float().cpu().numpy())
+        finally:
+            self.train(was_training)
+        return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
+
+
+def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch width"]:
+    """One vector a sample: mean or maximum of its real tokens; 0 where it has none."""
+    if pooling == "max":
+        highest = tokens.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
+        return torch.where(mask.any(1, keepdim=True), highest, 0)
+    weight = mask[:, :, None].to(tokens.dtype)
+    return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _source(batch: Batch, partner: str | None) -> Clip:
+    """Frames of the samples or of a partner of theirs, as stored."""
+    if partner is None:
+        return Clip(batch.inputs["frames"], batch.mask)
+    theirs = batch.partners.get(partner, {})
+    if "frames" not in theirs:
+        raise ValueError(
+            f"The objective wants the frames of a {partner!r} beside each clip, but the data has "
+            f"{sorted(batch.partners) or 'none'}; read data that comes with it."
+        )
+    return Clip(theirs["frames"], theirs["mask"])
+
+
+def _grid(driver: Any, frames: int, size: int) -> tuple[int, int, int]:
+    cell = driver.cell
+    if frames % cell.frames or size % cell.rows or size % cell.columns or frames < 1:
+        raise ValueError(
+            f"{frames} frames of {size} x {size} pixels are no whole cells of {tuple(cell)} "
+            "(frames, rows, columns); choose multiples."
+        )
+    return frames // cell.frames, size // cell.rows, size // cell.columns
+
+
+def _bare(make: Any, config: Any) -> PreTrainedModel:
+    # ViT's pooler would be a layer that no objective trains.
+    more = {"add_pooling_layer": False} if config.model_type == "vit" else {}
+    return make(config, **more)
+
+
+def _said(path: str | Path, config: Any, local_files_only: bool) -> dict[str, Any]:
+    """Our settings of a folder, or what its configuration and image processor tell."""
+    file = Path(path) / _SETTINGS
+    if file.is_file():
+        said = json.loads(file.read_text())
+        return {k: v for k, v in said.items() if k != "modality"}
+    return {
+        "frames": getattr(config, "num_frames", 1),
+        "size": getattr(config, "image_size", None),
+        **said_of_pixels(path, local_files_only=local_files_only),
+    }
+
+
+__all__ = ["MEAN", "POOLINGS", "STD", "VisualCollator", "VisualEncoder", "pool"]

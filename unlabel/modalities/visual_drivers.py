@@ -1,0 +1,183 @@
+"""How each kind of model of frames or clips is called, and the sizes it has."""
+
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import PreTrainedModel, VideoMAEModel, ViTModel
+
+from unlabel.core import View
+from unlabel.modalities.clip import Cell
+from unlabel.modalities.patch_transformer import PatchTransformer
+from unlabel.modalities.r2plus1d import R2Plus1DModel
+from unlabel.modalities.visual_fit import real_cells
+
+
+class States(NamedTuple):
+    """What a driver gives.
+
+    Attributes:
+        layers: tokens by layer, each `(batch, length, width)`, the last one the encoder's.
+        mask: True at real tokens, `(batch, length)`.
+        first: the class token, `(batch, width)`, where the model has one.
+    """
+
+    layers: list[Tensor]
+    mask: Tensor
+    first: Tensor | None = None
+
+
+class Patches(nn.Module):
+    """A ViT or VideoMAE on patches, visible ones only where the view is so."""
+
+    framewise = False
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.transformer = PatchTransformer(model)
+        frames, rows, columns = self.transformer.cell
+        self.cell, self.width = Cell(frames, rows, columns), self.transformer.width
+        self.specials = self.transformer.specials
+
+    @property
+    def model(self) -> Any:
+        """The transformers model inside."""
+        return self.transformer.model
+
+    def forward(self, view: View) -> States:
+        """Hidden states of a view's patches by layer."""
+        grid = view.inputs.get("grid")
+        states = self.transformer(
+            view.inputs["patches"],
+            positions=view.inputs["positions"],
+            mask=padding_of(view.mask),
+            grid=None if grid is None else grid.shape[2:],
+            keep_positions=view.keep_positions,
+            keep_features=view.keep_features,
+        )
+        count = self.specials
+        first = states[-1][:, 0] if count else None
+        return States([s[:, count:] for s in states], view.mask, first)
+
+
+class FrameByFrame(nn.Module):
+    """Any image model, applied to each frame alone; a clip's tokens are its frames' in order."""
+
+    framewise = True
+
+    def __init__(self, model: PreTrainedModel, *, size: int):
+        super().__init__()
+        self.model: Any = model
+        self.resizes = isinstance(model, ViTModel)
+        shape, self.specials = _probe(self, model, size)
+        self.width, rows, columns = shape
+        self.cell = Cell(1, size // rows, size // columns)
+
+    def forward(self, view: View) -> States:
+        """Tokens of all frames, without layers; padding comes out as 0."""
+        frames, mask = view.inputs["frames"], view.mask
+        # Left out, padding is no part of a batch norm's statistics.
+        skips = not torch.compiler.is_compiling() and padding_of(mask) is not None
+        flat = lambda x: rearrange(x, "b t ... -> (b t) ...")  # noqa: E731
+        tokens, first, (rows, columns) = self.tokens(frames[mask] if skips else flat(frames))
+
+        def back(x: Tensor) -> Tensor:
+            if not skips:
+                return x.unflatten(0, mask.shape)
+            whole = x.new_zeros(*mask.shape, *x.shape[1:])
+            whole[mask] = x
+            return whole
+
+        if first is not None:
+            # One for each frame; the clip's is their mean.
+            real = mask[:, :, None].to(first)
+            first = (back(first) * real).sum(1) / real.sum(1).clamp(min=1)
+        tokens = rearrange(back(tokens), "b t l d -> b (t l) d")
+        return States([tokens], mask.repeat_interleave(rows * columns, 1), first)
+
+    def tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+        """Tokens of pictures, their class tokens, and how the tokens lie."""
+        more = {"interpolate_pos_encoding": True} if self.resizes else {}
+        out = self.model(pixel_values=pictures, **more).last_hidden_state
+        if out.dim() == 4:
+            return rearrange(out, "n d y x -> n (y x) d"), None, tuple(out.shape[2:])
+        rows, columns = pictures.shape[2] // self.cell.rows, pictures.shape[3] // self.cell.columns
+        first = out[:, 0] if self.specials else None
+        return out[:, self.specials :], first, (rows, columns)
+
+
+class Convolution(nn.Module):
+    """A (2+1)D convolution network on clips."""
+
+    framewise, specials = False, 0
+
+    def __init__(self, model: R2Plus1DModel):
+        super().__init__()
+        self.model: Any = model
+        self.width: int = model.config.hidden_sizes[-1]
+        self.cell = Cell(*model.config.strides)
+
+    def forward(self, view: View) -> States:
+        """Tokens of all cells, without layers."""
+        out = self.model(view.inputs["frames"], frame_mask=view.mask).last_hidden_state
+        real = real_cells(view.mask, self.cell, out.shape[2:])
+        return States([rearrange(out, "b d t y x -> b (t y x) d")], real.flatten(1))
+
+
+def driver_of(
+    model: PreTrainedModel, *, frames: int, size: int
+) -> Patches | FrameByFrame | Convolution:
+    """What calls the model.
+
+    Raises:
+        ValueError: a model that nothing here can call.
+    """
+    if isinstance(model, R2Plus1DModel):
+        return Convolution(model)
+    if isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1):
+        return Patches(model)
+    if getattr(model, "main_input_name", "") == "pixel_values" and "image" in (
+        getattr(model, "input_modalities", None) or ()
+    ):
+        return FrameByFrame(model, size=size)
+    raise ValueError(
+        f"{type(model).__name__} is no encoder of frames or clips that unlabel can drive; use a "
+        "transformers image model (vit, resnet, convnext, ...), a VideoMAEModel (videomae) or an "
+        "R2Plus1DModel (r2plus1d)."
+    )
+
+
+def padding_of(mask: Tensor) -> Tensor | None:
+    """The mask where it hides something; None spares the attention one.
+
+    Looking at its values would stop a compiled graph, or make an accelerator wait.
+    """
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+        return None
+    return mask
+
+
+def _probe(
+    driver: FrameByFrame, model: PreTrainedModel, size: int
+) -> tuple[tuple[int, int, int], int]:
+    """Width, rows and columns of what the model gives for a picture, and its class tokens."""
+    was_training = model.training
+    model.eval()
+    like = next(model.parameters())
+    with torch.no_grad():
+        more = {"interpolate_pos_encoding": True} if driver.resizes else {}
+        blank = like.new_zeros(1, 3, size, size)
+        out = model(pixel_values=blank, **more).last_hidden_state
+    model.train(was_training)
+    if out.dim() == 4:
+        return (out.shape[1], out.shape[2], out.shape[3]), 0
+    length = out.shape[1]
+    patch = getattr(model.config, "patch_size", None)
+    side = size // patch if isinstance(patch, int) else 0
+    if not side or side**2 > length:  # patches are merged on the way (Swin)
+        side = int(length**0.5)
+    return (out.shape[2], side, side), length - side**2
+
+
+__all__ = ["Convolution", "FrameByFrame", "Patches", "States", "driver_of", "padding_of"]

@@ -1,0 +1,217 @@
+"""How a clip gets its frames, its size and its cells, and how it becomes a view."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from unlabel.core import View
+from unlabel.modalities.clip import Cell, Clip
+
+
+def pick(clip: Clip, index: Int[Tensor, "batch picked"]) -> Clip:
+    """The frames at these places; a place past a clip's last frame repeats that, as padding."""
+    count = clip.mask.sum(1, keepdim=True)
+    last = (count - 1).clamp(min=0)
+    rows = torch.arange(len(index), device=index.device)[:, None]
+    frames = clip.frames[rows, torch.minimum(index, last)]
+    before = clip.picked
+    picked = index if before is None else before.gather(1, index.clamp(max=before.shape[1] - 1))
+    return replace(clip, frames=frames, mask=index < count, picked=picked)
+
+
+def middle(mask: Bool[Tensor, "batch times"], frames: int) -> Int[Tensor, "batch frames"]:
+    """The places of as many frames around the middle; the first where there are fewer."""
+    start = ((mask.sum(1, keepdim=True) - frames) // 2).clamp(min=0)
+    return start + torch.arange(frames, device=mask.device)
+
+
+def as_float(clip: Clip, dtype: torch.dtype) -> Clip:
+    """The clip with frames from 0 to 1."""
+    if clip.frames.is_floating_point():
+        return clip
+    return replace(clip, frames=clip.frames.to(dtype) / 255)
+
+
+def fit(clip: Clip, *, frames: int, size: int, cell: Cell, dtype: torch.dtype) -> Clip:
+    """Bring a clip to the encoder's frames and size, where no link has chosen others.
+
+    The middle frames are taken; pictures are resized so that the shorter side fits, and cropped
+    in the middle. Frames are padded to whole cells.
+    """
+    if clip.picked is None:
+        clip = pick(clip, middle(clip.mask, frames))
+    if extra := -clip.mask.shape[1] % cell.frames:
+        places = torch.arange(clip.mask.shape[1] + extra, device=clip.mask.device)
+        picked = clip.picked
+        clip = pick(clip, places.expand(len(clip.mask), -1))
+        clip = replace(clip, picked=picked)
+    clip = as_float(clip, dtype)
+    if clip.is_sized:
+        return clip
+    return replace(clip, frames=resize(clip.frames, size), is_sized=True)
+
+
+def resize(frames: Shaped[Tensor, "batch times channels rows columns"], size: int) -> Tensor:
+    """Frames whose shorter side is `size`, cropped to a square in the middle."""
+    rows, columns = frames.shape[3:]
+    if (rows, columns) == (size, size):
+        return frames
+    scale = size / min(rows, columns)
+    shape = (max(size, round(rows * scale)), max(size, round(columns * scale)))
+    if shape != (rows, columns):
+        flat = rearrange(frames, "b t c y x -> b (t c) y x")
+        flat = F.interpolate(flat, size=shape, mode="bilinear", antialias=True)
+        frames = flat.unflatten(1, frames.shape[1:3])
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    return frames[..., top : top + size, left : left + size]
+
+
+def grid_of(clip: Clip, cell: Cell) -> tuple[int, int, int]:
+    """Cells of a clip that has its size.
+
+    Raises:
+        ValueError: the pictures are no whole cells.
+    """
+    times, (rows, columns) = clip.frames.shape[1], clip.frames.shape[3:]
+    if rows % cell.rows or columns % cell.columns:
+        raise ValueError(
+            f"Pictures of {rows} x {columns} pixels are no whole cells of {cell.rows} x "
+            f"{cell.columns}; choose a size that is a multiple."
+        )
+    return times // cell.frames, rows // cell.rows, columns // cell.columns
+
+
+def real_cells(
+    mask: Bool[Tensor, "batch times"], cell: Cell, grid: Sequence[int]
+) -> Bool[Tensor, "batch cells_t cells_y cells_x"]:
+    """True at cells with a frame that exists."""
+    times = rearrange(mask, "b (t k) -> b t k", k=cell.frames).any(2)
+    return times[:, :, None, None].expand(-1, *grid)
+
+
+def cells(
+    frames: Shaped[Tensor, "batch times channels rows columns"], cell: Cell
+) -> Shaped[Tensor, "batch length values"]:
+    """Pixels by cell, each flattened as the weight of a convolution is: channels first."""
+    pattern = "b (t kt) c (y ky) (x kx) -> b (t y x) (c kt ky kx)"
+    return rearrange(frames, pattern, kt=cell.frames, ky=cell.rows, kx=cell.columns)
+
+
+def pixels(
+    of_cells: Shaped[Tensor, "batch cells_t cells_y cells_x"], cell: Cell
+) -> Shaped[Tensor, "batch times 1 rows columns"]:
+    """What holds for a cell, for each of its pixels."""
+    for dim, size in enumerate(cell, start=1):
+        of_cells = of_cells.repeat_interleave(size, dim)
+    return of_cells[:, :, None]
+
+
+def change(clip: Clip, frames: Tensor, cell: Cell) -> Clip:
+    """New pixels where the encoder sees them; what is hidden stays as it was."""
+    if clip.is_hidden is not None:
+        frames = torch.where(pixels(clip.is_hidden, cell), clip.frames, frames)
+    return replace(clip, frames=frames)
+
+
+def finish(
+    clip: Clip,
+    *,
+    mean: Tensor,
+    std: Tensor,
+    cell: Cell,
+    grid: tuple[int, int, int],
+    in_patches: bool,
+) -> View:
+    """Normalise a clip that has its size and cut it into what the encoder takes.
+
+    Args:
+        clip: made by the links of a view.
+        mean: of the pixels, by channel; `(3,)`.
+        std: likewise.
+        cell: what a token stands for.
+        grid: cells of a whole view of the encoder.
+        in_patches: give patches with positions, else frames with hidden cells blanked.
+    """
+    own = grid_of(clip, cell)
+    real = real_cells(clip.mask, cell, own)
+    scaled = (clip.frames - mean[:, None, None]) / std[:, None, None]
+    values = cells(scaled, cell)
+    is_target, target = _target(clip, values, real)
+    flat = lambda x: None if x is None else x.flatten(1)  # noqa: E731
+    if not in_patches:
+        blank = ~real if clip.is_hidden is None else ~real | clip.is_hidden
+        if clip.keep_positions is not None:
+            # A convolution has no vectors of tokens before it mixes them.
+            blank = blank | ~clip.keep_positions
+        frames = scaled.masked_fill(pixels(blank, cell), 0)
+        return View({"frames": frames}, clip.mask, is_target, target)
+    seen = real if clip.is_hidden is None else real & ~clip.is_hidden
+    places = torch.arange(values.shape[1], device=values.device)
+    view = View(
+        inputs={
+            "patches": values.masked_fill(~seen.flatten(1)[:, :, None], 0),
+            "positions": places.expand(len(values), -1),
+        },
+        mask=real.flatten(1),
+        is_target=is_target,
+        target=target,
+        keep_positions=flat(clip.keep_positions),
+        keep_features=clip.keep_features,
+    )
+    if own[1:] != grid[1:] or own[0] > grid[0]:
+        # No numbers: its shape says on which grid the positions lie, and keeps views of
+        # different grids apart when they are encoded.
+        view.inputs["grid"] = values.new_zeros(len(values), 0, *own)
+    return view if clip.keeps is None else visible_only(view, seen.flatten(1), clip.keeps)
+
+
+def visible_only(view: View, is_visible: Bool[Tensor, "batch tokens"], keeps: int) -> View:
+    """The view with its `keeps` visible tokens alone; the target is that of all.
+
+    A row with fewer of them is padded at the end.
+    """
+    order = (~is_visible).long().argsort(dim=1, stable=True)[:, :keeps]
+
+    def take(x: Tensor) -> Tensor:
+        at = order.reshape(*order.shape, *(1,) * (x.dim() - 2))
+        return x.gather(1, at.expand(-1, -1, *x.shape[2:]))
+
+    keep = view.keep_positions
+    return replace(
+        view,
+        inputs={k: v if k == "grid" else take(v) for k, v in view.inputs.items()},
+        mask=take(is_visible),
+        keep_positions=None if keep is None else take(keep),
+    )
+
+
+def _target(clip: Clip, values: Tensor, real: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    if clip.target is not None:
+        if clip.is_target is not None:
+            return clip.is_target, clip.target
+        return torch.ones_like(clip.target, dtype=torch.bool), clip.target
+    if clip.is_asked is None:
+        return None, None
+    is_target = (clip.is_asked & real).flatten(1)[:, :, None]
+    return is_target.expand_as(values), values.masked_fill(~is_target, 0)
+
+
+__all__ = [
+    "as_float",
+    "cells",
+    "change",
+    "finish",
+    "fit",
+    "grid_of",
+    "middle",
+    "pick",
+    "pixels",
+    "real_cells",
+    "resize",
+    "visible_only",
+]

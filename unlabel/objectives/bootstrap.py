@@ -1,0 +1,127 @@
+"""Two views predict each other without negatives: a predictor and a stopped gradient."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unlabel.core import Batch, Encoder, Encoding, View
+from unlabel.objectives.chains import chain
+from unlabel.objectives.gather import global_mean
+from unlabel.objectives.kernels import regress
+from unlabel.objectives.objective import Objective, Term
+from unlabel.objectives.state import Teacher
+
+
+def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    """Two linear layers with layer norm and ReLU between."""
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, out)
+    )
+
+
+def _apart(pred: Tensor, target: Tensor) -> Float[Tensor, ""]:
+    return global_mean(regress(pred, target.detach(), metric="cosine", reduction="none"))
+
+
+class BYOL(Objective):
+    """BYOL: each view predicts what a moving average of the network makes of the other.
+
+    `|p / |p| - z' / |z'||^2 = 2 - 2 cos`, mean of both directions (the paper adds them), which is
+    2 + 2 times SimSiam's loss. Heads have layer norm where the paper's have batch norm, so that
+    ranks together are one batch.
+
+    Args:
+        momentum: of the moving average, kept as it is (the paper's grows to 1).
+        width: of the projection.
+        hidden: width inside the projector and the predictor.
+        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        args: their arguments, such as `{"jitter.high": 0.3}`.
+
+    Raises:
+        ValueError: an argument of a view that is not there.
+
+    Reference: Grill et al. 2020, arXiv 2006.07733, section 3; without batch norm: Richemond et al.
+    2020, arXiv 2010.10241.
+    """
+
+    paper = "BYOL (Grill et al. 2020, arXiv 2006.07733)"
+
+    def __init__(
+        self,
+        *,
+        momentum: float = 0.996,
+        width: int = 256,
+        hidden: int = 512,
+        augment: str = "crop+jitter",
+        args: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        online = tuple(chain(augment, draw=draw, args=args) for draw in (0, 1))
+        self.views = (*online, *(replace(v, encoder="teacher") for v in online))
+        self.teacher_momentum, self.width, self.hidden = momentum, width, hidden
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the projector, its moving average, and the predictor."""
+        self.projector = layer_norm_mlp(encoder.width, self.hidden, self.width)
+        self.key_projector = Teacher(self.projector, momentum=self.teacher_momentum or 0.0)
+        self.predictor = layer_norm_mlp(self.width, self.hidden, self.width)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """Terms `forth` and `back`, of half the weight each."""
+        p0, p1 = (self.predictor(self.projector(e.pooled)) for e in encodings[:2])
+        z0, z1 = (self.key_projector(e.pooled) for e in encodings[2:])
+        return {"forth": Term(_apart(p0, z1), 0.5, 2.0), "back": Term(_apart(p1, z0), 0.5, 2.0)}
+
+
+class SimSiam(Objective):
+    """SimSiam: each view predicts the other's projection, through which no gradient flows.
+
+    `-cos(p, z)`, mean of both directions; -1 is the least. Heads have layer norm where the paper's
+    have batch norm, so that ranks together are one batch.
+
+    Args:
+        width: of the projection.
+        hidden: width inside the predictor, narrower than the projection.
+        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        args: their arguments, such as `{"jitter.high": 0.3}`.
+
+    Raises:
+        ValueError: an argument of a view that is not there.
+
+    Reference: Chen & He 2020, arXiv 2011.10566, section 3 and algorithm 1.
+    """
+
+    paper = "SimSiam (Chen & He 2020, arXiv 2011.10566)"
+
+    def __init__(
+        self,
+        *,
+        width: int = 256,
+        hidden: int = 64,
+        augment: str = "crop+jitter",
+        args: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.views = tuple(chain(augment, draw=draw, args=args) for draw in (0, 1))
+        self.width, self.hidden = width, hidden
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the projector and the predictor."""
+        self.projector = layer_norm_mlp(encoder.width, self.width, self.width)
+        self.predictor = layer_norm_mlp(self.width, self.hidden, self.width)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """Terms `forth` and `back`, of half the weight each."""
+        z0, z1 = (self.projector(e.pooled) for e in encodings)
+        forth, back = _apart(self.predictor(z0), z1) / 2 - 1, _apart(self.predictor(z1), z0) / 2 - 1
+        return {"forth": Term(forth, 0.5, 0.0), "back": Term(back, 0.5, 0.0)}
+
+
+__all__ = ["BYOL", "SimSiam", "layer_norm_mlp"]
