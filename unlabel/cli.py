@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=_arguments(sys.argv[1:] if arguments is None else arguments),
             prog="unlabel",
         )
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("UNLABEL_TRACEBACK"):
             raise
         print(f"unlabel: {error}", file=sys.stderr)

@@ -1,9 +1,12 @@
+import base64
 import copy
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModel, BertConfig, BertModel
 
 from unlabel.core import cat_views, view
@@ -282,9 +285,26 @@ def test_show_tells_what_is_seen_and_asked():
     encoder = make_encoder()
     batch = batch_of(sounds(2, 4000))
     shown = encoder.show(encoder.view(batch, view("mask_values", ratio=0.5, drop=True)), 1)
-    (row,) = shown["sound"]
-    assert [a is None for a in row["seen"]] == [b is not None for b in row["asked"]]
-    assert json.dumps(shown) and shown["grid"] == list(encoder.grid)
+    (row,) = shown["clips"]
+    open_ = lambda s: np.asarray(Image.open(io.BytesIO(base64.b64decode(s)))).astype(int)  # noqa: E731
+    seen, asked = open_(row["seen"]), open_(row["asked"])
+    bands, frames = encoder.layout.bands, encoder.layout.frames
+    assert seen.shape == asked.shape == (bands, frames)
+    hidden = seen == 128  # the mean, where nothing is shown
+    assert 0.4 < hidden.mean() < 0.6 and (asked == seen)[~hidden].all()
+    assert (asked[hidden] != 128).mean() > 0.9
+
+
+def test_the_lowest_band_is_shown_at_the_bottom_and_time_runs_to_the_right():
+    encoder = make_encoder()
+    made = encoder.view(batch_of(sounds(1, 4000)), view("plain"))
+    times, bands = encoder.grid
+    made.inputs["patches"] = torch.zeros_like(made.inputs["patches"])
+    made.inputs["patches"][0, (times - 1) * bands] = 9.0  # the last time of the lowest bands
+    shown = encoder.show(made, 1)["clips"][0]["seen"]
+    lit = np.argwhere(np.asarray(Image.open(io.BytesIO(base64.b64decode(shown)))) == 255)
+    cell = encoder.layout.cell
+    assert lit[:, 0].min() == bands * cell[1] - cell[1] and lit[:, 1].min() == (times - 1) * cell[0]
 
 
 def test_run_cuts_and_pads():

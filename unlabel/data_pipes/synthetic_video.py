@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from unlabel.data_pipes.faults import library
 from unlabel.data_pipes.synthetic_render import CHUNK, render_frames, render_sound
 from unlabel.data_pipes.synthetic_scenes import (
     ACTIONS,
@@ -188,7 +189,7 @@ def write_video(
         rate: its samples a second.
         title: kept in the file.
     """
-    import av
+    av = library("av", "video")
 
     codec = next(c for c in _CODECS if _encodes(c))
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as file:
@@ -214,7 +215,7 @@ def write_video(
 
 
 def _encodes(codec: str) -> bool:
-    import av
+    av = library("av", "video")
 
     try:
         return av.Codec(codec, "w").is_encoder

@@ -1,15 +1,23 @@
-"""What a view of sound looks like to the encoder, as plain numbers for the report."""
+"""What a view of sound looks like to the encoder, as small pictures for the report."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from unlabel.core import View
+from unlabel.modalities.pictures import png
+
+_ROWS = 48  # of the picture of a waveform
+_LOUD = 2.5  # normalised values from there on are white, or full height
 
 
 def show(view: View, rows: int, *, grid: Sequence[int], cell: Sequence[int]) -> dict[str, Any]:
-    """The first rows of a view, token by token in normalised units.
+    """The first rows of a view, as spectrograms (time to the right, pitch upwards) or envelopes.
 
     Args:
         view: of an encoder of sound.
@@ -18,33 +26,47 @@ def show(view: View, rows: int, *, grid: Sequence[int], cell: Sequence[int]) -> 
         cell: frames and bands of a token.
 
     Returns:
-        `sound`: for each row `seen` and `asked` (hidden and to be predicted), a list of values
-        for each token counted time first, None for one that is not; `grid` and `cell`.
+        `clips`: for each row `seen` and `asked` (the same with what is to be predicted filled in),
+        each a PNG in base64 (`asked` empty where no values are), and `target`, the class asked
+        for or None.
     """
-    values = view.inputs["patches" if "patches" in view.inputs else "waveform"]
-    length = grid[0] * grid[1]
-    return {
-        "sound": [_row(view, values, row, length) for row in range(rows)],
-        "grid": list(grid),
-        "cell": list(cell),
-    }
+    return {"clips": [_row(view, row, grid, cell) for row in range(rows)]}
 
 
-def _row(view: View, values: Tensor, row: int, length: int) -> dict[str, Any]:
-    seen: list[list[float] | None] = [None] * length
-    real = view.mask[row]
-    places = view.inputs["positions"][row][real].tolist()
-    for place, token in zip(places, _numbers(values[row][real]), strict=True):
-        seen[place] = token
+def _row(view: View, row: int, grid: Sequence[int], cell: Sequence[int]) -> dict[str, Any]:
+    values = view.inputs["patches" if "patches" in view.inputs else "waveform"][row]
+    real, length = view.mask[row], grid[0] * grid[1]
+    places = view.inputs["positions"][row] if "positions" in view.inputs else None
+    seen = values.new_zeros(length, values.shape[1])
+    seen[torch.arange(len(values)) if places is None else places[real]] = (
+        values if places is None else values[real]
+    )
+    shown: dict[str, Any] = {"seen": _picture(seen, grid, cell), "asked": "", "target": None}
     target, is_target = view.target, view.is_target
-    if target is None or is_target is None or target.dim() != 3:
-        return {"seen": seen, "asked": []}
-    asked = zip(_numbers(target[row]), is_target[row].any(1).tolist(), strict=True)
-    return {"seen": seen, "asked": [values if there else None for values, there in asked]}
+    if target is None or is_target is None:
+        return shown
+    if not target.is_floating_point():
+        shown["target"] = target[row].flatten().tolist()[0]
+    elif target[row].shape == seen.shape:
+        whole = torch.where(is_target[row], target[row], seen)
+        shown["asked"] = _picture(whole, grid, cell)
+    return shown
 
 
-def _numbers(values: Tensor) -> list[list[float]]:
-    return [[round(v, 2) for v in token] for token in values.tolist()]
+def _picture(values: Tensor, grid: Sequence[int], cell: Sequence[int]) -> str:
+    tokens = values.detach().float().cpu().numpy()
+    if tokens.shape[1] != cell[0] * cell[1] or grid[1] * cell[1] == 1:
+        return png(_envelope(tokens))
+    pattern = "(t b) (m f) -> (b m) (t f)"
+    bands = rearrange(tokens, pattern, t=grid[0], b=grid[1], m=cell[1], f=cell[0])[::-1]
+    return png((np.clip(bands / (2 * _LOUD) + 0.5, 0, 1) * 255).round().astype(np.uint8))
+
+
+def _envelope(tokens: Float[np.ndarray, "tokens samples"]) -> np.ndarray:
+    """Dark where the loudest sample of a token reaches."""
+    height = np.minimum(np.abs(tokens).max(axis=1) / _LOUD, 1)
+    away = np.abs(np.linspace(-1, 1, _ROWS))[:, None]
+    return np.where(away <= height, 40, 235).astype(np.uint8).repeat(2, axis=1)
 
 
 __all__ = ["show"]

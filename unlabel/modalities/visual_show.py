@@ -1,7 +1,5 @@
 """What a view of frames looks like to the encoder, as small pictures for the report."""
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from unlabel.core import View
 from unlabel.modalities.clip import Cell
+from unlabel.modalities.pictures import png
 from unlabel.modalities.visual_colors import to_lab
 
 # Frames of a clip that a strip shows at most.
@@ -99,15 +98,10 @@ def pictures(values: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:
 
 def strip(frames: Tensor) -> str:
     """Frames from 0 to 1, some of them side by side, as a PNG in base64."""
-    from PIL import Image
-
     count = min(len(frames), _FRAMES)
     chosen = frames[torch.linspace(0, len(frames) - 1, count).round().long()]
     wide = rearrange(chosen, "t c y x -> y (t x) c").clamp(0, 1)
-    pixels = (wide.float().cpu().numpy() * 255).round().astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return png((wide.float().cpu().numpy() * 255).round().astype(np.uint8))
 
 
 __all__ = ["pictures", "show", "strip"]

@@ -17,12 +17,24 @@ from unlabel.training.monitors import alarms
 
 logger = logging.getLogger(__name__)
 # The first one to run, by modality.
-BENCHMARK = {"text": "sts", "series": "forecasting", "frames": "actions", "video": "actions"}
-THINGS = {"series": "test windows", "frames": "test clips", "video": "test clips"}
+BENCHMARK = {
+    "text": "sts",
+    "series": "forecasting",
+    "frames": "actions",
+    "video": "actions",
+    "audio": "sounds",
+}
+THINGS = {
+    "series": "test windows",
+    "frames": "test clips",
+    "video": "test clips",
+    "audio": "recordings",
+}
 MEANING = {
     "sts": "Spearman correlation with human judgements of similarity, ×100",
     "retrieval": "Share of queries that find their own document",
     "forecasting": "Error on standardised values; lower is better",
+    "sounds": "Share of recordings that a probe names rightly",
     "actions": "Share of clips of unseen people and scenes that a probe names rightly",
 }
 

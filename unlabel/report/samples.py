@@ -38,7 +38,7 @@ def views(first_batch: Mapping[str, Any] | None, key: str = "views") -> list[dic
 def _strips(clip: Mapping[str, Any]) -> Markup:
     """What is seen, and below it what is asked for: pixels, or a class."""
     picture = '<img class="frames" alt="{}" src="data:image/png;base64,{}">'
-    said = {"seen": "frames as the encoder sees them", "asked": "what it is to predict"}
+    said = {"seen": "what the encoder sees", "asked": "the same with what it is to predict"}
     rows = [Markup(picture).format(said[k], clip[k]) for k in said if clip[k]]
     if clip["target"] is not None:
         rows.append(Markup('<span class="note">class {}</span>').format(clip["target"]))
