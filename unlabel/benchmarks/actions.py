@@ -16,11 +16,17 @@ from jaxtyping import Float
 from unlabel.benchmarks.actions_data import control_features, load_actions, read_views
 from unlabel.benchmarks.clip_pictures import neighbour_examples
 from unlabel.benchmarks.labelled import Labelled
-from unlabel.benchmarks.probes import Probe, accuracy, probe_scores
+from unlabel.benchmarks.probes import (
+    Probe,
+    accuracy,
+    control_scores,
+    probe_result,
+    probe_scores,
+)
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench, seed_runs
+from unlabel.benchmarks.saved import saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
-from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.modalities.visual import VisualEncoder
 
 Views = list[list[np.ndarray]]  # clips of each file
@@ -132,20 +138,15 @@ def evaluate_controls(
         bootstrap: resamples.
         seed: of folds and resamples.
     """
-    scores: dict[str, dict[str, Score]] = {}
-    for one in data:
-        for name, x in control_features(one).items():
-            own = probe_scores(one, x, probes=probes, bootstrap=bootstrap, seed=seed)
-            scores.setdefault(name, {}).update(own)
-    return [_result(EncoderScores(name, own), data) for name, own in scores.items()]
+    found = [control_features(one) for one in data]
+    return [
+        _result(own, data)
+        for own in control_scores(data, found, probes=probes, bootstrap=bootstrap, seed=seed)
+    ]
 
 
 def _result(scores: EncoderScores, data: Sequence[Labelled]) -> BenchmarkResult:
-    splits = "; ".join(f"{one.name} {one.split}" for one in data)
-    notes = [NOTE, *(one.note for one in data)]
-    about = f"{SETTING}: {splits}"
-    note = "\n".join(filter(None, notes))
-    return BenchmarkResult("actions", about, (scores,), note, unit="accuracy x100", digits=1)
+    return probe_result("actions", SETTING, NOTE, scores, data)
 
 
 def kept_views(*, stride: int, clips: int | None = None) -> ReadViews:
@@ -164,20 +165,8 @@ def kept_views(*, stride: int, clips: int | None = None) -> ReadViews:
 
 
 def load_visual_encoder(path: str | Path, *, device: str | None = None) -> VisualEncoder:
-    """The encoder of frames or clips of a run's output folder, or of the folder it was saved in.
-
-    Raises:
-        FileNotFoundError: no such folder, or no model in it.
-        ValueError: the folder holds an encoder of something else.
-    """
-    folder = run_model_folder(Path(path)) or Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{path} is no folder; give a run's output folder or that of a saved encoder."
-        )
-    if (kind := modality_of(folder, unsaid="frames")) not in ("frames", "video"):
-        raise ValueError(f"{path} is an encoder of {kind}; this benchmark is for frames and video.")
-    return VisualEncoder.from_pretrained(folder, local_files_only=True).to(device_of(device))
+    """An encoder of frames or clips, see `saved_encoder`."""
+    return saved_encoder(path, "frames", "video", device=device)
 
 
 def trained_stride(path: str | Path) -> int:

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unlabel.benchmarks.forecast_ridge import Featured, Features, Fit, raw_features, ridge
+from unlabel.benchmarks.saved import saved_encoder
 from unlabel.core import Batch, Encoding, View, view
-from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.modalities.series import SeriesEncoder
 
 Take = Literal["tokens", "pooled", "last", "values+tokens"]
@@ -141,21 +141,8 @@ def _encode(
 
 
 def load_series_encoder(path: str | Path, *, device: str | None = None) -> SeriesEncoder:
-    """The series encoder of a run's output folder, or of the folder it was saved in.
-
-    Raises:
-        FileNotFoundError: no such folder, or no model in it.
-        ValueError: the folder holds an encoder of something else.
-    """
-    folder = run_model_folder(Path(path)) or Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{path} is no folder; give a run's output folder or that of a saved series encoder."
-        )
-    if (kind := modality_of(folder, unsaid="series")) != "series":
-        raise ValueError(f"{path} is an encoder of {kind}; this benchmark is for time series.")
-    encoder = SeriesEncoder.from_pretrained(folder, local_files_only=True)
-    return encoder.to(device_of(device))
+    """An encoder of series, see `saved_encoder`."""
+    return saved_encoder(path, "series", device=device)
 
 
 @dataclass(frozen=True)

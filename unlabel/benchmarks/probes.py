@@ -3,7 +3,7 @@
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from unlabel.benchmarks.intervals import group_mean_resamples, mean_resamples, unit_rows
 from unlabel.benchmarks.labelled import Labelled
-from unlabel.benchmarks.result import Score
+from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 
 Probe = Literal["1-NN", "3-NN", "5-NN", "logistic"]
 Labels = np.ndarray | Sequence[str]
@@ -162,6 +162,33 @@ def probe_scores(
     }
 
 
+def control_scores(
+    data: Sequence[Labelled], features: Sequence[Mapping[str, np.ndarray]], **options: Any
+) -> list[EncoderScores]:
+    """Probes of what needs no encoder, by its name.
+
+    Args:
+        data: the sets.
+        features: of each set, by control.
+        options: as for `probe_scores`.
+    """
+    scores: dict[str, dict[str, Score]] = {}
+    for one, found in zip(data, features, strict=True):
+        for name, x in found.items():
+            scores.setdefault(name, {}).update(probe_scores(one, x, **options))
+    return [EncoderScores(name, own) for name, own in scores.items()]
+
+
+def probe_result(
+    benchmark: str, setting: str, note: str, scores: EncoderScores, data: Sequence[Labelled]
+) -> BenchmarkResult:
+    """A table of one column, which says how each set is split."""
+    splits = "; ".join(f"{one.name} {one.split}" for one in data)
+    notes = "\n".join(filter(None, [note, *(one.note for one in data)]))
+    about = f"{setting}: {splits}"
+    return BenchmarkResult(benchmark, about, (scores,), notes, unit="accuracy x100", digits=1)
+
+
 def accuracy(
     data: Labelled, right: Bool[np.ndarray, "tested"], *, bootstrap: int, seed: int
 ) -> Score:
@@ -189,8 +216,10 @@ __all__ = [
     "STRENGTHS",
     "Probe",
     "accuracy",
+    "control_scores",
     "first_hits",
     "inner_folds",
     "predict",
+    "probe_result",
     "probe_scores",
 ]

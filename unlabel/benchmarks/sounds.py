@@ -19,12 +19,18 @@ from jaxtyping import Float, Float32
 from transformers.audio_utils import mel_filter_bank
 
 from unlabel.benchmarks.labelled import Labelled, labelled, read_labelled, set_folder
-from unlabel.benchmarks.probes import Probe, accuracy, probe_scores
+from unlabel.benchmarks.probes import (
+    Probe,
+    accuracy,
+    control_scores,
+    probe_result,
+    probe_scores,
+)
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.saved import saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.data_pipes.audio import read_waveform
-from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.modalities.audio import AudioEncoder
 
 SETS = ("digits", "digits, known speakers", "esc10")
@@ -163,37 +169,20 @@ def evaluate_controls(
         bootstrap: resamples.
         seed: of folds and resamples.
     """
-    scores: dict[str, dict[str, Score]] = {}
-    for one in data:
-        waveforms = [read_waveform(s) for s in one.sources]
-        for name, x in control_features(waveforms).items():
-            own = probe_scores(one, x, probes=probes, bootstrap=bootstrap, seed=seed)
-            scores.setdefault(name, {}).update(own)
-    return [_result(EncoderScores(name, own), data) for name, own in scores.items()]
+    found = [control_features([read_waveform(s) for s in one.sources]) for one in data]
+    return [
+        _result(own, data)
+        for own in control_scores(data, found, probes=probes, bootstrap=bootstrap, seed=seed)
+    ]
 
 
 def _result(scores: EncoderScores, data: Sequence[Labelled]) -> BenchmarkResult:
-    splits = "; ".join(f"{one.name} {one.split}" for one in data)
-    note = "\n".join(filter(None, [NOTE, *(one.note for one in data)]))
-    about = f"{SETTING}: {splits}"
-    return BenchmarkResult("sounds", about, (scores,), note, unit="accuracy x100", digits=1)
+    return probe_result("sounds", SETTING, NOTE, scores, data)
 
 
 def load_audio_encoder(path: str | Path, *, device: str | None = None) -> AudioEncoder:
-    """The audio encoder of a run's output folder, or of the folder it was saved in.
-
-    Raises:
-        FileNotFoundError: no such folder, or no model in it.
-        ValueError: the folder holds an encoder of something else.
-    """
-    folder = run_model_folder(Path(path)) or Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{path} is no folder; give a run's output folder or that of a saved audio encoder."
-        )
-    if (kind := modality_of(folder, unsaid="audio")) != "audio":
-        raise ValueError(f"{path} is an encoder of {kind}; this benchmark is for audio.")
-    return AudioEncoder.from_pretrained(folder, local_files_only=True).to(device_of(device))
+    """An encoder of sound, see `saved_encoder`."""
+    return saved_encoder(path, "audio", device=device)
 
 
 def bench_sounds(

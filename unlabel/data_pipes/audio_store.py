@@ -11,6 +11,7 @@ from unlabel.data_pipes.audio import read_waveform, resampled_length
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.media import SOUND_SUFFIXES
+from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
 from unlabel.data_pipes.video_data import VideoData
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["AudioStore", "read_audio"]
 
-_REDRAWS = 100
 Waveform = Float32[np.ndarray, "samples"]
 
 
@@ -151,35 +151,21 @@ class AudioStore:
         return len(self._usable) * self.clips
 
     def __getitem__(self, ordinal: int) -> dict[str, Any]:
-        """The item at place `ordinal` of the run.
+        """The item at place `ordinal` of the run, see `sample_at`."""
+        return sample_at(ordinal, count=len(self), seed=self.seed, make=self._made)
 
-        Raises:
-            IndexError: for a negative ordinal.
-            DecodeError: when a hundred recordings drawn one after the other cannot be read.
-        """
-        if ordinal < 0:
-            raise IndexError(f"An ordinal is a place in the run, 0 or more, but came {ordinal}.")
-        ordinal = int(ordinal)
-        index = ordinal % len(self)
-        for attempt in range(_REDRAWS):
-            random = np.random.default_rng([self.seed, ordinal, attempt])
-            if attempt:
-                index = int(random.integers(len(self)))
-            video, clip = divmod(index, self.clips)
-            place = int(self._usable[video])
-            try:
-                waveform = self._crop(self._take(place), clip, random)
-            except DecodeError as e:
-                if not self._cache.is_lost(place):
-                    self._cache.lose(place)
-                    logger.warning("%s Another recording is drawn in its place.", e)
-                continue
-            sample = {"waveform": waveform, "index": index, "ordinal": ordinal}
-            return sample | ({"label": self.data[place].label} if self._labelled else {})
-        raise DecodeError(
-            self.data[place].name,
-            f"the last of {_REDRAWS} recordings drawn in turn that are all bad",
-        )
+    def _made(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+        recording, clip = divmod(index, self.clips)
+        place = int(self._usable[recording])
+        try:
+            waveform = self._crop(self._take(place), clip, random)
+        except DecodeError as e:
+            if not self._cache.is_lost(place):
+                self._cache.lose(place)
+                logger.warning("%s Another recording is drawn in its place.", e)
+            raise
+        label = {"label": self.data[place].label} if self._labelled else {}
+        return {"waveform": waveform, **label}
 
     def summary(self) -> str:
         """One line: items, their length, and what is short or left out."""

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64, UInt8
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.flow import optical_flow
 from unlabel.data_pipes.frame_cache import FrameCache
+from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.video import read_clip
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_partners import another_clip, other_view, sound_of, tracked
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["VideoStore"]
 
-_REDRAWS = 100
 Frames = UInt8[np.ndarray, "times rows columns 3"]
 
 
@@ -145,35 +145,19 @@ class VideoStore:
         return int(self._until[-1])
 
     def __getitem__(self, ordinal: int) -> dict[str, Any]:
-        """The sample at place `ordinal` of the run.
+        """The sample at place `ordinal` of the run, see `sample_at`."""
+        return sample_at(ordinal, count=len(self), seed=self.seed, make=self._made)
 
-        Raises:
-            IndexError: for a negative ordinal.
-            DecodeError: when a hundred videos drawn one after the other cannot be read.
-        """
-        if ordinal < 0:
-            raise IndexError(f"An ordinal is a place in the run, 0 or more, but came {ordinal}.")
-        ordinal = int(ordinal)
-        index = ordinal % len(self)
-        for attempt in range(_REDRAWS):
-            random = np.random.default_rng([self.seed, ordinal, attempt])
-            if attempt:
-                index = int(random.integers(len(self)))
-            place, clip = self._locate(index)
-            if self._cache.is_lost(place):
-                continue
-            try:
-                sample = self._sample(place, clip, random)
-            except DecodeError as e:
-                self._lose(e)
-                continue
-            sample |= {"index": index, "ordinal": ordinal}
-            if self._labelled:
-                sample["label"] = self.data[place].label
-            return sample
-        raise DecodeError(
-            self.data[place].name, f"the last of {_REDRAWS} videos drawn in turn that are all bad"
-        )
+    def _made(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+        place, clip = self._locate(index)
+        if self._cache.is_lost(place):
+            raise DecodeError(self.data[place].name, "it went bad before", reader="store")
+        try:
+            sample = self._sample(place, clip, random)
+        except DecodeError as e:
+            self._lose(e)
+            raise
+        return sample | ({"label": self.data[place].label} if self._labelled else {})
 
     def place(self, index: int) -> tuple[str, int]:
         """Where a sample comes from: name of the video, and which of its clips."""
