@@ -3,15 +3,22 @@
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
-from unlabel.modalities.visual import VisualEncoder
+from unlabel.modalities.visual import PictureEncoder, VisualEncoder
 
 # Each kind of data by name, with the adapter whose `gives` says what objectives may ask of it.
 MODALITIES = {
     "text": TextEncoder,
     "series": SeriesEncoder,
-    "frames": VisualEncoder,
+    "frames": PictureEncoder,
     "video": VisualEncoder,
     "audio": AudioEncoder,
 }
 
-__all__ = ["MODALITIES", "AudioEncoder", "SeriesEncoder", "TextEncoder", "VisualEncoder"]
+__all__ = [
+    "MODALITIES",
+    "AudioEncoder",
+    "PictureEncoder",
+    "SeriesEncoder",
+    "TextEncoder",
+    "VisualEncoder",
+]

@@ -275,6 +275,13 @@ class VisualEncoder(nn.Module):
         return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
 
 
+class PictureEncoder(VisualEncoder):
+    """A `VisualEncoder` of single frames, which have no order, no other camera and no track."""
+
+    gives = VisualEncoder.gives - {"view", "tracked"}
+    views = VisualEncoder.views - (TIMED | {"frames", "motion"})
+
+
 def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch width"]:
     """One vector a sample: mean or maximum of its real tokens; 0 where it has none."""
     if pooling == "max":
@@ -326,4 +333,4 @@ def _said(path: str | Path, config: Any, local_files_only: bool) -> dict[str, An
     }
 
 
-__all__ = ["MEAN", "POOLINGS", "STD", "VisualCollator", "VisualEncoder", "pool"]
+__all__ = ["MEAN", "POOLINGS", "STD", "PictureEncoder", "VisualCollator", "VisualEncoder", "pool"]
