@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from unlabel.benchmarks.clip_pictures import masks_html, neighbours_html
 from unlabel.report import figures, samples, words
 from unlabel.report.runs import Run, read_results, read_runs
 from unlabel.report.scores import ScoreTable, score_table, verdict
@@ -90,6 +92,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         verdict=verdict,
         dots={name: _dots(table) for name, table in dotted.items()},
         forecasts=_forecasts(read_results(folder) or lead.results),
+        pictures=_pictures(read_results(folder) or lead.results),
         losses=_losses(runs),
         monitors=_monitors(runs),
         warnings=_warnings(runs),
@@ -127,6 +130,13 @@ def _forecasts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         svg = figures.forecast(one["history"], one["truth"], lines, label=label)
         panels.append({"name": f"{name}, {one['channel']}", "svg": svg})
     return panels
+
+
+def _pictures(results: Mapping[str, Any]) -> dict[str, Markup]:
+    """Pictures kept by the benchmarks of clips, by benchmark."""
+    shown = {"actions": neighbours_html, "propagation": masks_html}
+    kept = {name: results.get(f"{name}_examples") for name in shown}
+    return {name: draw(kept[name]) for name, draw in shown.items() if kept[name]}
 
 
 def _panel(runs: Sequence[Run], key: str, name: str, level: float | None = None) -> dict[str, Any]:
