@@ -135,7 +135,7 @@ def _forecasts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _pictures(results: Mapping[str, Any]) -> dict[str, Markup]:
     """Pictures kept by the benchmarks of clips, by benchmark."""
     shown = {"actions": neighbours_html, "propagation": masks_html}
-    kept = {name: results.get(f"{name}_examples") for name in shown}
+    kept = {name: results.get(f"{name}_examples") or {} for name in shown}
     return {name: draw(kept[name]) for name, draw in shown.items() if kept[name]}
 
 
