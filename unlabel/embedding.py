@@ -17,6 +17,7 @@ from tqdm import tqdm
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.text import TextStream, read_text
 from unlabel.files import replacing
+from unlabel.modalities.configs import SETTINGS
 from unlabel.modalities.text import TextEncoder
 from unlabel.vector_files import Chunk, write_npy, write_parquet
 
@@ -56,7 +57,7 @@ def device_of(asked: str | None) -> str:
 
 def modality_of(folder: Path, *, unsaid: str = "text") -> str:
     """Kind of data of a saved encoder; `unsaid` where its folder does not tell."""
-    settings = folder / "unlabel.json"
+    settings = folder / SETTINGS
     return json.loads(settings.read_text())["modality"] if settings.is_file() else unsaid
 
 
@@ -99,7 +100,7 @@ def load_embedder(
                 batch_size=batch_size,
             )
         _refuse_unknown(folder)
-        if not (folder / "unlabel.json").is_file():
+        if not (folder / SETTINGS).is_file():
             pooling, max_length = pooling or "mean", max_length or WHOLE
         encoder = TextEncoder.from_pretrained(
             folder, pooling=pooling, max_length=max_length, local_files_only=True

@@ -143,8 +143,8 @@ def _train_one(
     elif lead:
         write_json(run / "run.json", about)
     store, collate = prepared.store, model.collator(seed=args.seed)
-    callbacks = [LogFile(run), FirstBatch(run, pretraining, store, collate)]
-    trainer = Trainer(pretraining, args, store, collate, callbacks=callbacks)
+    first = FirstBatch(run, pretraining, store, collate)
+    trainer = Trainer(pretraining, args, store, collate, callbacks=[LogFile(run), first])
     result = trainer.train(resume_from_checkpoint=resume)
     finished = trainer.state.global_step >= trainer.state.max_steps
     if lead:
@@ -160,6 +160,7 @@ def _train_one(
         if hasattr(trainer, "batches"):
             about["result"]["padding"] = trainer.batches.padding_share()
         write_json(run / "run.json", about)
+        first.fill(args.device)
     if not finished:
         logger.warning(
             "Stopped at step %d of %d; continue with --resume.",

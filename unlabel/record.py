@@ -60,7 +60,7 @@ class LogFile(TrainerCallback):
 
 
 class FirstBatch(TrainerCallback):
-    """Saves what the encoder sees of the first samples, and in the end what the heads predict.
+    """Saves what the encoder sees of the first samples, and when asked what the heads predict.
 
     Args:
         run: the run's folder.
@@ -85,12 +85,14 @@ class FirstBatch(TrainerCallback):
         about = {"index": batch.index[: self.rows].tolist(), "views": self._shown(views)}
         write_json(self.path, about)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """Add what the trained heads make of the same samples, where that can be looked at."""
+    def fill(self, device: torch.device) -> None:
+        """Add what the trained heads make of the same samples, where that can be looked at.
+
+        Called by who has saved the model: a picture that fails must not cost it.
+        """
         method = self.module.objective
         # A stream has no length, and no samples to come back to.
-        can = hasattr(self.store, "__len__") and self.path.exists()
-        if not (state.is_world_process_zero and can):
+        if not (hasattr(self.store, "__len__") and self.path.exists()):
             return
         about = json.loads(self.path.read_text())
         samples = [self.store[index] for index in about["index"]]  # of epoch 0, as they were
@@ -98,7 +100,7 @@ class FirstBatch(TrainerCallback):
         self.module.eval()
         try:
             with torch.no_grad():
-                views = self.module.view(self.collate(samples).to(args.device))
+                views = self.module.view(self.collate(samples).to(device))
                 filled = method.filled(self.module.encode(views), views)
         finally:
             self.module.train(was_training)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from unlabel.core import view
+from unlabel.modalities.order import orders, reversed_steps, segment_order
 from unlabel.modalities.series_augment import causal_filter
 from unlabel.modalities.series_masks import random_spans
-from unlabel.modalities.series_order import inverse, orders, permute, reversed_steps, segment_order
+from unlabel.modalities.series_order import inverse, permute
 from unlabel.modalities.series_views import VIEWS
 from unlabel.modalities.series_window import mean_and_std
 

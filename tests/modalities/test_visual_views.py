@@ -13,12 +13,11 @@ from kornia.enhance import (
 
 from unlabel.core import view
 from unlabel.modalities.clip import Cell, Clip
-from unlabel.modalities.series_order import orders
+from unlabel.modalities.order import orders, segment_order
 from unlabel.modalities.visual_colors import jitter
 from unlabel.modalities.visual_fit import cells, middle, pick, resize
 from unlabel.modalities.visual_geometry import boxes, cut_box
 from unlabel.modalities.visual_masks import block_order
-from unlabel.modalities.visual_order import segment_order
 from unlabel.modalities.visual_views import VIEWS
 
 RANDOM = [

@@ -26,7 +26,7 @@ from unlabel.benchmarks.finetune_start import (
 from unlabel.benchmarks.forecast_encoder import own_steps, read_windows
 from unlabel.benchmarks.forecast_ridge import Forecaster
 from unlabel.benchmarks.forecasting_data import ForecastData, ForecastWindows
-from unlabel.benchmarks.tuning import train_kept
+from unlabel.benchmarks.tuning import check_training, train_kept
 from unlabel.data_pipes.series import Series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.objectives import Forecast
@@ -75,13 +75,7 @@ class Tuning:
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
-        for name in ("steps", "batch_size", "checks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
-        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
-            raise ValueError(
-                f"learning_rates is {list(self.learning_rates)}: give at least one, above 0."
-            )
+        check_training(self)
         if self.head not in ("ridge", "random"):
             raise ValueError(f"head is {self.head!r}: choose 'ridge' or 'random'.")
         if self.features not in get_args(Reads):

@@ -50,13 +50,18 @@ class Tuning:
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
-        for name in ("steps", "batch_size", "checks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
-        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
-            raise ValueError(
-                f"learning_rates is {list(self.learning_rates)}: give at least one, above 0."
-            )
+        check_training(self)
+
+
+def check_training(how: Any) -> None:
+    """Refuse counts below 1 and learning rates that are none."""
+    for name in ("steps", "batch_size", "checks"):
+        if getattr(how, name) < 1:
+            raise ValueError(f"{name} is at least 1, but {getattr(how, name)} came.")
+    if not how.learning_rates or not all(rate > 0 for rate in how.learning_rates):
+        raise ValueError(
+            f"learning_rates is {list(how.learning_rates)}: give at least one, above 0."
+        )
 
 
 class Recognition(Objective):
@@ -248,4 +253,4 @@ def _optimizer(module: Pretraining, args: TrainingArguments, head_rate: float) -
     return kind(groups, **{"weight_decay": args.weight_decay, **options})
 
 
-__all__ = ["ClipStore", "Recognition", "Tuning", "train_kept", "tuned_accuracy"]
+__all__ = ["ClipStore", "Recognition", "Tuning", "check_training", "train_kept", "tuned_accuracy"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
 from unlabel.data_pipes.synthetic_audio import SyntheticAudio, generate_audio
-from unlabel.kinds.prepared import Prepared
+from unlabel.kinds.prepared import Prepared, encoder_of
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
@@ -100,16 +100,10 @@ class AudioOptions:
         return Prepared(encoder, store, store.summary(), len(store))
 
     def _encoder(self, seed: int, begun: Path | None) -> AudioEncoder:
-        if begun is not None:
-            # The configuration of the run as it began; the weights come after.
-            return AudioEncoder.from_pretrained(begun, dropout=self.dropout)
         names = ("rate", "seconds", "norm", "pooling", "hop", "window")
         settings = {n: v for n in names if (v := getattr(self, n)) is not None}
-        if self.pretrained is not None:
-            name = self.pretrained.replace("{seed}", str(seed))
-            return AudioEncoder.from_pretrained(name, dropout=self.dropout, **settings)
-        settings = {"rate": 8_000, **settings}
-        return AudioEncoder.from_config(self.config, dropout=self.dropout, **settings)
+        how: dict[str, Any] = {"settings": settings, "new": {"rate": 8_000}}
+        return encoder_of(AudioEncoder, self, seed=seed, begun=begun, **how)
 
     def _store(self, data: Any, encoder: AudioEncoder, seed: int) -> AudioStore | SyntheticAudio:
         seconds = max(encoder.seconds, self.sample or 0.0)

@@ -1,6 +1,8 @@
 """What a kind of data hands to a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -19,3 +21,31 @@ class Prepared:
     store: Any
     read: str
     samples: int | None
+
+
+def encoder_of(
+    adapter: Any,
+    options: Any,
+    *,
+    seed: int,
+    begun: Path | None,
+    settings: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> Any:
+    """The encoder that a run trains: as it began, a pretrained one, or a new one.
+
+    Args:
+        adapter: the modality's class of encoders.
+        options: of the run, with `pretrained`, `config` and `dropout`.
+        seed: of the run, which takes the place of `{seed}` in `pretrained`.
+        begun: folder of the encoder as the run began, where it is resumed.
+        settings: of a pretrained or a new encoder.
+        new: further settings, of a new one alone.
+    """
+    if begun is not None:
+        # The configuration of the run as it began; the weights come after.
+        return adapter.from_pretrained(begun, dropout=options.dropout)
+    if options.pretrained is not None:
+        name = options.pretrained.replace("{seed}", str(seed))
+        return adapter.from_pretrained(name, dropout=options.dropout, **settings)
+    return adapter.from_config(options.config, dropout=options.dropout, **{**new, **settings})

@@ -10,7 +10,7 @@ from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.series_stream import stream_series
 from unlabel.data_pipes.stream_windows import StreamWindows
 from unlabel.data_pipes.synthetic_series import embedded_series
-from unlabel.kinds.prepared import Prepared
+from unlabel.kinds.prepared import Prepared, encoder_of
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import Objective
 from unlabel.objectives.gather import world
@@ -170,26 +170,19 @@ class SeriesOptions:
         return {n: getattr(self, n) for n in names}
 
     def _encoder(self, store: SeriesStore, seed: int, begun: Path | None) -> SeriesEncoder:
-        if begun is not None:
-            # The configuration of the run as it began; the weights come after.
-            return SeriesEncoder.from_pretrained(begun, dropout=self.dropout)
         said = {"norm": self.norm, "pooling": self.pooling, "causal": self.causal or None}
-        settings: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
-        if self.pretrained is not None:
-            name = self.pretrained.replace("{seed}", str(seed))
-            encoder = SeriesEncoder.from_pretrained(name, dropout=self.dropout, **settings)
+        new = {
+            "context": self.context,
+            "channels": 1 if self.channels == "independent" else int(store.widths[0]),
+            "covariates": store.known,
+            "static": store.static.shape[1],
+            "time_gap": store.time_gap,
+        }
+        how: dict[str, Any] = {"settings": {k: v for k, v in said.items() if v is not None}}
+        encoder = encoder_of(SeriesEncoder, self, seed=seed, begun=begun, new=new, **how)
+        if begun is None and self.pretrained is not None:
             encoder.check_gaps(store.time_gap)
-            return encoder
-        return SeriesEncoder.from_config(
-            self.config,
-            context=self.context,
-            channels=1 if self.channels == "independent" else int(store.widths[0]),
-            covariates=store.known,
-            static=store.static.shape[1],
-            time_gap=store.time_gap,
-            dropout=self.dropout,
-            **settings,
-        )
+        return encoder
 
 
 def _rows(rows: list[float]) -> tuple[float, float | None]:

@@ -10,7 +10,7 @@ from unlabel.data_pipes.synthetic_video import embedded_videos
 from unlabel.data_pipes.video_data import VideoData
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_frames, read_videos
-from unlabel.kinds.prepared import Prepared
+from unlabel.kinds.prepared import Prepared, encoder_of
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
@@ -99,15 +99,10 @@ class FramesOptions:
         return {name: getattr(self, name) for name in names}
 
     def _encoder(self, seed: int, begun: Path | None) -> VisualEncoder:
-        if begun is not None:
-            # The configuration of the run as it began; the weights come after.
-            return VisualEncoder.from_pretrained(begun, dropout=self.dropout)
-        settings = {"frames": getattr(self, "frames", 1), **self._named("size", "dropout")}
+        settings = {"frames": getattr(self, "frames", 1), "size": self.size}
         settings |= {} if self.pooling is None else {"pooling": self.pooling}
-        if self.pretrained is not None:
-            name = self.pretrained.replace("{seed}", str(seed))
-            return VisualEncoder.from_pretrained(name, **settings)
-        return VisualEncoder.from_config(self.config, **settings)
+        how: dict[str, Any] = {"settings": settings, "new": {}}
+        return encoder_of(VisualEncoder, self, seed=seed, begun=begun, **how)
 
 
 @dataclass

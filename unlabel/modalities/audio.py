@@ -1,6 +1,5 @@
 """Sound: the encoders of audio behind one door."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,15 @@ from unlabel.modalities.audio_drivers import Patches, defaults_for, driver_of, w
 from unlabel.modalities.audio_show import show
 from unlabel.modalities.audio_sound import NORMS, LogMel, Norm, Sound, finish
 from unlabel.modalities.audio_views import VIEWS
-from unlabel.modalities.configs import new_config, saved_config
+from unlabel.modalities.configs import (
+    new_config,
+    save_settings,
+    saved_config,
+    saved_settings,
+)
 from unlabel.modalities.series import pool
 
 POOLINGS = ("mean", "max", "last", "cls")
-_SETTINGS = "unlabel.json"
 _GIVES = frozenset({"pooled", "tokens", "layers", "length", "grid"})
 
 
@@ -177,7 +180,7 @@ class AudioEncoder(nn.Module):
         """Write a plain transformers folder, with our settings beside it."""
         folder = Path(folder)
         self.model.save_pretrained(folder)
-        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+        save_settings(folder, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -328,9 +331,8 @@ def _starts(samples: int, size: int) -> list[int]:
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:
     """Our settings of a folder, or what its configuration tells."""
-    file = folder / _SETTINGS
-    if file.is_file():
-        return {k: v for k, v in json.loads(file.read_text()).items() if k != "modality"}
+    if said := saved_settings(folder):
+        return said
     # The frames of transformers' own feature extractor come every 10 ms.
     return {} if config.model_type == "wave_conv" else {"seconds": config.max_length * 0.01}
 

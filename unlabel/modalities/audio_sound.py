@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from unlabel._torchaudio import load_torchaudio
 from unlabel.core import View
-from unlabel.modalities.series_window import mean_and_std, visible_only
+from unlabel.modalities.series_window import mean_and_std
+from unlabel.modalities.visible import visible_only
 
 NORMS = ("clip", "fixed")
 # Under the power of one quantisation step of 16 bits: digital silence has a finite logarithm.
@@ -228,7 +229,7 @@ def finish(sound: Sound, layout: Layout, mel: LogMel | None, norm: Norm) -> View
     if sound.keeps is None or sound.is_hidden is None:
         return view
     is_whole = ~_cells(_wide(sound.is_hidden, values).expand_as(values), layout).any(2)
-    return visible_only(view, view.mask & is_whole, sound.keeps)
+    return visible_only(view, view.mask & is_whole, sound.keeps, pad="left")
 
 
 def _frames(waveform: Tensor, layout: Layout, mel: LogMel | None) -> Tensor:

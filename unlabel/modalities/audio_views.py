@@ -23,7 +23,7 @@ from unlabel.modalities.audio_masks import (
 )
 from unlabel.modalities.audio_sound import Layout, Sound
 from unlabel.modalities.draws import arguments, draw, normal
-from unlabel.modalities.series_order import orders, reversed_steps, segment_order
+from unlabel.modalities.order import orders, reversed_steps, segment_order
 
 
 def plain(sound: Sound, batch: Batch, spec: ViewSpec, **_: Any) -> Sound:

@@ -1,5 +1,6 @@
 """transformers configurations of encoders: new ones checked key by key, saved ones found."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from unlabel.modalities.dropout import set_dropout
+
+SETTINGS = "unlabel.json"  # beside config.json
 
 
 def new_config(
@@ -53,4 +56,17 @@ def saved_config(
     return config
 
 
-__all__ = ["new_config", "saved_config"]
+def save_settings(folder: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write what a transformers folder cannot say of an encoder, its `modality` among it."""
+    text = json.dumps(settings, indent=2) + "\n"
+    (Path(folder) / SETTINGS).write_text(text)
+
+
+def saved_settings(folder: str | Path) -> dict[str, Any]:
+    """What `save_settings` wrote, without the modality; nothing where it wrote nothing."""
+    file = Path(folder) / SETTINGS
+    said = json.loads(file.read_text()) if file.is_file() else {}
+    return {k: v for k, v in said.items() if k != "modality"}
+
+
+__all__ = ["SETTINGS", "new_config", "save_settings", "saved_config", "saved_settings"]

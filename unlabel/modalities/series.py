@@ -1,6 +1,5 @@
 """Time series: the encoders of series behind one door."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,24 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
-from unlabel.modalities.configs import new_config, saved_config
+from unlabel.modalities.configs import (
+    new_config,
+    save_settings,
+    saved_config,
+    saved_settings,
+)
+from unlabel.modalities.order import reversed_steps
 from unlabel.modalities.patchtst import DEFAULTS, PatchTST
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.series_collator import SeriesCollator, inputs_of
 from unlabel.modalities.series_drivers import Convolution, check_sizes, driver_of, places_of
 from unlabel.modalities.series_encode import encode
-from unlabel.modalities.series_order import reversed_steps
 from unlabel.modalities.series_show import show
 from unlabel.modalities.series_views import SPLITS, VIEWS, Window, finish
 from unlabel.modalities.series_window import NORMS
 
 POOLINGS = ("mean", "last", "max")
-_SETTINGS, _WEIGHTS = "unlabel.json", "unlabel.safetensors"
+_WEIGHTS = "unlabel.safetensors"
 _GIVES = frozenset({"pooled", "tokens", "layers", "values", "future", "sensor", "length"})
 
 
@@ -177,7 +181,7 @@ class SeriesEncoder(nn.Module):
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("driver.")}
         if own:
             save_file({k: v.contiguous() for k, v in own.items()}, folder / _WEIGHTS)
-        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+        save_settings(folder, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -334,10 +338,8 @@ class SeriesEncoder(nn.Module):
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:
     """Our settings of a folder, or what its configuration tells."""
-    file = folder / _SETTINGS
-    if file.is_file():
-        said = json.loads(file.read_text())
-        return {k: v for k, v in said.items() if k != "modality"}
+    if said := saved_settings(folder):
+        return said
     if config.model_type == "patchtst":
         return {"context": config.context_length}
     return {"channels": getattr(config, "num_input_channels", 1)}

@@ -1,6 +1,5 @@
 """Views that change the order of steps; all channels move together."""
 
-import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.draws import arguments, draw
+from unlabel.modalities.order import orders, reversed_steps, segment_order
 from unlabel.modalities.series_cuts import run, tokens_of
 from unlabel.modalities.series_masks import smallest
 from unlabel.modalities.series_window import Window, mean_and_std
@@ -178,35 +178,6 @@ def _variance(
     return (torch.where(seen, values - mean, 0).square().sum(-1, keepdim=True) / count)[..., 0]
 
 
-def reversed_steps(mask: Bool[Tensor, "batch steps"]) -> Int[Tensor, "batch steps"]:
-    """Where each step comes from when the existing ones are turned round in time."""
-    steps = torch.arange(mask.shape[1], device=mask.device)
-    # The existing steps are one run: samples are padded at one end, series at the left.
-    first, count = mask.long().argmax(1, keepdim=True), mask.sum(1, keepdim=True)
-    return torch.where(mask, 2 * first + count - 1 - steps, steps)
-
-
-def orders(segments: int, device: torch.device | str = "cpu") -> Int[Tensor, "orders segments"]:
-    """All permutations of a number of segments, in lexicographic order."""
-    return torch.tensor(list(itertools.permutations(range(segments))), device=device)
-
-
-def segment_order(
-    mask: Bool[Tensor, "batch steps"], order: Int[Tensor, "batch segments"]
-) -> Int[Tensor, "batch steps"]:
-    """Where each step comes from when equal segments of the existing steps take an order."""
-    steps = torch.arange(mask.shape[1], device=mask.device)
-    count, segments = mask.sum(1, keepdim=True), order.shape[1]
-    bounds = count * torch.arange(segments + 1, device=mask.device) // segments
-    sizes = bounds.diff(dim=1).gather(1, order)
-    ends = sizes.cumsum(1)
-    first = mask.long().argmax(1, keepdim=True)
-    place = (steps - first).clamp(min=0)
-    segment = torch.searchsorted(ends, place, right=True).clamp(max=segments - 1)
-    source = bounds.gather(1, order.gather(1, segment)) + place - (ends - sizes).gather(1, segment)
-    return torch.where(mask, first + source, steps)
-
-
 def inverse(index: Int[Tensor, "batch steps"]) -> Int[Tensor, "batch steps"]:
     """The order that undoes an order."""
     return index.argsort(1)
@@ -223,12 +194,9 @@ def permute(
 
 __all__ = [
     "inverse",
-    "orders",
     "permute",
     "reorder",
     "reverse",
-    "reversed_steps",
-    "segment_order",
     "shuffle",
     "triple",
 ]

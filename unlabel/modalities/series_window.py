@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unlabel.core import View
+from unlabel.modalities.visible import visible_only
 
 NORMS = ("standard", "last", "none")
 # A window whose std is under this share of its root mean square is constant but for rounding.
@@ -216,28 +217,7 @@ def finish(window: Window, *, norm: str, patch: int) -> View:
     if window.keeps is None:
         return view
     is_hidden = rearrange(window.is_hidden, "b (l p) c -> b l (p c)", p=patch).any(2)
-    return visible_only(view, view.mask & ~is_hidden, window.keeps)
-
-
-def visible_only(view: View, is_visible: Bool[Tensor, "batch tokens"], keeps: int) -> View:
-    """The view with its `keeps` tokens that are visible alone; the target is that of all.
-
-    A row with fewer of them is padded at the left.
-    """
-    order = is_visible.long().argsort(dim=1, stable=True)[:, is_visible.shape[1] - keeps :]
-
-    def pick(x: Tensor) -> Tensor:
-        return x.gather(
-            1, order.reshape(*order.shape, *(1,) * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
-        )
-
-    keep = view.keep_positions
-    return replace(
-        view,
-        inputs={k: v if k == "static" else pick(v) for k, v in view.inputs.items()},
-        mask=pick(is_visible),
-        keep_positions=None if keep is None else pick(keep),
-    )
+    return visible_only(view, view.mask & ~is_hidden, window.keeps, pad="left", apart="static")
 
 
 def _target(window: Window, scaled: Tensor, patch: int) -> tuple[Tensor | None, Tensor | None]:
@@ -262,5 +242,4 @@ __all__ = [
     "finish",
     "mean_and_std",
     "statistics",
-    "visible_only",
 ]

@@ -13,14 +13,18 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
-from unlabel.modalities.configs import new_config, saved_config
+from unlabel.modalities.configs import (
+    new_config,
+    save_settings,
+    saved_config,
+    saved_settings,
+)
 from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.text_head import TokenHead, saved_token_head
 from unlabel.modalities.text_views import VIEWS, Vocabulary
 
 POOLINGS = ("cls", "mean", "first_last")
-_SETTINGS = "unlabel.json"
 
 
 class TextCollator:
@@ -151,8 +155,7 @@ class TextEncoder(nn.Module):
         """
         config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
         folder = Path(path)
-        file = folder / _SETTINGS
-        said = json.loads(file.read_text()) if file.is_file() else _sentence_transformer(folder)
+        said = saved_settings(folder) or _sentence_transformer(folder)
         model = _bare(
             lambda **kw: AutoModel.from_pretrained(
                 str(path),
@@ -177,7 +180,7 @@ class TextEncoder(nn.Module):
         folder = Path(folder)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+        save_settings(folder, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Frames and video: the encoders of pictures and clips behind one door."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,12 @@ from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.modalities.clip import Clip
-from unlabel.modalities.configs import new_config, saved_config
+from unlabel.modalities.configs import (
+    new_config,
+    save_settings,
+    saved_config,
+    saved_settings,
+)
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
 from unlabel.modalities.visual_drivers import Patches, driver_of
@@ -24,7 +28,6 @@ from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 
 POOLINGS = ("mean", "cls", "max")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
-_SETTINGS = "unlabel.json"
 # The last two are partners that clips may come with: another camera, a tracked patch.
 _GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "view", "tracked"})
 
@@ -162,7 +165,7 @@ class VisualEncoder(nn.Module):
         folder = Path(folder)
         self.model.save_pretrained(folder)
         save_processor(self, folder)
-        (folder / _SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+        save_settings(folder, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -322,10 +325,8 @@ def _bare(make: Any, config: Any) -> PreTrainedModel:
 
 def _said(path: str | Path, config: Any, local_files_only: bool) -> dict[str, Any]:
     """Our settings of a folder, or what its configuration and image processor tell."""
-    file = Path(path) / _SETTINGS
-    if file.is_file():
-        said = json.loads(file.read_text())
-        return {k: v for k, v in said.items() if k != "modality"}
+    if said := saved_settings(path):
+        return said
     return {
         "frames": getattr(config, "num_frames", 1),
         "size": getattr(config, "image_size", None),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unlabel.core import View
 from unlabel.modalities.clip import Cell, Clip
+from unlabel.modalities.visible import visible_only
 
 
 def pick(clip: Clip, index: Int[Tensor, "batch picked"]) -> Clip:
@@ -167,26 +168,10 @@ def finish(
         # No numbers: its shape says on which grid the positions lie, and keeps views of
         # different grids apart when they are encoded.
         view.inputs["grid"] = values.new_zeros(len(values), 0, *own)
-    return view if clip.keeps is None else visible_only(view, seen.flatten(1), clip.keeps)
-
-
-def visible_only(view: View, is_visible: Bool[Tensor, "batch tokens"], keeps: int) -> View:
-    """The view with its `keeps` visible tokens alone; the target is that of all.
-
-    A row with fewer of them is padded at the end.
-    """
-    order = (~is_visible).long().argsort(dim=1, stable=True)[:, :keeps]
-
-    def take(x: Tensor) -> Tensor:
-        at = order.reshape(*order.shape, *(1,) * (x.dim() - 2))
-        return x.gather(1, at.expand(-1, -1, *x.shape[2:]))
-
-    keep = view.keep_positions
-    return replace(
-        view,
-        inputs={k: v if k == "grid" else take(v) for k, v in view.inputs.items()},
-        mask=take(is_visible),
-        keep_positions=None if keep is None else take(keep),
+    return (
+        view
+        if clip.keeps is None
+        else visible_only(view, seen.flatten(1), clip.keeps, pad="right", apart="grid")
     )
 
 
@@ -213,5 +198,4 @@ __all__ = [
     "pixels",
     "real_cells",
     "resize",
-    "visible_only",
 ]

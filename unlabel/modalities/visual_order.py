@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.clip import Clip
 from unlabel.modalities.draws import arguments, draw
-from unlabel.modalities.series_order import orders
+from unlabel.modalities.order import orders, reversed_steps, segment_order
 from unlabel.modalities.visual_fit import middle, pick
 from unlabel.modalities.visual_geometry import random_start
 
@@ -29,8 +29,7 @@ def reverse(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
     args = arguments(spec, ratio=1.0, ask=False)
     turned = draw(batch, spec, 1) < args["ratio"]
     times = torch.arange(clip.mask.shape[1], device=turned.device)
-    back = torch.where(clip.mask, clip.mask.sum(1, keepdim=True) - 1 - times, times)
-    clip = _take(clip, torch.where(turned, back, times))
+    clip = _take(clip, torch.where(turned, reversed_steps(clip.mask), times))
     return replace(clip, target=turned.long()) if args["ask"] else clip
 
 
@@ -117,21 +116,6 @@ def speed(clip: Clip, batch: Batch, spec: ViewSpec, *, frames: int, **_: Any) ->
     return replace(clip, target=which) if args["ask"] else clip
 
 
-def segment_order(
-    mask: Bool[Tensor, "batch times"], order: Int[Tensor, "batch segments"]
-) -> Int[Tensor, "batch times"]:
-    """Where each frame comes from when equal segments of the existing frames take an order."""
-    times = torch.arange(mask.shape[1], device=mask.device)
-    count, segments = mask.sum(1, keepdim=True), order.shape[1]
-    bounds = count * torch.arange(segments + 1, device=mask.device) // segments
-    sizes = bounds.diff(dim=1).gather(1, order)
-    ends = sizes.cumsum(1)
-    place = times.expand_as(mask).contiguous()
-    segment = torch.searchsorted(ends, place, right=True).clamp(max=segments - 1)
-    source = bounds.gather(1, order.gather(1, segment)) + place - (ends - sizes).gather(1, segment)
-    return torch.where(mask, source, times)
-
-
 def _take(clip: Clip, index: Int[Tensor, "batch times"]) -> Clip:
     """Whole frames in another order; padding stays at the end."""
     rows = torch.arange(len(index), device=index.device)[:, None]
@@ -141,4 +125,4 @@ def _take(clip: Clip, index: Int[Tensor, "batch times"]) -> Clip:
     return replace(clip, frames=clip.frames[rows, index], picked=picked)
 
 
-__all__ = ["PLACES", "frames", "reorder", "reverse", "segment_order", "speed"]
+__all__ = ["PLACES", "frames", "reorder", "reverse", "speed"]
