@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 
 from unlabel.benchmarks.finetune_arms import FOLDERS, FROZEN, RAW, TRAINED, UNTRAINED, Arms, Place
 from unlabel.benchmarks.finetune_network import Reads, Tuning
@@ -219,7 +218,7 @@ def bench_finetune(
         digits=4,
         unit="error on standardised values",
     )
-    Console().print(result.table())
+    result.print()
     result.save(output or path / "results" / "finetune.json")
     return result
 

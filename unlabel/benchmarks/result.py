@@ -1,5 +1,6 @@
 """What every benchmark hands back: scores with intervals, as a table, as JSON and as a picture."""
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from scipy import stats
 
@@ -129,6 +132,13 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def _width(console: Console, table: Table) -> int:
+    """Columns of text that a table takes when nothing in it is folded."""
+    table = copy.copy(table)
+    table.title = table.caption = None
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
@@ -241,10 +251,44 @@ class BenchmarkResult:
 
     def table(self) -> Table:
         """A rich table: sets as rows, encoders (and what they gained on the first) as columns."""
-        columns = self.encoders + self._shown_differences()
-        caption = "\n".join(filter(None, (self._legend(), self.note)))
-        title = f"{self.benchmark.upper()}: {self.setting}"
-        table = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
+        columns = self._columns()
+        table = self._part(columns)
+        table.title = f"{self.benchmark.upper()}: {self.setting}"
+        table.caption = "\n".join(filter(None, (self._legend(), self.note)))
+        return table
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the table; what a terminal has no room for goes into further tables below it.
+
+        Args:
+            console: rich's; default the standard output. A file gets one table of any width.
+        """
+        console = console or Console()
+        whole = self.table()
+        if not console.is_terminal:
+            Console(file=console.file, width=_width(console, whole)).print(whole)
+            return
+        parts: list[list[EncoderScores]] = [[]]
+        for column in self._columns():
+            wider = [*parts[-1], column]
+            if parts[-1] and _width(console, self._part(wider)) > console.width:
+                parts.append([column])
+            else:
+                parts[-1] = wider
+        if len(parts) == 1:
+            console.print(whole)
+            return
+        console.print(whole.title, style="table.title", markup=False)
+        for part in parts:
+            console.print(self._part(part))
+        console.print(whole.caption, style="table.caption", markup=False)
+
+    def _columns(self) -> tuple["EncoderScores", ...]:
+        return self.encoders + self._shown_differences()
+
+    def _part(self, columns: Sequence["EncoderScores"]) -> Table:
+        """The table of some columns."""
+        table = Table(caption_justify="left", title_justify="left")
         table.add_column("set", no_wrap=True)
         table.add_column("n", justify="right", no_wrap=True)
         for encoder in columns:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from unlabel.benchmarks.baselines import whitened
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores
 from unlabel.embedding import Embedder, load_embedder, run_model_folder
@@ -78,7 +76,7 @@ def bench(
         for (name, _), several in zip(groups, found, strict=True)
     ]
     result = _merge([*pooled, *controls])
-    Console().print(result.table())
+    result.print()
     if output or runs:
         result.save(output or path / "results" / f"{result.benchmark}.json")
     return result
