@@ -61,3 +61,28 @@ def test_sizes_that_do_not_go_together_are_refused():
         R2Plus1DConfig(hidden_sizes=[8, 16], depths=[1])
     with pytest.raises(ValueError, match="groups divide"):
         R2Plus1DConfig(embedding_size=12)
+
+
+def test_residual_frames_show_what_moves_and_no_background():
+    model = R2Plus1DModel(R2Plus1DConfig(residual_frames=True)).eval()
+    clip = torch.randn(2, 8, 3, 32, 32)
+    background = torch.randn(2, 1, 3, 32, 32)
+    seen, beside = model(clip).pooler_output, model(clip + background).pooler_output
+    assert torch.allclose(seen, beside, atol=1e-4)
+    still = model(clip[:, :1].expand(-1, 8, -1, -1, -1)).pooler_output
+    assert torch.allclose(still[0], still[1], atol=1e-6)  # one frame tells nothing
+    assert not torch.allclose(seen[0], seen[1], atol=1e-2)
+
+
+def test_residual_frames_of_a_padded_clip_are_those_of_the_clip():
+    model = R2Plus1DModel(R2Plus1DConfig(residual_frames=True)).eval()
+    clip = torch.randn(1, 8, 3, 32, 32)
+    mask = torch.arange(8)[None] < 5
+    alone = model(clip[:, :5], mask[:, :5]).pooler_output
+    assert torch.allclose(model(clip, mask).pooler_output, alone, atol=1e-5)
+
+
+def test_one_frame_has_no_change():
+    model = R2Plus1DModel(R2Plus1DConfig(residual_frames=True)).eval()
+    a, b = (model(torch.randn(1, 1, 3, 32, 32)).pooler_output for _ in range(2))
+    assert torch.equal(a, b)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -22,11 +23,13 @@ class R2Plus1DConfig(PreTrainedConfig):
             columns.
         depths: residual blocks of each stage.
         groups: of the normalisation.
+        residual_frames: see each frame less the one before it: what moves, and no background.
 
     Raises:
         ValueError: sizes and depths of different numbers of stages, or groups that do not divide.
 
-    Reference: Tran et al. 2018, arXiv 1711.11248, section 3.5.
+    Reference: Tran et al. 2018, arXiv 1711.11248, section 3.5; residual frames: Tao et al. 2020,
+    arXiv 2001.05661, section 3.
     """
 
     model_type = "r2plus1d"
@@ -39,9 +42,11 @@ class R2Plus1DConfig(PreTrainedConfig):
         hidden_sizes: Sequence[int] = (16, 48, 128),
         depths: Sequence[int] = (1, 1, 1),
         groups: int = 8,
+        residual_frames: bool = False,
         **kwargs: Any,
     ):
         self.num_channels, self.embedding_size = num_channels, embedding_size
+        self.residual_frames = residual_frames
         self.hidden_sizes, self.depths, self.groups = list(hidden_sizes), list(depths), groups
         super().__init__(**kwargs)
         sizes = [embedding_size, *hidden_sizes]
@@ -148,6 +153,14 @@ class ResidualBlock(nn.Module):
         return F.relu(x + y), exists
 
 
+def changes(
+    x: Float[Tensor, "batch channels times rows columns"],
+) -> Float[Tensor, "batch channels times rows columns"]:
+    """Each frame less the one before it; the first change stands for that of the first frame."""
+    change = x.diff(dim=2)
+    return torch.cat([change[:, :, :1], change], 2) if change.shape[2] else torch.zeros_like(x)
+
+
 class R2Plus1DModel(PreTrainedModel):
     """Convolutions over space and over time by turns, in residual blocks.
 
@@ -202,6 +215,8 @@ class R2Plus1DModel(PreTrainedModel):
         exists = None
         if frame_mask is not None:
             exists = frame_mask[:, None, :, None, None].to(x.dtype)
+        if self.config.residual_frames:
+            x = changes(x)
         x = F.relu(self.norm1(self.stem(x)))
         x = F.relu(self.norm2(self.stem_time(x if exists is None else x * exists)))
         for block in self.blocks:
