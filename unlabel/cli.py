@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from unlabel.allocator import keep_freed_memory
+
 
 def list_methods(modality: str | None = None) -> None:
     """Print every method, the kinds of data it runs on, and its paper.
@@ -117,5 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """`main` in a process of its own, whose memory may be kept."""
+    keep_freed_memory()
     main()
+
+
+if __name__ == "__main__":
+    run()
