@@ -28,7 +28,7 @@ def places_in(frames: np.ndarray) -> list[int]:
 def write_video(
     path: Path, frames: np.ndarray, *, codec: str = "libx264", rate: int = 25,
     options: dict[str, str] | None = None, times: list[float] | None = None,
-    sound: np.ndarray | None = None,
+    sound: np.ndarray | None = None, pixels: str = "yuv420p",
 ) -> Path:  # fmt: skip
     """Encode frames, perhaps at given seconds, perhaps with a mono sound track of 16 kHz."""
     import av
@@ -40,14 +40,14 @@ def write_video(
     with av.open(str(path), "w", options=first) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         if times is not None:
             from fractions import Fraction
 
             stream.codec_context.time_base = Fraction(1, 1000)
         track = file.add_stream("aac", rate=16000, layout="mono") if sound is not None else None
-        for place, pixels in enumerate(frames):
-            frame = VideoFrame.from_ndarray(pixels, format="rgb24")
+        for place, shown in enumerate(frames):
+            frame = VideoFrame.from_ndarray(shown, format="rgb24")
             if times is not None:
                 frame.time_base, frame.pts = Fraction(1, 1000), round(1000 * times[place])
             file.mux(stream.encode(frame))  # pyright: ignore[reportArgumentType]

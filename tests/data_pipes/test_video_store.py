@@ -251,7 +251,7 @@ def test_frames_cover_the_size_and_are_cut_at_the_centre(tmp_path):
 def test_a_file_that_goes_bad_is_replaced_counted_and_named(tmp_path, caplog):
     for name, count in (("a", 20), ("b", 21), ("c", 22)):
         write_video(tmp_path / f"{name}.mp4", numbered(count))
-    store = VideoStore(tmp_path, size=24, frames=4)
+    store = VideoStore(read_videos(tmp_path), size=24, frames=4)
     healthy = [store[i]["index"] for i in (0, 2)]
     assert healthy == [0, 2]
     (tmp_path / "b.mp4").write_bytes(b"overwritten")
@@ -269,7 +269,7 @@ def test_a_file_that_goes_bad_is_replaced_counted_and_named(tmp_path, caplog):
 
 def test_a_run_without_a_readable_file_ends_with_an_error(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered(9))
-    store = VideoStore([path], size=24, frames=4)
+    store = VideoStore(read_videos([path]), size=24, frames=4)
     path.unlink()
     with pytest.raises(DecodeError, match="all bad"):
         store[0]

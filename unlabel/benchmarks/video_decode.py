@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import VideoData, read_videos
@@ -73,7 +74,7 @@ def video_decode(
     about = {"frames": frames, "stride": stride}
 
     def ours() -> Iterator[Clips]:
-        found = read_videos(names, jobs=1)
+        found = read_videos(names, jobs=1, keep=Keep.of(kept))
         store = VideoStore(found, size=kept, frames=frames, stride=stride, short="loop")
         yield from _ours(store, batch, epochs, size, device)
 
@@ -162,13 +163,14 @@ def _augmented(clips: Tensor, size: int, random: torch.Generator) -> Clips:
         (1 - scale) * (2 * draw[2] - 1),
         (1 - scale) * (2 * draw[3] - 1),
     )
-    flat = rearrange(clips, "b t c h w -> b (t c) h w").float() / 255
+    flat = rearrange(clips, "b t c h w -> b (t c) h w").float()
     grid = F.affine_grid(theta, [count, flat.shape[1], size, size], align_corners=False)
     boxed = F.grid_sample(flat, grid, align_corners=False)
     out = rearrange(boxed, "b (t c) h w -> b t c h w", t=times)
-    gain, shift = (0.8 + 0.4 * draw[4:]).view(2, -1, 1, 1, 1, 1)
+    gain, shift = (0.8 + 0.4 * draw[4:]).view(2, -1, 1, 1, 1, 1) / 255
     mean = out.mean((1, 2, 3, 4), keepdim=True)
-    return ((out - mean) * gain + mean * shift).clamp(0, 1)
+    # In place: on a CPU, fresh memory for every step of a batch costs more than the arithmetic.
+    return out.mul_(gain).add_(mean * (shift - gain)).clamp_(0, 1)
 
 
 # -- figures --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-_LONGEST = 1 << 28  # bytes of one video: a longer one is not decoded as a whole
+LONGEST = 1 << 28  # bytes of one video: a longer one is not decoded as a whole
 _EMPTY, _WHOLE, _LOST = 0, 1, 2
 
 
@@ -48,8 +48,7 @@ class FrameCache:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._frame = int(np.prod(shape)) * self.dtype.itemsize
         if folder is None:
-            folder = tempfile.mkdtemp(prefix="unlabel-frames-")
-            weakref.finalize(self, _remove, folder, os.getpid())
+            folder = temporary_folder(self, "unlabel-frames-")
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         limit = min(limit, shutil.disk_usage(self.folder).free // 2)
@@ -103,7 +102,7 @@ class FrameCache:
         sizes = self.counts * self._frame
         self._begins = np.full(len(sizes), -1, np.int64)
         self._total = 0
-        for place in np.flatnonzero(sizes <= _LONGEST):
+        for place in np.flatnonzero(sizes <= LONGEST):
             if self._total + sizes[place] <= limit:
                 self._begins[place] = self._total
                 self._total += int(sizes[place])
@@ -132,9 +131,16 @@ class FrameCache:
         self._open()
 
 
+def temporary_folder(owner: object, prefix: str) -> Path:
+    """A folder that goes with its owner, and with the process that made it at the latest."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    weakref.finalize(owner, _remove, folder, os.getpid())
+    return Path(folder)
+
+
 def _remove(folder: str, process: int) -> None:
     if os.getpid() == process:  # a forked worker leaves it to the process that made it
         shutil.rmtree(folder, ignore_errors=True)
 
 
-__all__ = ["FrameCache"]
+__all__ = ["LONGEST", "FrameCache", "temporary_folder"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.video_data import VideoData
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_frames
@@ -36,8 +37,10 @@ class FrameStore(VideoStore):
         cache_bytes: int = 1 << 31,
         cache: str | Path | None = None,
     ):
+        if not isinstance(data, VideoData):
+            data = read_frames(data, keep=Keep.of(size, fit=fit, limit=cache_bytes))
         super().__init__(
-            data if isinstance(data, VideoData) else read_frames(data),
+            data,
             size=size,
             frames=1,
             hop=hop,

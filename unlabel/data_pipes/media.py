@@ -1,15 +1,19 @@
 """What one file of video, pictures or sound holds, found out by decoding all of it."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError, library, told
+from unlabel.data_pipes.kept_frames import Spool
+from unlabel.data_pipes.pixels import resized
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from unlabel.data_pipes.video_readers import marked_frames
+from unlabel.data_pipes.video_readers import Pixels, marked_frames
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES)
@@ -101,7 +105,10 @@ def kind_of_media(path: Path) -> str:
 
 
 def examine(
-    path: str | Path, kind: str | None = None, alive: Callable[[], None] = lambda: None
+    path: str | Path,
+    kind: str | None = None,
+    alive: Callable[[], None] = lambda: None,
+    spool: Spool | None = None,
 ) -> Media:
     """Decode one file to its end, or to its first damage; never raises for what is in it.
 
@@ -109,6 +116,7 @@ def examine(
         path: of the file.
         kind: `video`, `picture` or `sound` (of a video, its sound track); None goes by the name.
         alive: called now and then while frames keep coming.
+        spool: takes the frames of a video or picture.
     """
     path = Path(path)
     size, changed = identity(path)
@@ -123,9 +131,9 @@ def examine(
             raise DecodeError(path, "there is no such file")
         if not size:
             raise DecodeError(path, "the file is empty")
-        if path.is_dir():
-            return Media(**about, **_folder(path, alive))
-        return Media(**about, **_EXAMINERS[about["kind"]](path, alive))
+        look = _folder if path.is_dir() else _EXAMINERS[about["kind"]]
+        with closing(spool or Spool()) as spool:
+            return Media(**about, **look(path, alive, spool))
     except DecodeError as e:
         return Media(**about, fault=e.cause)
     except (ImportError, MemoryError):
@@ -134,17 +142,18 @@ def examine(
         return Media(**about, fault=told(e))
 
 
-def _folder(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
+def _folder(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise DecodeError(path, "the folder holds no frames")
+    spool.expect(len(files))
     about: dict[str, Any] = {"fps": 25.0, "header": len(files), "codec": "pictures"}
     shape = None
     for place, file in enumerate(files):
         if place % _HEARTBEAT == 0:
             alive()
         try:
-            found = _picture(file, alive)
+            found = _picture(file, alive, spool)
         except Exception as e:
             return {**about, "frames": place, "fault": f"{file.name}: {told(e)}"}
         shape = shape or (found["rows"], found["columns"])
@@ -154,24 +163,26 @@ def _folder(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
     return {**about, "frames": len(files)}
 
 
-def _picture(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
+def _picture(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     with library("PIL.Image", "video").open(path) as picture:
         picture.load()
         columns, rows = picture.size
+        rgb = lambda size: resized(np.asarray(picture.convert("RGB"))[None], size)[0]  # noqa: E731
+        spool.add((rows, columns), rgb)
         return {
             "frames": 1, "fps": 25.0, "rows": rows, "columns": columns,
             "codec": str(picture.format).lower(), "header": 1,
         }  # fmt: skip
 
 
-def _sound(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
+def _sound(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     from unlabel.data_pipes.audio import read_waveform
 
     waveform, rate = read_waveform(path)
     return {"frames": len(waveform), "fps": float(rate), "codec": path.suffix.lower()[1:]}
 
 
-def _video(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
+def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     av = library("av", "video")
     with av.open(str(path), metadata_errors="ignore") as file:
         stream = file.streams.best("video")
@@ -180,7 +191,8 @@ def _video(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
         if file.format.name.endswith("_pipe") or file.format.name == "image2":
             raise DecodeError(path, f"it is a picture ({stream.codec_context.name}), not a video")
         stream.thread_type = "NONE"
-        times, fault, shape = _decode(file, stream, alive)
+        spool.expect(stream.frames)
+        times, fault, shape = _decode(file, stream, alive, spool)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         header = stream.frames or round((file.duration or 0) / av.time_base * rate)
         fps, stamps = _rate(times, float(stream.time_base or 1), rate)
@@ -194,11 +206,11 @@ def _video(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
 
 
 def _decode(
-    file: Any, stream: Any, alive: Callable[[], None]
+    file: Any, stream: Any, alive: Callable[[], None], spool: Spool
 ) -> tuple[list[int | None], str, tuple[int, int]]:
     """Time stamps of the whole frames before the first damage, what that is, and their shape."""
     times: list[int | None] = []
-    shape = (0, 0)
+    shape, pixels = (0, 0), Pixels()
     try:
         for frame, broken in marked_frames(file, stream):
             if broken:
@@ -207,6 +219,7 @@ def _decode(
                 return times, f"frame {len(times)} has another size", shape
             shape = (frame.height, frame.width)
             times.append(frame.pts)
+            spool.add(shape, partial(pixels, frame))
             if len(times) % _HEARTBEAT == 0:
                 alive()
     except (OSError, ValueError) as e:

@@ -31,6 +31,24 @@ def fit(rows: int, columns: int, size: Size) -> tuple[int, int]:
     return max(round(rows * scale), size), max(round(columns * scale), size)
 
 
+def framed(
+    shape: tuple[int, int], size: tuple[int, int], how: str
+) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """Size that frames are scaled to, and the rows and columns that are then cut out of them.
+
+    Args:
+        shape: rows and columns of the file.
+        size: rows and columns that are wanted.
+        how: `"cover"` keeps the aspect and cuts at the centre, `"stretch"` does not.
+    """
+    if how == "stretch":
+        return size, (slice(None), slice(None))
+    scale = max(wanted / there for wanted, there in zip(size, shape, strict=True))
+    wide = max(round(shape[0] * scale), size[0]), max(round(shape[1] * scale), size[1])
+    top, left = (wide[0] - size[0]) // 2, (wide[1] - size[1]) // 2
+    return wide, (slice(top, top + size[0]), slice(left, left + size[1]))
+
+
 def resized(frames: Frames, size: Size) -> Frames:
     """Frames in memory at another size, averaged over the pixels that one replaces."""
     rows, columns = fit(*frames.shape[1:3], size)
@@ -69,4 +87,4 @@ def rewound(source: Any) -> Any:
     return source
 
 
-__all__ = ["Frames", "Size", "channels_last", "fit", "resized", "rewound"]
+__all__ = ["Frames", "Size", "channels_last", "fit", "framed", "resized", "rewound"]

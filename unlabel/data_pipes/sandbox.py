@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from unlabel.data_pipes.kept_frames import KeptFrames, Spool
 from unlabel.data_pipes.media import Media, examine, identity, kind_of_media
 
 _START = 60.0  # seconds that a fresh process may take to import its libraries
@@ -32,10 +33,21 @@ class Sandbox:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
 
-    def examine(self, path: str | Path, kind: str | None = None) -> Media:
-        """What the file holds; a crash or a hang is its fault, and named so."""
+    def examine(
+        self, path: str | Path, kind: str | None = None, spool: list[Any] | None = None
+    ) -> Media:
+        """What the file holds; a crash or a hang is its fault, and named so.
+
+        Args:
+            path: of the file.
+            kind: see `examine`.
+            spool: arguments of the `Spool` that takes its frames.
+
+        Raises:
+            ImportError: a library is missing.
+        """
         path, kind = Path(path), kind or kind_of_media(Path(path))
-        answer = self.ask([str(path), kind])
+        answer = self.ask([str(path), kind, spool])
         if isinstance(answer, str):
             size, changed = identity(path)
             return Media(str(path), kind, fault=answer, size=size, changed=changed)
@@ -107,6 +119,7 @@ def examine_all(
     *,
     jobs: int | None = None,
     patience: float = 30.0,
+    kept: KeptFrames | None = None,
 ) -> Iterator[Media]:
     """What each of many files holds, in order, each decoded once, in processes of their own.
 
@@ -115,20 +128,28 @@ def examine_all(
         kind: of all of them, see `examine`.
         jobs: processes; None for one a core.
         patience: see `Sandbox`.
+        kept: takes their frames.
     """
     if not paths:
         return
     jobs = min(jobs or os.cpu_count() or 1, 1 + len(paths) // 8)
     boxes: list[Sandbox] = []
-    local = threading.local()
+    local, lock = threading.local(), threading.Lock()
 
     def begin() -> None:
         local.box = Sandbox(patience=patience)
         boxes.append(local.box)
 
+    def look(path: str | Path) -> Media:
+        media = local.box.examine(path, kind, kept.order(path) if kept else None)
+        if kept is not None:
+            with lock:
+                kept.settle(media)
+        return media
+
     pool = ThreadPoolExecutor(jobs, initializer=begin)
     try:
-        yield from pool.map(lambda path: local.box.examine(path, kind), paths)
+        yield from pool.map(look, paths)
     finally:
         pool.shutdown(cancel_futures=True)
         for box in boxes:
@@ -153,9 +174,10 @@ def serve(answer: Callable[[Any, Callable[[], None]], dict[str, Any]]) -> None:
         say(json.dumps(answer(json.loads(line), say)))
 
 
-def _examine(request: list[str], alive: Callable[[], None]) -> dict[str, Any]:
+def _examine(request: list[Any], alive: Callable[[], None]) -> dict[str, Any]:
+    path, kind, spool = request
     try:
-        return examine(*request, alive=alive).as_dict()
+        return examine(path, kind, alive, Spool(*spool) if spool else None).as_dict()
     except ImportError as e:
         return {"missing": str(e)}
 

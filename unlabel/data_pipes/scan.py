@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from unlabel.data_pipes.kept_frames import KeptFrames
 from unlabel.data_pipes.media import SUFFIXES, Media, kind_of_media
 from unlabel.data_pipes.sandbox import examine_all
 from unlabel.data_pipes.sources import find_files
@@ -57,6 +58,7 @@ def scan_files(
     jobs: int | None = None,
     patience: float = 30.0,
     quiet: bool = True,
+    kept: KeptFrames | None = None,
 ) -> list[Media]:
     """What each file holds, from the manifest where it is unchanged, else by decoding it.
 
@@ -67,12 +69,14 @@ def scan_files(
         jobs: as for `scan`.
         patience: as for `scan`.
         quiet: show no progress.
+        kept: takes the frames of files that are decoded.
     """
     known = {(m.path, m.kind): m for m in read_manifest(manifest)} if manifest else {}
     keys = [(str(path.resolve()), kind or kind_of_media(path)) for path in paths]
-    new = [k[0] for k in keys if k not in known or not known[k].unchanged()]
+    # A file is decoded once whatever names lead to it.
+    new = [k[0] for k in dict.fromkeys(keys) if k not in known or not known[k].unchanged()]
     with Progress(disable=quiet or not new, transient=True) as progress:
-        decoded = examine_all(new, kind, jobs=jobs, patience=patience)
+        decoded = examine_all(new, kind, jobs=jobs, patience=patience, kept=kept)
         for media in progress.track(decoded, total=len(new), description="decoding"):
             known[media.path, media.kind] = media
     if manifest is not None and new:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.kept_frames import KeptFrames
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video_list import Row
@@ -49,13 +50,18 @@ class VideoItem:
         """What `read_clip` takes, fetched from its data set where it lies in one."""
         return self.source.load() if isinstance(self.source, Row) else self.source
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether a file is the one that was examined."""
+        return not isinstance(self.source, (str, Path)) or self.media.unchanged()
+
     def check_unchanged(self) -> None:
         """Refuse a file that is not the one that was examined: it may crash the process.
 
         Raises:
             DecodeError: it changed, or is gone.
         """
-        if isinstance(self.source, (str, Path)) and not self.media.unchanged():
+        if not self.unchanged:
             gone = not Path(self.source).expanduser().exists()
             cause = "it is gone" if gone else "it changed since it was examined"
             raise DecodeError(self.name, cause, reader="store")
@@ -69,11 +75,13 @@ class VideoData:
         items: one by one.
         report: what was read, and what was left out and why (`broken`).
         classes: names of the classes that the labels count, sorted.
+        kept: frames that reading kept for a store.
     """
 
     items: list[VideoItem]
     report: ReadReport = field(default_factory=ReadReport)
     classes: tuple[str, ...] = ()
+    kept: KeptFrames | None = None
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -111,7 +119,7 @@ class VideoData:
             item = self.items[old]
             kept = tuple(new[p] for p in item.partners if p in new)
             items.append(VideoItem(**{**item.__dict__, "partners": kept}))
-        return VideoData(items, self.report, self.classes)
+        return VideoData(items, self.report, self.classes, self.kept)
 
     def summary(self) -> str:
         """One line: how many, how long, which sizes, and what was left out and why."""

@@ -114,7 +114,7 @@ class AvReader:
         if self._own:
             # Frame threads hang beside other libraries, and cost a small file more than they give.
             self._stream.thread_type = "NONE"
-        self._size = size
+        self._size, self._pixels = size, Pixels()
         self._times: list[int | None] | None = None
         if not self._own:
             self._container.seek(0)
@@ -156,7 +156,7 @@ class AvReader:
                     # Frames may be lost here, too, so that none behind it is sure of its place.
                     raise DecodeError("video", f"frame {seen} is damaged", index=wanted[len(taken)])
                 if seen == wanted[len(taken)]:
-                    taken.append(frame_pixels(frame, self._size))
+                    taken.append(self._pixels(frame, self._size))
                     if len(taken) == len(wanted):
                         return np.stack(taken)
         except (OSError, ValueError) as e:
@@ -194,7 +194,7 @@ class AvReader:
                     if place in within and damaged:
                         raise DecodeError("video", "the frame is damaged", index=place)
                     if place in within:
-                        taken[place] = frame_pixels(frame, self._size)
+                        taken[place] = self._pixels(frame, self._size)
                     if place >= last:
                         break
             except (OSError, ValueError) as e:
@@ -290,10 +290,18 @@ def picture_shape(source: Any) -> tuple[int, int]:
         return stream.height, stream.width
 
 
-def frame_pixels(frame: Any, size: Size) -> UInt8[np.ndarray, "rows columns 3"]:
-    """RGB of a PyAV frame."""
-    rows, columns = fit(frame.height, frame.width, size)
-    return frame.reformat(columns, rows, "rgb24", interpolation="BILINEAR").to_ndarray()
+class Pixels:
+    """RGB of the PyAV frames of one file; what scaling the first one sets up serves them all."""
+
+    def __init__(self):
+        self._scaler: Any = library("av.video.reformatter", "video").VideoReformatter()
+
+    def __call__(self, frame: Any, size: Size) -> UInt8[np.ndarray, "rows columns 3"]:
+        """A frame at this size, see `fit`."""
+        rows, columns = fit(frame.height, frame.width, size)
+        # One thread: starting one for every core takes longer than a frame does.
+        how = {"interpolation": "BILINEAR", "threads": 1}
+        return self._scaler.reformat(frame, columns, rows, "rgb24", **how).to_ndarray()
 
 
 @cache
@@ -313,6 +321,7 @@ def _stamps(begins: np.ndarray, rate: float) -> Float64[np.ndarray, "count"]:
 __all__ = [
     "READERS",
     "Frames",
+    "Pixels",
     "Reader",
     "Size",
     "as_array",

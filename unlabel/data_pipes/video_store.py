@@ -11,6 +11,8 @@ from jaxtyping import Float32, Int64, UInt8
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.flow import optical_flow
 from unlabel.data_pipes.frame_cache import FrameCache
+from unlabel.data_pipes.kept_frames import Keep
+from unlabel.data_pipes.pixels import framed
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.video import read_clip
 from unlabel.data_pipes.video_data import VideoData, VideoItem
@@ -40,9 +42,10 @@ class VideoStore:
     by clip of the video; `ordinal // len(store)` is the epoch.
 
     Frames are scaled so that they cover `size` and cut at the centre. A video is decoded as a
-    whole when it is first met, and kept (see `FrameCache`); where it has no room, its clips are
-    decoded one by one, at the same size. A file that goes bad, changes or disappears during the
-    run is told in the log and in `lost`, and another clip is drawn in its place.
+    whole when it is first met, and kept (see `FrameCache`), unless reading the data kept it at
+    this size (see `Keep`); where it has no room, its clips are decoded one by one, at the same
+    size. A file that goes bad, changes or disappears during the run is told in the log and in
+    `lost`, and another clip is drawn in its place.
 
     Attributes:
         too_short: names of the videos left out by `short="skip"`.
@@ -102,21 +105,22 @@ class VideoStore:
         cache_bytes: int = 1 << 31,
         cache: str | Path | None = None,
     ):
-        self.data = data if isinstance(data, VideoData) else read_videos(data)
+        keep = Keep.of(size, tracked=tracked, fit=fit, limit=cache_bytes)
         self.sampling = Sampling(frames, stride, fps, duration, spread, start, short)
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.hop, self.fit, self.seed, self.clips = hop, fit, seed, clips
         self.view, self.pair, self.flow, self.tracked = view, pair, flow, tracked
         self.sound = sound
         _check(self, cache_bytes)
+        self._shape = keep.size
+        self.data = data if isinstance(data, VideoData) else read_videos(data, keep=keep)
         self._choose()
-        scale = 2 if tracked else 1
-        self._shape = (scale * self.size[0], scale * self.size[1])
         media = [item.media for item in self.data]
         key = [[m.path, m.size, m.changed] for m in media] + [fit]
         self._cache = FrameCache(
             [m.frames for m in media], (*self._shape, 3), limit=cache_bytes, folder=cache, key=key
         )
+        self._adopt()
         self._motion: dict[int, Float32[np.ndarray, "count"]] = {}
         self._labelled = bool((self.data.labels >= 0).any())
 
@@ -269,6 +273,19 @@ class VideoStore:
             times = times[:1]
         return {"frames": frames, "times": times, **({"partners": partners} if partners else {})}
 
+    def _adopt(self) -> None:
+        """Take the frames that reading kept at this size; others are decoded when they are met."""
+        kept = self.data.kept
+        if kept is None or (kept.keep.size, kept.keep.fit) != (self._shape, self.fit):
+            return
+        last = {item.media.path: place for place, item in enumerate(self.data)}
+        for place, item in enumerate(self.data):
+            wanted = place in self._cache and self._cache.get(place) is None and item.unchanged
+            if wanted and (frames := kept.frames(item.media)) is not None:
+                self._cache.put(place, frames)
+            if last[item.media.path] == place:  # no other part of the file is still to come
+                kept.drop(item.media)
+
     def _take(self, place: int, places: Int64[np.ndarray, "picked"]) -> Frames:
         """Frames of a video, counted within its part, from the cache or by decoding them."""
         item = self.data[place]
@@ -289,14 +306,9 @@ class VideoStore:
         return whole[wanted]
 
     def _decode(self, item: VideoItem, places: Sequence[int] | np.ndarray) -> Frames:
-        media, (rows, columns) = item.media, self._shape
-        if self.fit == "stretch":
-            return read_clip(item.content(), list(places), size=self._shape)
-        scale = max(rows / media.rows, columns / media.columns)
-        wide = (max(round(media.rows * scale), rows), max(round(media.columns * scale), columns))
-        frames = read_clip(item.content(), list(places), size=wide)
-        top, left = (wide[0] - rows) // 2, (wide[1] - columns) // 2
-        return frames[:, top : top + rows, left : left + columns]
+        shape = (item.media.rows, item.media.columns)
+        wide, (rows, columns) = framed(shape, self._shape, self.fit)
+        return read_clip(item.content(), list(places), size=wide)[:, rows, columns]
 
     def _lose(self, error: DecodeError) -> None:
         logger.warning("%s Another clip is drawn in its place.", error)
@@ -319,7 +331,6 @@ def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
 
 def _check(store: VideoStore, cache_bytes: int) -> None:
     for name, value, least in (
-        ("size", min(store.size), 1),
         ("clips", store.clips, 1),
         ("cache_bytes", cache_bytes, 0),
     ):
@@ -327,8 +338,6 @@ def _check(store: VideoStore, cache_bytes: int) -> None:
             raise ValueError(f"{name} is at least {least}, but {value} came.")
     if store.hop is not None and store.hop <= 0:
         raise ValueError(f"hop is in seconds and above 0, but {store.hop} came.")
-    if store.fit not in ("cover", "stretch"):
-        raise ValueError(f"fit is 'cover' or 'stretch', but {store.fit!r} came.")
     if store.pair is not None and not 0 <= store.pair[0] <= store.pair[1]:
         raise ValueError(f"pair is (least, most) seconds, but {store.pair} came.")
     if (store.flow is not None or store.tracked) and store.sampling.frames < 2:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.kept_frames import Keep, KeptFrames
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.scan import scan_files
@@ -31,6 +32,7 @@ def read_videos(
     limit: int | None = None,
     jobs: int | None = None,
     patience: float = 30.0,
+    keep: Keep | None = None,
 ) -> VideoData:
     """Find the videos of nearly any source, and decode each once to know what can be used of it.
 
@@ -58,6 +60,7 @@ def read_videos(
         limit: videos taken at most.
         jobs: as for `scan`.
         patience: as for `scan`.
+        keep: what to keep of the frames while they are decoded, for a store of that size.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -67,7 +70,7 @@ def read_videos(
     report = ReadReport()
     entries = list_media(source, VIDEO_SUFFIXES, columns, report)[:limit]
     by_pattern(entries, pattern)
-    about = {"manifest": manifest, "jobs": jobs, "patience": patience}
+    about = {"manifest": manifest, "jobs": jobs, "patience": patience, "keep": keep}
     return look_into(entries, report, damaged=damaged, what="video", **about)
 
 
@@ -82,6 +85,7 @@ def read_frames(
     limit: int | None = None,
     jobs: int | None = None,
     patience: float = 30.0,
+    keep: Keep | None = None,
 ) -> VideoData:
     """Find pictures, and videos to take frames from; arguments and faults as `read_videos`.
 
@@ -96,6 +100,7 @@ def read_frames(
         limit: as for `read_videos`.
         jobs: as for `scan`.
         patience: as for `scan`.
+        keep: as for `read_videos`.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -105,7 +110,7 @@ def read_frames(
     columns = Columns(path_column, label_column)
     entries = list_media(source, suffixes, columns, report)[:limit]
     by_pattern(entries, pattern)
-    about = {"manifest": manifest, "jobs": jobs, "patience": patience}
+    about = {"manifest": manifest, "jobs": jobs, "patience": patience, "keep": keep}
     return look_into(entries, report, damaged=damaged, what="frame", **about)
 
 
@@ -119,6 +124,7 @@ def look_into(
     manifest: str | Path | None = None,
     jobs: int | None = None,
     patience: float = 30.0,
+    keep: Keep | None = None,
 ) -> VideoData:
     """Decode each entry once, and keep what can be used.
 
@@ -131,6 +137,7 @@ def look_into(
         manifest: as for `scan`.
         jobs: as for `scan`.
         patience: as for `scan`.
+        keep: as for `read_videos`.
 
     Raises:
         ValueError: nothing can be used.
@@ -138,10 +145,11 @@ def look_into(
     if damaged not in ("skip", "use"):
         raise ValueError(f"damaged is 'skip' or 'use', but {damaged!r} came.")
     about = {"manifest": None if manifest is None else Path(manifest), "kind": kind}
-    media = _examined(entries, **about, jobs=jobs, patience=patience)
+    kept = None if keep is None else KeptFrames(keep, damaged=damaged == "use")
+    media = _examined(entries, **about, jobs=jobs, patience=patience, kept=kept)
     classes = tuple(sorted({e.label for e in entries if e.label is not None}))
     places = {name: i for i, name in enumerate(classes)}
-    items, kept = [], []
+    items = []
     for entry, found in zip(entries, media, strict=True):
         report.lines += 1
         first, last, fault = _usable(entry, found, damaged)
@@ -160,12 +168,11 @@ def look_into(
                 entry.name, entry.source, found, first, last, label, entry.view, (), entry.row
             )
         )
-        kept.append(entry)
     if not items:
         named = "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         raise ValueError(f"No usable {what} among {len(entries)}: {named}.")
     _pair(items)
-    return VideoData(items, report, classes)
+    return VideoData(items, report, classes, kept)
 
 
 def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:

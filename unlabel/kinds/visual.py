@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from unlabel.data_pipes.frame_store import FrameStore
+from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.synthetic_video import embedded_videos
 from unlabel.data_pipes.video_data import VideoData
 from unlabel.data_pipes.video_store import VideoStore
@@ -77,8 +78,11 @@ class FramesOptions:
             ValueError: nothing in the data can be decoded, or no clip fits into it.
         """
         source = [c.path for c in embedded_videos()] if data == self.corpus else data
-        manifest = Path(str(args.output_dir)) / "media.json"
-        read = self._read(source, manifest=manifest, **self._named("damaged", "limit"))
+        about = {
+            "manifest": Path(str(args.output_dir)) / "media.json",
+            "keep": self._keep(objective),
+        }
+        read = self._read(source, **about, **self._named("damaged", "limit"))
         store = self._store(read, objective, args.seed)
         logger.info("%s", store.summary())
         return Prepared(self._encoder(args.seed, begun), store, store.summary(), len(store))
@@ -88,6 +92,10 @@ class FramesOptions:
 
     def _store(self, data: VideoData, objective: Objective, seed: int) -> VideoStore:
         return FrameStore(data, seed=seed, **self._kept)
+
+    def _keep(self, objective: Objective) -> Keep:
+        tracked = "tracked" in {v.partner for v in objective.views}
+        return Keep.of(self._kept["size"], tracked=tracked, limit=self._kept["cache_bytes"])
 
     @property
     def _kept(self) -> dict[str, Any]:
