@@ -214,6 +214,7 @@ def _warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:
     monitored = {k.removeprefix("monitor/"): v for k, v in line.items() if "monitor/" in k}
+    monitored.pop("waiting", None)  # told beside the training time, and no sign of collapse
     if not monitored:
         return []
     ceiling = _ceiling(run)
