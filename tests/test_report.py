@@ -360,7 +360,7 @@ def test_collapse_is_said_with_the_steps_where_it_was_seen(run):
     log = run / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     for line in lines[1:3]:
-        line["monitor/std"] = 0.01
+        line["monitor/std"] = 0.002
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = Page(report(str(run)))
     assert "steps 4 to 6: The encoder has collapsed" in page.text

@@ -154,6 +154,18 @@ def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplo
     assert caplog.text.count("The encoder has collapsed") == 1
 
 
+def test_a_large_common_part_of_the_embeddings_is_no_alarm(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, "mlm", max_steps=6, save_strategy="no")
+    trainer.model.encoder.register_forward_hook(
+        lambda m, a, e: setattr(e, "pooled", e.pooled + 20) or e
+    )
+    trainer.train()
+    lines = training_lines(trainer)
+    assert max(line["monitor/std"] for line in lines) < 0.1
+    assert {line["untrained/std"] for line in lines} == {lines[0]["monitor/std"]}
+    assert "collapse" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("method", ["all_state", "mlm"])

@@ -94,6 +94,7 @@ class Trainer(transformers.Trainer):
         self._last: tuple[Step, list[Batch]] | None = None
         self._meter = Meter()
         self._waiting = Waiting()
+        self._untrained: dict[str, float] = {}  # what the monitors saw before the first step
         self._suspected: set[str] = set()
         self._said: set[str] = set()
         self._stop = StopSignal()
@@ -249,6 +250,8 @@ class Trainer(transformers.Trainer):
         terms = {name: t._replace(loss=t.loss.detach()) for name, t in step.terms.items()}
         loss = step.loss.detach()
         self._last = (Step(loss, terms, step.pooled), batches)
+        if self.state.global_step == 0 and self.args.monitor_rows:
+            self._untrained = monitors.look(step.pooled, self.args.monitor_rows)
         self._meter.add({"loss": loss} | {f"objective/{n}": t.loss for n, t in terms.items()})
         return loss.where(loss.isfinite(), 0.0)
 
@@ -272,8 +275,10 @@ class Trainer(transformers.Trainer):
     def _monitor(self, step: Step, logs: dict[str, float]) -> list[str]:
         figures = monitors.look(step.pooled, self.args.monitor_rows)
         logs.update({f"monitor/{k}": v for k, v in figures.items() if k != "rows"})
+        compared = ("std", "effective_rank")
+        logs.update({f"untrained/{k}": v for k, v in self._untrained.items() if k in compared})
         terms = {n: (logs[f"objective/{n}"], t.chance) for n, t in step.terms.items()}
-        return monitors.alarms(figures, terms, step.pooled[0].shape[1])
+        return monitors.alarms(figures, terms, step.pooled[0].shape[1], self._untrained)
 
     def _warn(self, sentences: Sequence[str]) -> None:
         before, self._suspected = self._suspected, set()
@@ -331,7 +336,9 @@ class Trainer(transformers.Trainer):
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _counters(world()[0])).write_text(
-            json.dumps({**counters, "meter": self._meter.state_dict()})
+            json.dumps(
+                {**counters, "meter": self._meter.state_dict(), "untrained": self._untrained}
+            )
         )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -363,6 +370,7 @@ class Trainer(transformers.Trainer):
         kept = json.loads((own if own.is_file() else first).read_text())
         self.skipped, self._in_a_row = kept["skipped"], kept["in_a_row"]
         self._meter.load_state_dict(kept["meter"] if own.is_file() else {})
+        self._untrained = kept.get("untrained", {})
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; with `resume_from_checkpoint=True` from the newest whole checkpoint, if any.
