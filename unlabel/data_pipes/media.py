@@ -9,7 +9,7 @@ import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from unlabel.data_pipes.video_readers import marked_frames
+from unlabel.data_pipes.video_readers import frame_shape, marked_frames
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES)
@@ -203,9 +203,9 @@ def _decode(
         for frame, broken in marked_frames(file, stream):
             if broken:
                 return times, f"frame {len(times)} is damaged", shape
-            if times and (frame.height, frame.width) != shape:
+            if times and frame_shape(frame) != shape:
                 return times, f"frame {len(times)} has another size", shape
-            shape = (frame.height, frame.width)
+            shape = frame_shape(frame)
             times.append(frame.pts)
             if len(times) % _HEARTBEAT == 0:
                 alive()
