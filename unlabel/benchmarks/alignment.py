@@ -107,7 +107,7 @@ def frame_vectors(
 
     The frame lies at the same place of its clip, whatever its place in the take, so that an
     encoder that knows the places in a clip cannot count with them. Behind the ends the first and
-    the last frame are repeated.
+    the last frame are repeated, which says little of clips that are as long as the take.
 
     Args:
         encoder: of clips or single frames.

@@ -12,6 +12,7 @@ from unlabel.benchmarks.result import BenchmarkResult, EncoderScores
 from unlabel.embedding import Embedder, load_embedder, run_model_folder
 
 Evaluate = Callable[[Any], BenchmarkResult]  # of what `load` loaded, a text `Embedder` by default
+WIDE = 160  # columns of a table that no terminal shows
 
 
 def seed_runs(path: Path) -> list[Path]:
@@ -78,7 +79,9 @@ def bench(
         for (name, _), several in zip(groups, found, strict=True)
     ]
     result = _merge([*pooled, *controls])
-    Console().print(result.table())
+    console = Console()
+    # Written to a file or a pipe, nothing says how wide it is; 80 would break names and numbers.
+    Console(width=None if console.is_terminal else max(console.width, WIDE)).print(result.table())
     if output or runs:
         result.save(output or path / "results" / f"{result.benchmark}.json")
     return result

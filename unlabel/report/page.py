@@ -38,6 +38,8 @@ MEANING = {
     "forecasting": "Error on standardised values; lower is better",
     "sounds": "Share of recordings that a probe names rightly",
     "actions": "Share of clips of unseen people and scenes that a probe names rightly",
+    "propagation": "Overlap of carried masks with the true ones",
+    "alignment": "Distance in time to the nearest frame of another view; lower is better",
 }
 
 

@@ -133,7 +133,7 @@ def facts(abouts: Sequence[About]) -> list[tuple[str, list[str]]]:
         "Training": _training(about),
         "Time": _each(results, "train_seconds", duration),
         "Samples per second": _each(results, "samples_per_second", count),
-        "Waiting for data": _each(results, "waiting_share", percent) + _slow(results),
+        "Waiting for data": _slow(results) or _each(results, "waiting_share", percent),
         "Padding": [
             _padding(r["padding"]) for r in results[:1] if any(r.get("padding", {}).values())
         ],
