@@ -101,11 +101,13 @@ def test_train_then_embed_export_and_report(notes, tmp_path, capsys):
     about = json.loads((run / "run.json").read_text())
     assert about["result"]["finished"] and about["samples"] == 16
     assert about["result"]["padding"]["by_length"] <= about["result"]["padding"]["shuffled"]
+    assert 0 < about["result"]["waiting_share"] < 1
     lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
     first = lines[0]
     assert first["objective/contrast"] == pytest.approx(first["loss"], rel=1e-4)
     assert first["chance/contrast"] == pytest.approx(1.386, abs=1e-3)
-    assert {"monitor/std", "monitor/effective_rank", "monitor/alignment"} <= first.keys()
+    monitors = ("std", "effective_rank", "alignment", "waiting")
+    assert {f"monitor/{name}" for name in monitors} <= first.keys()
     main(["embed", str(run), str(notes), "--output", str(tmp_path / "vectors.parquet")])
     main(["export", str(run)])
     main(["report", str(run)])

@@ -360,11 +360,23 @@ def test_collapse_is_said_with_the_steps_where_it_was_seen(run):
     log = run / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     for line in lines[1:3]:
-        line["monitor/std"] = 0.01
+        line["monitor/std"] = 0.002
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = Page(report(str(run)))
     assert "steps 4 to 6: The encoder has collapsed" in page.text
     assert "No sign of collapse" not in page.text
+
+
+def test_a_slow_loader_is_said_beside_the_time_and_is_no_sign_of_collapse(run):
+    about = json.loads((run / "run.json").read_text())
+    about["result"]["waiting_share"] = 0.504
+    (run / "run.json").write_text(json.dumps(about))
+    log = run / "log.jsonl"
+    lines = [json.loads(line) | {"monitor/waiting": 0.9} for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Page(report(str(run))).text
+    assert "50.4 %" not in text and "50 % of the training time was waiting" in text
+    assert "No sign of collapse" in text
 
 
 def test_values_that_are_not_finite_are_said_and_do_not_stop_the_report(run):

@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jsonargparse import auto_cli
 
     from unlabel.benchmarks.actions import bench_actions
+    from unlabel.benchmarks.alignment import bench_alignment
     from unlabel.benchmarks.classification import bench_classification
     from unlabel.benchmarks.finetune import bench_finetune
     from unlabel.benchmarks.forecasting import bench_forecasting
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "finetune": bench_finetune,
             "classification": bench_classification,
             "actions": bench_actions,
+            "alignment": bench_alignment,
             "propagation": bench_propagation,
             "sounds": bench_sounds,
         },

@@ -156,6 +156,7 @@ def _train_one(
             "seconds": round(time.time() - started, 1),
             "train_seconds": round(result.metrics["train_runtime"], 1),
             "samples_per_second": result.metrics["train_samples_per_second"],
+            "waiting_share": round(result.metrics["waiting"], 4),
         }
         if hasattr(trainer, "batches"):
             about["result"]["padding"] = trainer.batches.padding_share()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unlabel.data_pipes.flow import optical_flow
+from unlabel.data_pipes.flow import flow_magnitude, optical_flow
 from unlabel.data_pipes.tracks import follow, track_patch
 from unlabel.data_pipes.video_partners import tracked
 
@@ -40,6 +40,18 @@ def test_flow_at_a_smaller_size_still_counts_in_pixels_of_the_frames(moving):
     assert flow.shape == (7, 64, 80, 2)
     inside = flow[3, 20:35, 28:42].astype(np.float32)
     assert np.median(inside, (0, 1)) == pytest.approx([3, 2], abs=0.5)
+
+
+def test_a_flicker_of_brightness_is_no_motion_though_its_pixels_differ_more(moving):
+    flicker = np.repeat(moving[:1], 9, 0)
+    flicker[1::2] //= 2
+    clip = np.concatenate([flicker, moving])
+    change = np.abs(np.diff(clip.astype(np.int16), axis=0)).mean((1, 2, 3))
+    assert change[:8].min() > 5 * change[9:].max()
+    amount = flow_magnitude(clip)
+    assert (amount.dtype, amount.shape, amount[-1]) == (np.float32, (17,), 0)
+    assert amount[9:-1].min() > 3 * amount[:8].max()
+    assert flow_magnitude(moving[:1]).tolist() == [0]
 
 
 def test_corners_are_followed_from_the_first_frame_to_the_last(moving):

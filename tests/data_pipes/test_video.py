@@ -1,11 +1,13 @@
 import io
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unlabel.data_pipes.faults import DecodeError, library
+from unlabel.data_pipes.media import examine
 from unlabel.data_pipes.video import places_at, read_clip, read_clips
 
 from .conftest import numbered, places_in, write_video
@@ -132,6 +134,39 @@ def test_size_is_of_the_shorter_side_and_keeps_the_aspect_unless_both_are_given(
     frames = read_clip(mp4, [40, 2], size=size, backend=backend)
     assert frames.shape == (2, *shape, 3)
     assert places_in(frames) == [40, 2]
+
+
+# Quarter turns to the right, as phones write them: a, b, c and d of the track's matrix.
+TURNS = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
+
+
+def turned(path: Path, turns: int) -> Path:
+    """The mp4 with a display matrix in its track header."""
+    content, (a, b, c, d) = bytearray(path.read_bytes()), (65536 * n for n in TURNS[turns])
+    place = content.index(b"tkhd") + 44
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["av", "decord"])
+@pytest.mark.parametrize("turns", TURNS)
+def test_a_phones_turn_is_made_by_every_reader_and_counts_in_rows_and_columns(
+    tmp_path, turns, backend
+):
+    colours = np.array([[[220, 30, 30], [30, 220, 30]], [[30, 30, 220], [220, 220, 220]]], np.uint8)
+    frames = np.repeat(np.kron(colours, np.ones((64, 96, 1), np.uint8))[None], 3, 0)
+    path = turned(write_video(tmp_path / "phone.mp4", frames, options={"crf": "5"}), turns)
+    shown = np.rot90(frames[1], -turns)
+    found = examine(path)
+    assert (found.rows, found.columns) == shown.shape[:2]
+    for size in (None, 64, (96, 64)):
+        clip = read_clip(path, [1], size=size, backend=backend)[0]
+        rows, columns = clip.shape[:2]
+        if size != (96, 64):
+            assert rows / columns == shown.shape[0] / shown.shape[1]
+        quarters = clip[rows // 4 :: rows // 2, columns // 4 :: columns // 2].astype(int)
+        assert np.abs(quarters - np.rot90(colours, -turns)).max() < 12
 
 
 def test_times_give_the_frame_that_is_shown_then(mp4):

@@ -35,6 +35,17 @@ def same(a: dict, b: dict) -> bool:
     return a["index"] == b["index"] and np.array_equal(a["frames"], b["frames"])
 
 
+def test_clips_by_motion_lie_where_it_moves_and_not_where_it_flickers(tmp_path):
+    ground = np.random.default_rng(0).integers(60, 200, (6, 8, 3)).astype(np.uint8)
+    still = np.kron(ground, np.ones((8, 8, 1), np.uint8))  # squares of 8 x 8
+    flicker = [still // (1 + place % 2) for place in range(20)]
+    moves = [np.roll(still, 2 * place, axis=1) for place in range(20)]
+    path = write_video(tmp_path / "x.mp4", np.stack(flicker + moves), options={"crf": "10"})
+    store = VideoStore([path], size=(48, 64), frames=4, start="motion")
+    starts = [round(25 * float(store[i]["times"][0])) for i in range(100)]
+    assert np.mean(np.array(starts) > 16) > 0.75
+
+
 # -- arithmetic -----------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import METHODS, launch, make_trainer
+from tiny import METHODS, launch, make_trainer, training_lines
 from torch import nn
 from transformers import TrainerCallback
 
@@ -145,7 +145,7 @@ def _losses(folder: str, size: int, method: str, dropout: float = 0.0, **options
         save_strategy="no", **options,
     )  # fmt: skip
     trainer.train()
-    return [line for line in trainer.state.log_history if "loss" in line]
+    return training_lines(trainer)
 
 
 @pytest.mark.slow

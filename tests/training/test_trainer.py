@@ -13,16 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import launch, make_trainer, sentences
+from tiny import launch, make_trainer, sentences, training_lines
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unlabel.record import FirstBatch
 from unlabel.training.meter import Meter
 from unlabel.training.trainer import Trainer
-
-
-def _lines(trainer: Trainer) -> list[dict[str, Any]]:
-    return [line for line in trainer.state.log_history if "loss" in line]
 
 
 def _watch(trainer: Trainer) -> list[list[int]]:
@@ -60,7 +56,7 @@ def test_a_log_line_is_the_mean_of_its_steps_term_by_term(tmp_path, accumulation
     by_three = make_trainer(tmp_path / "3", "sum", logging_steps=3, **options)
     each.train()
     by_three.train()
-    singles, means = _lines(each), _lines(by_three)
+    singles, means = training_lines(each), training_lines(by_three)
     assert len(singles) == 6 and len(means) == 2
     names = [k for k in means[0] if k.startswith(("objective/", "loss"))]
     assert len(names) == 6
@@ -106,7 +102,7 @@ def test_the_picture_of_the_first_batch_disturbs_nothing(tmp_path, stream):
             )
         seen = _watch(trainer)
         trainer.train()
-        runs.append((seen, _lines(trainer)))
+        runs.append((seen, training_lines(trainer)))
     assert runs[0] == runs[1]
     shown = json.loads((tmp_path / "with" / "first_batch.json").read_text())
     assert shown["index"] == runs[0][0][0][: len(shown["index"])]
@@ -158,6 +154,18 @@ def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplo
     assert caplog.text.count("The encoder has collapsed") == 1
 
 
+def test_a_large_common_part_of_the_embeddings_is_no_alarm(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, "mlm", max_steps=6, save_strategy="no")
+    trainer.model.encoder.register_forward_hook(
+        lambda m, a, e: setattr(e, "pooled", e.pooled + 20) or e
+    )
+    trainer.train()
+    lines = training_lines(trainer)
+    assert max(line["monitor/std"] for line in lines) < 0.1
+    assert {line["untrained/std"] for line in lines} == {lines[0]["monitor/std"]}
+    assert "collapse" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("method", ["all_state", "mlm"])
@@ -167,7 +175,7 @@ def test_bf16_trains_to_a_lower_finite_loss(tmp_path, method, accumulation):
         learning_rate=3e-3, gradient_accumulation_steps=accumulation, monitor_rows=0,
     )  # fmt: skip
     trainer.train()
-    losses = torch.tensor([line["loss"] for line in _lines(trainer)])
+    losses = torch.tensor([line["loss"] for line in training_lines(trainer)])
     # MoCo's own loss rises from its random queue first: the first ten steps are left out.
     assert losses.isfinite().all() and trainer.skipped == 0
     assert losses[-10:].mean() < losses[10:20].mean()
@@ -177,7 +185,7 @@ def test_bf16_trains_to_a_lower_finite_loss(tmp_path, method, accumulation):
 def _compiled_losses(folder: str, **options: Any) -> list[float]:
     trainer = make_trainer(folder, "sum", max_steps=6, dropout=0.0, save_steps=3, **options)
     trainer.train()
-    return [line["loss"] for line in _lines(trainer)]
+    return [line["loss"] for line in training_lines(trainer)]
 
 
 @pytest.mark.slow

@@ -108,13 +108,19 @@ def make_trainer(
     return trainer
 
 
+def training_lines(trainer: Trainer) -> list[dict[str, Any]]:
+    """The log lines of training steps, but for their timings."""
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    return [{k: v for k, v in line.items() if k != "monitor/waiting"} for line in lines]
+
+
 def outcome(trainer: Trainer) -> dict[str, Any]:
     """All that a run leaves behind, but for its timings."""
     return {
         "weights": {k: v.clone() for k, v in trainer.model.state_dict().items()},
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.lr_scheduler.state_dict(),
-        "log": [line for line in trainer.state.log_history if "loss" in line],
+        "log": training_lines(trainer),
         "step": trainer.state.global_step,
         "skipped": trainer.skipped,
     }

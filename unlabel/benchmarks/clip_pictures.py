@@ -149,7 +149,7 @@ def masks_html(examples: Mapping[str, Mapping[str, Any]]) -> Markup:
 
 def _mask_row(name: str, content: str, score: float | None) -> Markup:
     said = "" if score is None else Markup("<br><small>J {}</small>").format(f"{score:.3f}")
-    shown = image(content, f"masks of {name}")
+    shown = image(content, name if score is None else f"masks carried by {name}")
     return Markup('<tr><th scope="row">{}{}</th><td>{}</td></tr>').format(name, said, shown)
 
 

@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float16, Float32, UInt8
 
 from unlabel.data_pipes.faults import library
 from unlabel.data_pipes.video_readers import resized
@@ -52,4 +52,20 @@ def optical_flow(
     return (np.stack(fields) * scale).astype(np.float16)
 
 
-__all__ = ["optical_flow"]
+def flow_magnitude(
+    frames: UInt8[np.ndarray, "times rows columns 3"], size: int = 32
+) -> Float32[np.ndarray, "times"]:
+    """How far the pixels of each frame move to the next one, on average; the last frame has 0.
+
+    Args:
+        frames: RGB of a video.
+        size: shorter side at which flow is found.
+    """
+    amount = np.zeros(len(frames), np.float32)
+    if len(frames) > 1:
+        flow = optical_flow(frames, size).astype(np.float32)
+        amount[:-1] = np.hypot(flow[..., 0], flow[..., 1]).mean((1, 2))
+    return amount
+
+
+__all__ = ["flow_magnitude", "optical_flow"]

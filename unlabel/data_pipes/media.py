@@ -13,7 +13,7 @@ from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.kept_frames import Spool
 from unlabel.data_pipes.pixels import resized
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from unlabel.data_pipes.video_readers import Pixels, marked_frames
+from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES)
@@ -215,9 +215,9 @@ def _decode(
         for frame, broken in marked_frames(file, stream):
             if broken:
                 return times, f"frame {len(times)} is damaged", shape
-            if times and (frame.height, frame.width) != shape:
+            if times and frame_shape(frame) != shape:
                 return times, f"frame {len(times)} has another size", shape
-            shape = (frame.height, frame.width)
+            shape = frame_shape(frame)
             times.append(frame.pts)
             spool.add(shape, partial(pixels, frame))
             if len(times) % _HEARTBEAT == 0:

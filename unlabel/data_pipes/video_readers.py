@@ -278,7 +278,7 @@ def as_array(batch: Any) -> Frames:
 
 
 def picture_shape(source: Any) -> tuple[int, int]:
-    """Rows and columns of a video file, from its header.
+    """Rows and columns of a video file's first frame, after the turn that it asks for.
 
     Raises:
         ValueError: no video stream.
@@ -287,7 +287,19 @@ def picture_shape(source: Any) -> tuple[int, int]:
         stream = file.streams.best("video")
         if stream is None:
             raise ValueError("it holds no video stream")
-        return stream.height, stream.width
+        frame = next(file.decode(stream), None)
+        return frame_shape(frame) if frame else (stream.height, stream.width)
+
+
+def frame_turns(frame: Any) -> int:
+    """Quarter turns to the left that a PyAV frame asks to be shown with, as phones write them."""
+    return round(frame.rotation / 90) % 4
+
+
+def frame_shape(frame: Any) -> tuple[int, int]:
+    """Rows and columns of a PyAV frame after its turn."""
+    shape = frame.height, frame.width
+    return shape[::-1] if frame_turns(frame) % 2 else shape
 
 
 class Pixels:
@@ -297,11 +309,13 @@ class Pixels:
         self._scaler: Any = library("av.video.reformatter", "video").VideoReformatter()
 
     def __call__(self, frame: Any, size: Size) -> UInt8[np.ndarray, "rows columns 3"]:
-        """A frame at this size, see `fit`."""
-        rows, columns = fit(frame.height, frame.width, size)
+        """A frame at this size, see `fit`, after its turn."""
+        turns = frame_turns(frame)
+        rows, columns = fit(*frame_shape(frame), size)[:: -1 if turns % 2 else 1]
         # One thread: starting one for every core takes longer than a frame does.
         how = {"interpolation": "BILINEAR", "threads": 1}
-        return self._scaler.reformat(frame, columns, rows, "rgb24", **how).to_ndarray()
+        pixels = self._scaler.reformat(frame, columns, rows, "rgb24", **how).to_ndarray()
+        return np.rot90(pixels, turns)
 
 
 @cache
@@ -327,6 +341,7 @@ __all__ = [
     "as_array",
     "channels_last",
     "fit",
+    "frame_shape",
     "marked_frames",
     "resized",
     "rewound",

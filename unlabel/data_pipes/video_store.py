@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.flow import optical_flow
+from unlabel.data_pipes.flow import flow_magnitude, optical_flow
 from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.pixels import framed
@@ -238,13 +238,10 @@ class VideoStore:
         return float(int(chance * (int(max(room, 0)) + 1)))
 
     def motion(self, place: int) -> Float32[np.ndarray, "count"]:
-        """Mean difference of each frame of a video to the next one, 0 to 255; the last has 0."""
+        """Mean length of the optical flow from each frame of a video to the next one, in pixels."""
         if place not in self._motion:
-            item = self.data[place]
-            frames = self._take(place, np.arange(len(item)))
-            coarse = frames[:, ::4, ::4].astype(np.int16)
-            change = np.abs(np.diff(coarse, axis=0)).mean((1, 2, 3), dtype=np.float32)
-            self._motion[place] = np.append(change, np.float32(0))
+            frames = self._take(place, np.arange(len(self.data[place])))
+            self._motion[place] = flow_magnitude(frames)
         return self._motion[place]
 
     # -- its frames -------------------------------------------------------------------------------

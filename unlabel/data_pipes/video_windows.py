@@ -21,7 +21,7 @@ class Sampling:
         spread: `"dense"`, a window of the video at that step, or `"uniform"`, one frame from each
             of `frames` equal parts of the whole video (TSN's sampling).
         start: where clips lie: `"random"`, `"even"` (the clips of a video evenly over it, the same
-            in every epoch), or `"motion"` (drawn in proportion to the motion in the window).
+            in every epoch), or `"motion"` (drawn in proportion to the optical flow in the window).
         short: what becomes of a video shorter than a clip: `"pad"` gives the frames there are, and
             the batch marks the missing ones; `"loop"` starts again from its first frame; `"skip"`
             leaves it out.

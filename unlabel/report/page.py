@@ -38,6 +38,8 @@ MEANING = {
     "forecasting": "Error on standardised values; lower is better",
     "sounds": "Share of recordings that a probe names rightly",
     "actions": "Share of clips of unseen people and scenes that a probe names rightly",
+    "propagation": "Overlap of carried masks with the true ones",
+    "alignment": "Distance in time to the nearest frame of another view; lower is better",
 }
 
 
@@ -165,10 +167,12 @@ def _losses(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _ceiling(run: Run) -> float:
+    """The highest rank about the mean that width and batch allow."""
     training = run.about.get("training", {})
     batch = training.get("per_device_train_batch_size", math.inf)
     rows = batch * training.get("gradient_accumulation_steps", 1)
-    return min(run.width or math.inf, rows, training.get("monitor_rows") or math.inf)
+    rows = min(rows, training.get("monitor_rows") or math.inf)
+    return min(run.width or math.inf, rows - 1)
 
 
 def _monitors(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -214,6 +218,7 @@ def _warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:
     monitored = {k.removeprefix("monitor/"): v for k, v in line.items() if "monitor/" in k}
+    monitored.pop("waiting", None)  # told beside the training time, and no sign of collapse
     if not monitored:
         return []
     ceiling = _ceiling(run)
@@ -225,7 +230,8 @@ def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:
     if not math.isfinite(ceiling):  # nothing tells how high the rank could be
         monitored.pop("effective_rank", None)
         ceiling = 1.0
-    return alarms({**monitored, "rows": ceiling}, terms, run.width or int(ceiling))
+    began = {k.removeprefix("untrained/"): v for k, v in line.items() if "untrained/" in k}
+    return alarms({**monitored, "rows": ceiling + 1}, terms, run.width or int(ceiling), began)
 
 
 def _version() -> str:

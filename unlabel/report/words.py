@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from unlabel.training.waiting import waiting_alarm
+
 About = Mapping[str, Any]
 MINUS = "−"
 
@@ -131,6 +133,7 @@ def facts(abouts: Sequence[About]) -> list[tuple[str, list[str]]]:
         "Training": _training(about),
         "Time": _each(results, "train_seconds", duration),
         "Samples per second": _each(results, "samples_per_second", count),
+        "Waiting for data": _slow(results) or _each(results, "waiting_share", percent),
         "Padding": [
             _padding(r["padding"]) for r in results[:1] if any(r.get("padding", {}).values())
         ],
@@ -144,6 +147,11 @@ def facts(abouts: Sequence[About]) -> list[tuple[str, list[str]]]:
 def _each(results: Sequence[About], key: str, show: Any) -> list[str]:
     values = [show(r[key]) for r in results if r.get(key) is not None]
     return [" · ".join(values)] if values else []
+
+
+def _slow(results: Sequence[About]) -> list[str]:
+    alarm = waiting_alarm(max((r.get("waiting_share", 0.0) for r in results), default=0.0))
+    return [alarm] if alarm else []
 
 
 def _data(about: About, *, short: bool = False) -> str:

@@ -9,14 +9,21 @@ from torch import Tensor
 
 from unlabel.objectives.kernels import alignment, uniformity
 
+FLAT = 0.003  # std: what differs is rounding, in bf16 0.001 to 0.002
+SMALL = 0.1  # std: small, though a network with a large common part may begin so
+FEW = 0.05  # of the rank that there could be
+
 
 @torch.no_grad()
 def effective_rank(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
-    """RankMe: exp of the entropy of the normalised singular values; at most min(batch, width).
+    """Exp of the entropy of the normalised singular values, about the mean.
 
-    Reference: Garrido et al. 2023, arXiv 2210.02885, definition 3.1.
+    At most min(batch - 1, width). RankMe with the mean taken off first: networks that end in a
+    ReLU give every sample a large common part, which would hide all that differs.
+
+    Reference: Garrido et al. 2023, arXiv 2210.02885, definition 3.1 (without centring).
     """
-    values = torch.linalg.svdvals(z.float())
+    values = torch.linalg.svdvals(z.float() - z.float().mean(0))
     share = values / values.sum().clamp(min=1e-12)
     return torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
 
@@ -52,11 +59,16 @@ def look(pooled: Sequence[Float[Tensor, "batch width"]], rows: int) -> dict[str,
     }
     if len(views) > 1:
         figures["alignment"] = alignment(z, F.normalize(views[1], dim=1))
-    return {k: float(v) for k, v in figures.items()} | {"rows": float(n)}
+    # One transfer from the device for all of them.
+    values = torch.stack([torch.as_tensor(v, device=z.device) for v in figures.values()]).tolist()
+    return dict(zip(figures, values, strict=True)) | {"rows": float(n)}
 
 
 def alarms(
-    figures: Mapping[str, float], terms: Mapping[str, tuple[float, float | None]], width: int
+    figures: Mapping[str, float],
+    terms: Mapping[str, tuple[float, float | None]],
+    width: int,
+    untrained: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Plain warnings for what the figures show, each with the usual remedy.
 
@@ -64,22 +76,10 @@ def alarms(
         figures: from `look`.
         terms: name -> (loss, chance level) since the last look.
         width: of the embeddings.
+        untrained: from `look` before the first step, where it is known: small spread and few
+            dimensions are a collapse only where training made them smaller.
     """
-    said = []
-    ceiling = min(width, figures.get("rows", width))
-    rank, std = figures.get("effective_rank", ceiling), figures.get("std", 1.0)
-    if std < 0.1:
-        said.append(
-            f"The encoder has collapsed: all embeddings are nearly equal (std {std:.3f}, 1 is "
-            "spread evenly). Lower the learning rate, or check that the objective has negatives, "
-            "a predictor or a variance term."
-        )
-    elif rank < 0.05 * ceiling:
-        said.append(
-            f"The embeddings fill few dimensions (effective rank {rank:.1f} of {ceiling:.0f}): "
-            "dimensional collapse. Use stronger or more varied views, a wider projector, or "
-            "larger batches."
-        )
+    said = _collapse(figures, width, untrained or {})
     for name, (loss, chance) in terms.items():
         if chance is None:
             continue
@@ -90,3 +90,25 @@ def alarms(
                 "stronger views (more dropout or cutoff), or larger batches."
             )
     return said
+
+
+def _collapse(
+    figures: Mapping[str, float], width: int, untrained: Mapping[str, float]
+) -> list[str]:
+    ceiling = min(width, figures.get("rows", width + 1) - 1)
+    std, rank = figures.get("std", 1.0), figures.get("effective_rank", ceiling)
+    # Where the start is not known, spread tells nothing above the level of rounding.
+    if std < max(FLAT, min(SMALL, untrained.get("std", 0.0) / 3)):
+        began = f", {untrained['std']:.3f} before training" if "std" in untrained else ""
+        return [
+            f"The encoder has collapsed: all embeddings are nearly equal (std {std:.3f}, 1 is "
+            f"spread evenly{began}). Lower the learning rate, or check that the objective has "
+            "negatives, a predictor or a variance term."
+        ]
+    if rank < min(FEW * ceiling, untrained.get("effective_rank", ceiling) / 2):
+        return [
+            f"The embeddings fill few dimensions (effective rank {rank:.1f} of {ceiling:.0f}): "
+            "dimensional collapse. Use stronger or more varied views, a wider projector, or "
+            "larger batches."
+        ]
+    return []

@@ -26,6 +26,7 @@ from unlabel.training.arguments import TrainingArguments
 from unlabel.training.meter import Meter
 from unlabel.training.pretraining import Pretraining, Step, cached_step
 from unlabel.training.stop import StopSignal
+from unlabel.training.waiting import Waiting, waiting_alarm
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
@@ -92,6 +93,8 @@ class Trainer(transformers.Trainer):
         self._micro: list[Batch] = []
         self._last: tuple[Step, list[Batch]] | None = None
         self._meter = Meter()
+        self._waiting = Waiting()
+        self._untrained: dict[str, float] = {}  # what the monitors saw before the first step
         self._suspected: set[str] = set()
         self._said: set[str] = set()
         self._stop = StopSignal()
@@ -144,6 +147,11 @@ class Trainer(transformers.Trainer):
             kwargs["steps_trained_in_current_epoch"] = 0
             epoch = kwargs["epochs_trained"] = epoch + done / kwargs["steps_in_epoch"]
         super()._run_epoch(epoch=epoch, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step, with the time that the loader takes for them."""
+        with self._waiting.for_batches():
+            return super().get_batch_samples(*args, **kwargs)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return inputs.to(self.args.device)
@@ -242,6 +250,8 @@ class Trainer(transformers.Trainer):
         terms = {name: t._replace(loss=t.loss.detach()) for name, t in step.terms.items()}
         loss = step.loss.detach()
         self._last = (Step(loss, terms, step.pooled), batches)
+        if self.state.global_step == 0 and self.args.monitor_rows:
+            self._untrained = monitors.look(step.pooled, self.args.monitor_rows)
         self._meter.add({"loss": loss} | {f"objective/{n}": t.loss for n, t in terms.items()})
         return loss.where(loss.isfinite(), 0.0)
 
@@ -254,19 +264,29 @@ class Trainer(transformers.Trainer):
                 if term.chance is not None:
                     logs[f"chance/{name}"] = term.chance
             logs["skipped"] = self.skipped
-            if self.args.monitor_rows and self.is_world_process_zero():
-                self._monitor(step, logs)
+            logs["monitor/waiting"] = self._waiting.share()
+            if self.is_world_process_zero():
+                found = self._monitor(step, logs) if self.args.monitor_rows else []
+                self._warn([*found, *filter(None, [waiting_alarm(logs["monitor/waiting"])])])
+        elif "train_runtime" in logs:  # the summary at the end
+            logs["waiting"] = self._waiting.total
         super().log(logs, start_time)
 
-    def _monitor(self, step: Step, logs: dict[str, float]) -> None:
+    def _monitor(self, step: Step, logs: dict[str, float]) -> list[str]:
         figures = monitors.look(step.pooled, self.args.monitor_rows)
         logs.update({f"monitor/{k}": v for k, v in figures.items() if k != "rows"})
+        compared = ("std", "effective_rank")
+        logs.update({f"untrained/{k}": v for k, v in self._untrained.items() if k in compared})
         terms = {n: (logs[f"objective/{n}"], t.chance) for n, t in step.terms.items()}
+        return monitors.alarms(figures, terms, step.pooled[0].shape[1], self._untrained)
+
+    def _warn(self, sentences: Sequence[str]) -> None:
         before, self._suspected = self._suspected, set()
-        for sentence in monitors.alarms(figures, terms, step.pooled[0].shape[1]):
+        for sentence in sentences:
             kind = re.sub(r"[\d.]+(e[+-]\d+)?", "", sentence)  # the same but for its figures
             self._suspected.add(kind)
-            # One line may be a start (MoCo's queue is random then); two in a row are a finding.
+            # One line may be a start (MoCo's queue is random then, loader and cache begin empty);
+            # two in a row are a finding.
             if kind in before and kind not in self._said:
                 logger.warning("Step %d. %s", self.state.global_step, sentence)
                 self._said.add(kind)
@@ -316,7 +336,9 @@ class Trainer(transformers.Trainer):
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _counters(world()[0])).write_text(
-            json.dumps({**counters, "meter": self._meter.state_dict()})
+            json.dumps(
+                {**counters, "meter": self._meter.state_dict(), "untrained": self._untrained}
+            )
         )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -348,6 +370,7 @@ class Trainer(transformers.Trainer):
         kept = json.loads((own if own.is_file() else first).read_text())
         self.skipped, self._in_a_row = kept["skipped"], kept["in_a_row"]
         self._meter.load_state_dict(kept["meter"] if own.is_file() else {})
+        self._untrained = kept.get("untrained", {})
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; with `resume_from_checkpoint=True` from the newest whole checkpoint, if any.
@@ -399,6 +422,7 @@ class _EveryStep(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All ranks have agreed on whether to stop, see `_get_grad_norm`."""
+        self.trainer._waiting.end_step()
         if self.trainer._stopping:
             logger.warning("Asked to stop at step %d: saving, then ending.", state.global_step)
             control.should_save = control.should_training_stop = True
