@@ -16,6 +16,7 @@ from unlabel.benchmarks.sounds import (
     log_mel,
     moments,
     quarters,
+    read_once,
 )
 from unlabel.modalities.audio import AudioEncoder
 
@@ -79,6 +80,14 @@ def test_generated_sounds_need_no_file_and_their_test_part_is_another_draw():
     assert (len(train), len(test)) == (800, 400) and len(np.unique(data.label[test])) == 8
     first = [data.sources[rows[0]][0] for rows in (train, test)]
     assert data.sources[0][1] == 8000 and not np.array_equal(*first)
+
+
+def test_a_table_reads_every_recording_once_a_rate(tmp_path):
+    data = load_sounds("digits", voices(tmp_path))
+    read = read_once()
+    first = read(data, RATE)
+    assert read(data, RATE) is first and len(first) == len(data)
+    assert len(read(data, 2 * RATE)[0]) == 2 * len(first[0])
 
 
 def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):

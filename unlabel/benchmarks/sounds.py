@@ -43,6 +43,7 @@ NOTE = "R@k: one of the k nearest train sounds by cosine is of the class."
 BANDS = 40
 Part = Literal["pooled", "mean", "std", "max", "quarters"]
 Waveform = Float32[np.ndarray, "samples"]
+Read = Callable[[Labelled, int], list[Waveform]]
 
 
 def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -> Labelled:
@@ -132,6 +133,19 @@ def control_features(
     return {name: np.stack([f(s) for s in spectrograms]) for name, f in CONTROLS.items()}
 
 
+def read_once() -> Read:
+    """Reads a set's waveforms at a rate, and keeps them for the next encoder of the table."""
+    kept: dict[tuple[int, int], list[Waveform]] = {}
+
+    def read(data: Labelled, rate: int) -> list[Waveform]:
+        key = id(data), rate
+        if key not in kept:
+            kept[key] = [read_waveform(s, rate=rate)[0] for s in data.sources]
+        return kept[key]
+
+    return read
+
+
 def evaluate_sounds(
     encoder: AudioEncoder,
     data: Sequence[Labelled],
@@ -143,6 +157,7 @@ def evaluate_sounds(
     seed: int = 0,
     batch_size: int = 64,
     name: str = "encoder",
+    read: Read | None = None,
 ) -> BenchmarkResult:
     """Accuracy x100 of probes on held-out sounds, and retrieval, of one encoder.
 
@@ -156,10 +171,12 @@ def evaluate_sounds(
         seed: of folds, resamples and fine-tuning.
         batch_size: windows a forward pass.
         name: in the table.
+        read: gives the waveforms of a set at a rate; default `read_once()`.
     """
     scores: dict[str, Score] = {}
+    read = read or read_once()
     for one in data:
-        waveforms = [read_waveform(s, rate=encoder.rate)[0] for s in one.sources]
+        waveforms = read(one, encoder.rate)
         found = encoder.encode(waveforms, batch_size=batch_size, features=features)
         scores |= probe_scores(one, found, probes=probes, bootstrap=bootstrap, seed=seed)
         if tuning is not None:
@@ -257,6 +274,7 @@ def bench_sounds(
         "features": features,
         "tuning": (tuning or Tuning()) if finetune else None,
         "batch_size": batch_size,
+        "read": read_once(),
     }
 
     def load(path: Path, name: str) -> tuple[str, AudioEncoder]:
@@ -273,4 +291,4 @@ def bench_sounds(
 
 
 __all__ = ["CONTROLS", "SETS", "bench_sounds", "control_features", "evaluate_controls",
-           "evaluate_sounds", "load_audio_encoder", "load_sounds"]  # fmt: skip
+           "evaluate_sounds", "load_audio_encoder", "load_sounds", "read_once"]  # fmt: skip
