@@ -16,6 +16,7 @@ from unlabel.benchmarks.sounds import (
     log_mel,
     moments,
     quarters,
+    read_once,
 )
 from unlabel.modalities.audio import AudioEncoder
 
@@ -73,6 +74,22 @@ def test_digits_leave_one_speaker_out_and_the_official_split_tests_the_first_tak
     assert set(takes) == {0, 1, 2, 3, 4} and known.neighbours == 1
 
 
+def test_generated_sounds_need_no_file_and_their_test_part_is_another_draw():
+    data = load_sounds("synthetic")
+    ((train, test),) = data.folds
+    assert (len(train), len(test)) == (800, 400) and len(np.unique(data.label[test])) == 8
+    first = [data.sources[rows[0]][0] for rows in (train, test)]
+    assert data.sources[0][1] == 8000 and not np.array_equal(*first)
+
+
+def test_a_table_reads_every_recording_once_a_rate(tmp_path):
+    data = load_sounds("digits", voices(tmp_path))
+    read = read_once()
+    first = read(data, RATE)
+    assert read(data, RATE) is first and len(first) == len(data)
+    assert len(read(data, 2 * RATE)[0]) == 2 * len(first[0])
+
+
 def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):
     voices(tmp_path)
     for name, seed in (("untrained", 0), ("model", 1)):
@@ -93,6 +110,19 @@ def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):
     assert list(saved["encoders"][0]["scores"]) == [
         "digits 5-NN", "digits R@1", "digits R@5", "digits R@10"
     ]  # fmt: skip
+
+
+def test_probes_read_the_features_that_are_asked_for(tmp_path):
+    voices(tmp_path)
+    encoder().save_pretrained(tmp_path / "run" / "model")
+    how = {"sets": ("digits",), "folder": tmp_path, "bootstrap": 0, "controls": False}
+    tables = [
+        bench_sounds(tmp_path / "run", probes=("5-NN",), features=features, **how)
+        for features in (("pooled",), ("quarters", "std"))
+    ]
+    notes = ["read quarters, std" in t.note for t in tables]
+    scores = [t.encoders[-1].scores["digits 5-NN"].score for t in tables]
+    assert notes == [False, True] and scores[0] != scores[1]
 
 
 def test_refuses_encoders_of_something_else(tmp_path):

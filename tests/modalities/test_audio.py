@@ -11,6 +11,7 @@ from transformers import AutoModel, BertConfig, BertModel
 
 from unlabel.core import cat_views, view
 from unlabel.modalities.audio import AudioCollator, AudioEncoder
+from unlabel.modalities.audio_features import quarters
 from unlabel.modalities.audio_sound import LogMel, Norm, Sound
 
 pytest.importorskip("torchaudio")
@@ -312,3 +313,38 @@ def test_run_cuts_and_pads():
     cut = sound.run(torch.tensor([4]), torch.tensor([5]), 4)
     assert cut.waveform.tolist() == [[4.0, 5.0, 0.0, 0.0]]
     assert cut.mask.tolist() == [[True, True, False, False]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_of_a_clip_are_statistics_of_the_tokens_of_all_its_windows(kind):
+    encoder = make_encoder(kind)
+    size = encoder.layout.samples
+    clips = [*sounds(1, 2 * size), *sounds(1, size // 2, first=1)]
+    found = encoder.encode(clips, features=("std", "mean", "max", "quarters"))
+    width = encoder.width
+    assert found.shape == (2, 7 * width)
+    for clip, row in zip(clips, found, strict=True):
+        windows = [clip[i : i + size] for i in range(0, len(clip), size)]
+        views = [encoder.view(batch_of([w]), view("plain")) for w in windows]
+        tokens = torch.cat([encoder(v).tokens[v.mask] for v in views]).detach().numpy()
+        std, mean, most = row[: 3 * width].reshape(3, width)
+        np.testing.assert_allclose(std, tokens.std(0), atol=1e-5)
+        np.testing.assert_allclose(mean, tokens.mean(0), atol=1e-5)
+        np.testing.assert_allclose(most, tokens.max(0), atol=1e-5)
+        first = tokens[: -(-len(tokens) // 4)].mean(0)
+        np.testing.assert_allclose(row[3 * width : 4 * width], first, atol=1e-5)
+
+
+def test_quarters_of_few_tokens_share_them():
+    tokens = torch.arange(3.0)[:, None]
+    assert quarters(tokens).tolist() == [0.0, 0.5, 1.5, 2.0]
+    assert quarters(tokens[:1]).tolist() == [0.0] * 4
+
+
+def test_pooled_is_what_encode_gives_unasked_and_unknown_features_are_refused():
+    encoder, clips = make_encoder(), sounds(2, 4000)
+    both = encoder.encode(clips, features=("pooled", "std"))
+    np.testing.assert_allclose(both[:, : encoder.width], encoder.encode(clips), atol=1e-6)
+    for wrong in ((), ("median",)):
+        with pytest.raises(ValueError, match="features is a list of some of pooled"):
+            encoder.encode(clips, features=wrong)

@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ CHAINS = [
     view("jitter"),
     view("scaling", sigma=0.5),
     view("polarity"),
+    view("speed", low=0.7, high=1.4),
+    view("equalize"),
     view("reverse", ratio=0.5),
     view("reorder", segments=4),
     view("frequency_mask"),
@@ -31,7 +34,9 @@ CHAINS = [
     view("mask_values", unit="span", ratio=0.5),
     view("mask_values", unit="time", ratio=0.5),
     view("crop+jitter+frequency_mask+span_cutoff"),
+    view("crop+speed+equalize+span_cutoff"),
 ]
+OF_SPECTROGRAMS = view("frequency_warp+frequency_mask")
 
 
 def content(seen):
@@ -48,8 +53,11 @@ def values_of(seen):
 # -- every view ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("spec", CHAINS, ids=lambda s: f"{s.name}-{dict(s.args)}")
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [*itertools.product(KINDS, CHAINS), ("ast", OF_SPECTROGRAMS)],
+    ids=lambda s: s if isinstance(s, str) else f"{s.name}-{dict(s.args)}",
+)
 def test_a_view_of_a_sample_is_the_same_in_every_batch(kind, spec):
     encoder = make_encoder(kind).double()
     clips = [*sounds(2, 4000), *sounds(1, 2500, first=2), *sounds(1, 7000, first=3)]
@@ -174,10 +182,104 @@ def test_reorder_asks_for_the_rank_of_the_order():
     assert len(seen.target.unique()) == 6
 
 
-@pytest.mark.parametrize("name", ["crop", "reverse", "reorder"])
+@pytest.mark.parametrize("name", ["crop", "speed", "reverse", "reorder", "frequency_warp"])
 def test_moving_sound_behind_a_mask_is_refused(name):
     with pytest.raises(ValueError, match="put it before"):
         make_encoder("conv").view(batch_of(sounds(2, 4000)), view(f"mask_values+{name}"))
+
+
+# -- voices ----------------------------------------------------------------------------------
+
+
+def tones(hertz, rows, samples=4000):
+    time = np.arange(samples) / RATE
+    return [np.sin(2 * np.pi * hertz * time).astype(np.float32)] * rows
+
+
+def factors(args, heard):
+    """Log-uniform over the range that was asked for, and different for every sample."""
+    low, high = args["low"], args["high"]
+    assert low * 0.98 <= heard.min() < low * 1.2 and high / 1.2 < heard.max() <= high * 1.02
+    assert abs(heard.log().mean() - np.log(low * high) / 2) < 0.12
+
+
+def test_speed_changes_pitch_and_length_by_one_factor():
+    encoder = make_encoder("conv", norm="fixed")
+    args: dict[str, Any] = {"low": 0.6, "high": 1.5}
+    sound = encoder.sound(batch_of(tones(600, 64, 2000)), view("speed", **args))
+    count = sound.mask.sum(1)
+    assert torch.equal(sound.mask.long().diff(dim=1).ne(0).sum(1), torch.ones(64).long())
+    length = 2000 / count
+    factors(args, length)
+    place = torch.fft.rfft(sound.waveform, n=16_000, dim=1).abs().argmax(1) * (RATE / 16_000)
+    torch.testing.assert_close(place / 600, length, atol=0.01, rtol=0.01)
+
+
+def test_speed_one_changes_nothing_and_other_speeds_read_a_slow_wave_exactly():
+    encoder = make_encoder("conv", norm="fixed")
+    batch = batch_of(tones(100, 4))
+    same = encoder.sound(batch, view("speed", low=1, high=1))
+    torch.testing.assert_close(same.waveform, encoder.sound(batch, view("plain")).waveform)
+    slow = encoder.sound(batch, view("speed", low=0.8, high=0.8)).waveform[0, 5:3900]
+    expected = np.sin(2 * np.pi * 80 * np.arange(5, 3900) / RATE)
+    np.testing.assert_allclose(slow, expected, atol=1e-3)
+
+
+def test_frequency_warp_moves_bands_by_the_factor_up_to_the_edge():
+    encoder = make_encoder(config={"num_mel_bins": 64}, norm="fixed", window=0.05)
+    args: dict[str, Any] = {"low": 0.8, "high": 1.25}
+    sound = encoder.sound(batch_of(tones(1000, 64)), view("frequency_warp", **args))
+    assert sound.band_at is not None and sound.is_hidden is None
+    hertz = lambda band: 700 * ((1 + RATE / 2 / 700) ** ((band + 1) / 65) - 1)  # noqa: E731
+    read, own = hertz(sound.band_at), hertz(torch.arange(64.0))
+    ratio = read / own
+    factor = ratio[:, 0]
+    factors(args, factor)
+    inside = (own < 0.6 * RATE / 2 * factor[:, None].clamp(max=1) / factor[:, None]) & (own > 0)
+    torch.testing.assert_close(ratio[inside], factor[:, None].expand_as(ratio)[inside])
+    assert (read.diff(dim=1) > 0).all() and (read < RATE / 2).all()  # no band is lost or doubled
+    # A tone is heard where its band is now read.
+    loudest = rearrange(
+        encoder.finish(sound).inputs["patches"], "b (t f) (q p) -> b (t p) (f q)", f=8, q=8
+    ).mean(1).argmax(1)  # fmt: skip
+    expected = (read - 1000).abs().argmin(1)
+    assert ((loudest - expected).abs() <= 1).all()
+
+
+def test_frequency_warp_of_one_changes_nothing_and_of_waveforms_is_refused():
+    encoder, batch = make_encoder(), batch_of(sounds(3, 4000))
+    same = encoder.view(batch, view("frequency_warp", low=1, high=1)).inputs["patches"]
+    torch.testing.assert_close(
+        same, encoder.view(batch, view("plain")).inputs["patches"], atol=1e-4, rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="the view 'speed'"):
+        make_encoder("conv").view(batch, view("frequency_warp"))
+
+
+def test_equalize_is_a_filter_of_at_most_the_gain_that_no_two_samples_share():
+    encoder = make_encoder("conv", norm="fixed")
+    noise = [np.random.default_rng(0).normal(size=4000).astype(np.float32)] * 32
+    clean, heard = (
+        torch.fft.rfft(encoder.sound(batch_of(noise), v).waveform, dim=1).abs()[:, 1:-1]
+        for v in (view("plain"), view("equalize", gain=9.0))
+    )
+    decibels = 20 * torch.log10(heard / clean)
+    assert 8 < decibels.abs().max() <= 9.01
+    assert decibels.diff(dim=1).abs().quantile(0.99) < 0.2  # lines, no comb
+    assert torch.pdist(decibels).min() > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "said"),
+    [
+        ("speed", {"low": 1.2, "high": 1.1}, "0 < low <= high"),
+        ("frequency_warp", {"low": 0}, "0 < low <= high"),
+        ("equalize", {"points": 1}, "2 points at least"),
+    ],
+)
+def test_voices_that_cannot_be_are_refused(name, args, said):
+    with pytest.raises(ValueError, match=said):
+        make_encoder().view(batch_of(sounds(2, 4000)), view(name, **args))
 
 
 # -- masks --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Sounds recognised by simple probes of a frozen encoder, with what needs none beside.
 
 Spoken digits (FSDD) leave one speaker out, as a digit of a known speaker is nearly a copy; ESC-10
-has its own five folds.
+has its own five folds; generated sounds need no file.
 """
 
 import math
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,14 +31,19 @@ from unlabel.benchmarks.runs import bench
 from unlabel.benchmarks.saved import saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.data_pipes.audio import read_waveform
+from unlabel.data_pipes.synthetic_audio import CLASSES, generate_audio
 from unlabel.modalities.audio import AudioEncoder
 
-SETS = ("digits", "digits, known speakers", "esc10")
+SETS = ("digits", "digits, known speakers", "esc10", "synthetic")
+# Generated sounds to fit probes on and to test: how many, and seeds that no run begins with.
+GENERATED = {"train": (800, 1_000_001), "test": (400, 1_000_002)}
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".mp4")
 SETTING = "top-1 and R@k x100 on held-out speakers or recordings, probes of frozen features"
 NOTE = "R@k: one of the k nearest train sounds by cosine is of the class."
 BANDS = 40
+Part = Literal["pooled", "mean", "std", "max", "quarters"]
 Waveform = Float32[np.ndarray, "samples"]
+Read = Callable[[Labelled, int], list[Waveform]]
 
 
 def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -> Labelled:
@@ -54,6 +59,8 @@ def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -
     """
     if name not in SETS:
         return read_labelled(name, SUFFIXES, seed=seed)
+    if name == "synthetic":
+        return _synthetic()
     if name == "esc10":
         place = set_folder("esc10", "audio", folder)
         table = pd.read_csv(place / "labels.csv")
@@ -68,6 +75,14 @@ def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -
     # The archive's own test part: takes 0 to 4 of each digit and speaker.
     split = ["test" if int(t) < 5 else "train" for t in take]
     return labelled(name, files, digit, split=split, neighbours=1)
+
+
+def _synthetic() -> Labelled:
+    parts = {s: generate_audio(count, seed=seed) for s, (count, seed) in GENERATED.items()}
+    clips = [(w, p.rate) for p in parts.values() for w in p.waveform]
+    label = [CLASSES[k] for p in parts.values() for k in p.label]
+    split = [s for s, p in parts.items() for _ in p.label]
+    return labelled("synthetic", clips, label, split=split)
 
 
 def log_mel(waveform: Waveform, rate: int) -> Float[np.ndarray, "frames bands"]:
@@ -118,40 +133,58 @@ def control_features(
     return {name: np.stack([f(s) for s in spectrograms]) for name, f in CONTROLS.items()}
 
 
+def read_once() -> Read:
+    """Reads a set's waveforms at a rate, and keeps them for the next encoder of the table."""
+    kept: dict[tuple[int, int], list[Waveform]] = {}
+
+    def read(data: Labelled, rate: int) -> list[Waveform]:
+        key = id(data), rate
+        if key not in kept:
+            kept[key] = [read_waveform(s, rate=rate)[0] for s in data.sources]
+        return kept[key]
+
+    return read
+
+
 def evaluate_sounds(
     encoder: AudioEncoder,
     data: Sequence[Labelled],
     *,
+    features: Sequence[Part] = ("pooled",),
     probes: Sequence[Probe] | None = None,
     tuning: Tuning | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 64,
     name: str = "encoder",
+    read: Read | None = None,
 ) -> BenchmarkResult:
     """Accuracy x100 of probes on held-out sounds, and retrieval, of one encoder.
 
     Args:
-        encoder: its vector of a sound is the mean over windows of its length.
+        encoder: hears a sound in windows of its length.
         data: the sets.
+        features: that probes read, side by side, see `AudioEncoder.encode`.
         probes: default `logistic` and the set's own number of neighbours.
         tuning: fine-tune a copy of the encoder on the train part of every fold, too.
         bootstrap: resamples of the held-out groups; 0 for no intervals.
         seed: of folds, resamples and fine-tuning.
         batch_size: windows a forward pass.
         name: in the table.
+        read: gives the waveforms of a set at a rate; default `read_once()`.
     """
     scores: dict[str, Score] = {}
+    read = read or read_once()
     for one in data:
-        waveforms = [read_waveform(s, rate=encoder.rate)[0] for s in one.sources]
-        found = encoder.encode(waveforms, batch_size=batch_size)
+        waveforms = read(one, encoder.rate)
+        found = encoder.encode(waveforms, batch_size=batch_size, features=features)
         scores |= probe_scores(one, found, probes=probes, bootstrap=bootstrap, seed=seed)
         if tuning is not None:
             clips = [[w] for w in waveforms]
             right = tuned_accuracy(encoder, one, clips, tuning, key="waveform", seed=seed)
             own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
             scores[f"{one.name} fine-tuned"] = own
-    return _result(EncoderScores(name, scores), data)
+    return _result(EncoderScores(name, scores), data, features)
 
 
 def evaluate_controls(
@@ -176,8 +209,13 @@ def evaluate_controls(
     ]
 
 
-def _result(scores: EncoderScores, data: Sequence[Labelled]) -> BenchmarkResult:
-    return probe_result("sounds", SETTING, NOTE, scores, data)
+def _result(
+    scores: EncoderScores, data: Sequence[Labelled], features: Sequence[Part] = ("pooled",)
+) -> BenchmarkResult:
+    read = (
+        "" if list(features) == ["pooled"] else f"\nOf encoders, probes read {', '.join(features)}."
+    )
+    return probe_result("sounds", SETTING, NOTE + read, scores, data)
 
 
 def load_audio_encoder(path: str | Path, *, device: str | None = None) -> AudioEncoder:
@@ -192,6 +230,7 @@ def bench_sounds(
     controls: bool = True,
     sets: Sequence[str] = ("digits", "esc10"),
     folder: str | Path | None = None,
+    features: Sequence[Part] = ("pooled",),
     probes: Sequence[Probe] | None = None,
     finetune: bool = False,
     tuning: Tuning | None = None,
@@ -208,10 +247,14 @@ def bench_sounds(
             means over its seeds), or the folder of a saved audio encoder.
         compare: further runs (after training) or encoders for the same table.
         controls: probe what needs no encoder, too: log-mel spectrograms in three ways.
-        sets: `digits` (an unseen speaker), `digits, known speakers`, `esc10`; a folder of class
-            folders, a CSV list with columns `path` and `label` (and `split`, `fold` or `group`),
-            or `hf:name[:config[:split]]`.
+        sets: `digits` (an unseen speaker), `digits, known speakers`, `esc10`, `synthetic` (what a
+            run without `--data` trains on, other draws of it); a folder of class folders, a CSV
+            list with columns `path` and `label` (and `split`, `fold` or `group`), or
+            `hf:name[:config[:split]]`.
         folder: that has the named sets; default `$UNLABEL_DATA/audio`.
+        features: what probes read of a recording, side by side: `pooled`, the encoder's own vector;
+            of its tokens the `mean`, `std`, `max` and `quarters` (means over four equal parts of
+            the time, as the controls').
         probes: default `logistic` and the set's own number of nearest neighbours.
         finetune: train all weights with a linear head on the train part of every fold, too; in the
             column of the untrained encoder that is supervised training from scratch.
@@ -227,8 +270,12 @@ def bench_sounds(
     data = [load_sounds(name, folder, seed=seed) for name in dict.fromkeys(sets)]
     shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
     own = {
-        **shared, "tuning": (tuning or Tuning()) if finetune else None, "batch_size": batch_size
-    }  # fmt: skip
+        **shared,
+        "features": features,
+        "tuning": (tuning or Tuning()) if finetune else None,
+        "batch_size": batch_size,
+        "read": read_once(),
+    }
 
     def load(path: Path, name: str) -> tuple[str, AudioEncoder]:
         return name, load_audio_encoder(path, device=device)
@@ -244,4 +291,4 @@ def bench_sounds(
 
 
 __all__ = ["CONTROLS", "SETS", "bench_sounds", "control_features", "evaluate_controls",
-           "evaluate_sounds", "load_audio_encoder", "load_sounds"]  # fmt: skip
+           "evaluate_sounds", "load_audio_encoder", "load_sounds", "read_once"]  # fmt: skip

@@ -29,7 +29,9 @@ class AudioOptions:
             in it becomes the run's seed, so that each seed continues its own earlier run.
         config: transformers configuration of a new encoder: `model_type`
             `audio-spectrogram-transformer` (default, small, 64 mel bands, patches of 16 frames
-            and 16 bands) or `wave_conv`, and its keys.
+            and 16 bands) or `wave_conv`, and its keys. With `num_mel_bins` equal to `patch_size` a
+            token hears all bands of its time, and the mean over tokens still knows pitch from
+            timbre; of square patches among 64 bands it does not.
         rate: samples a second that recordings are brought to; None takes the pretrained
             folder's, else 8,000.
         seconds: that the encoder hears at a time; None takes the pretrained folder's, else 1.

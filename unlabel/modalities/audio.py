@@ -1,13 +1,14 @@
 """Sound: the encoders of audio behind one door."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
@@ -15,6 +16,7 @@ from unlabel.core import view as named
 from unlabel.data_pipes.audio import resampled
 from unlabel.modalities.audio_collator import AudioCollator
 from unlabel.modalities.audio_drivers import Patches, defaults_for, driver_of, wake
+from unlabel.modalities.audio_features import check_parts, summary
 from unlabel.modalities.audio_show import show
 from unlabel.modalities.audio_sound import NORMS, LogMel, Norm, Sound, finish
 from unlabel.modalities.audio_views import VIEWS
@@ -278,8 +280,9 @@ class AudioEncoder(nn.Module):
         *,
         rate: int | None = None,
         batch_size: int = 64,
-    ) -> Float[np.ndarray, "clips width"]:
-        """One vector a clip: the mean over its windows of a view's length.
+        features: Sequence[str] = ("pooled",),
+    ) -> Float[np.ndarray, "clips features"]:
+        """One vector a clip, from its windows of a view's length.
 
         Windows follow each other; the last one of a clip ends where the clip ends, and a clip
         shorter than a view is one window.
@@ -288,10 +291,14 @@ class AudioEncoder(nn.Module):
             waveforms: `(clips, samples)`, or waveforms of any lengths, from -1 to 1.
             rate: of the waveforms; None is the encoder's own, another is resampled.
             batch_size: windows a forward pass.
+            features: what the vector is made of, side by side: `pooled`, the mean over windows of
+                the encoder's own vector; or of the tokens of all windows the `mean`, `std`, `max`
+                and `quarters` (means over four equal parts of the time).
 
         Raises:
-            ValueError: no clip, or one without a sample.
+            ValueError: no clip, one without a sample, or an unknown feature.
         """
+        check_parts(features)
         clips = [np.asarray(w, dtype=np.float32) for w in waveforms]
         if not clips or not all(w.ndim == 1 and len(w) for w in clips):
             raise ValueError(
@@ -306,16 +313,32 @@ class AudioEncoder(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            found = torch.cat(
-                [
-                    self(self.finish(self._sound(windows[i : i + batch_size]))).pooled
-                    for i in range(0, len(windows), batch_size)
-                ]
-            )
+            with_tokens = set(features) != {"pooled"}
+            batches = [
+                self._vectors(windows[i : i + batch_size], with_tokens)
+                for i in range(0, len(windows), batch_size)
+            ]
         finally:
             self.train(was_training)
-        parts = found.float().split([len(s) for s in starts])
-        return torch.stack([p.mean(0) for p in parts]).cpu().numpy()
+        pooled = torch.cat([own for own, _ in batches])
+        tokens = [own for _, rows in batches for own in rows]
+        ends = np.cumsum([0, *map(len, starts)])
+        found = [
+            summary(pooled[a:b], torch.cat(tokens[a:b]) if with_tokens else None, features)
+            for a, b in pairwise(ends)
+        ]
+        return torch.stack(found).numpy()
+
+    def _vectors(
+        self, windows: Sequence[np.ndarray], with_tokens: bool
+    ) -> tuple[Float[Tensor, "windows width"], list[Float[Tensor, "tokens width"]]]:
+        """The pooled vector of each window and, where asked for, its existing tokens."""
+        view = self.finish(self._sound(windows))
+        found = self(view)
+        assert found.tokens is not None and found.mask is not None
+        tokens = found.tokens.float().cpu()
+        kept = zip(tokens, found.mask.cpu(), strict=True) if with_tokens else ()
+        return found.pooled.float().cpu(), [own[is_there] for own, is_there in kept]
 
     def _sound(self, windows: Sequence[np.ndarray]) -> Sound:
         like = next(self.parameters())

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unlabel._torchaudio import load_torchaudio
-from unlabel.core import View
+from unlabel.core import View, ViewSpec
 from unlabel.modalities.series_window import mean_and_std
 from unlabel.modalities.visible import visible_only
 
@@ -59,6 +59,8 @@ class Sound:
         mask: True at samples that exist, likewise; shorter sounds are padded at the end.
         is_hidden: True where the encoder is not let hear, `(batch, frames, bands)`; None for none.
         is_asked: True where it is hidden and to be predicted, likewise.
+        band_at: the band (counted in bands, between two of them too) that each band of the
+            spectrogram is read at, `(batch, bands)`; None for its own.
         clean: the waveform that is asked for, where later links changed what is heard.
         keeps: tokens that a view without hidden tokens has; None leaves them in.
         keep_positions: False at tokens zeroed after the embedding, `(batch, tokens)`.
@@ -70,6 +72,7 @@ class Sound:
     mask: Bool[Tensor, "batch samples"]
     is_hidden: Bool[Tensor, "batch frames bands"] | None = None
     is_asked: Bool[Tensor, "batch frames bands"] | None = None
+    band_at: Float[Tensor, "batch bands"] | None = None
     clean: Float[Tensor, "batch samples"] | None = None
     keeps: int | None = None
     keep_positions: Bool[Tensor, "batch tokens"] | None = None
@@ -113,6 +116,19 @@ def tokens_of(mask: Bool[Tensor, "batch samples"], layout: Layout) -> Bool[Tenso
     """True at tokens that have such a frame, counted time first."""
     exists = frames_of(mask, layout).unfold(1, layout.cell[0], layout.stride[0]).any(2)
     return exists.repeat_interleave(layout.grid[1], 1)
+
+
+def refuse_hidden(sound: Sound, spec: ViewSpec) -> None:
+    """Refuse a link behind one that hid a part of the sound, which it would move.
+
+    Raises:
+        ValueError: a part is hidden.
+    """
+    if sound.is_hidden is not None:
+        raise ValueError(
+            f"The view {spec.name!r} moves sound in time or pitch, so it cannot follow one that "
+            "hides a part of it; put it before."
+        )
 
 
 class LogMel(nn.Module):
@@ -202,7 +218,7 @@ def finish(sound: Sound, layout: Layout, mel: LogMel | None, norm: Norm) -> View
         mel: makes the spectrogram; None for a network of waveforms.
         norm: of the spectrogram's values, or of the samples.
     """
-    frames = lambda x: _frames(x, layout, mel)  # noqa: E731
+    frames = lambda x: _at_bands(_frames(x, layout, mel), sound.band_at)  # noqa: E731
     values = frames(sound.waveform)
     there = repeat(frames_of(sound.mask, layout), "b t -> b t f", f=layout.bands)
     heard = there if sound.is_hidden is None else there & ~sound.is_hidden
@@ -240,6 +256,16 @@ def _frames(waveform: Tensor, layout: Layout, mel: LogMel | None) -> Tensor:
     return mel(whole).to(waveform.dtype)
 
 
+def _at_bands(values: Tensor, band_at: Float[Tensor, "batch bands"] | None) -> Tensor:
+    """A spectrogram read at other bands, on the line between the two next to each."""
+    if band_at is None:
+        return values
+    at = band_at.clamp(0, values.shape[2] - 1)
+    low = at.long().clamp(max=values.shape[2] - 2)
+    read = lambda bands: values.gather(2, bands[:, None].expand(values.shape))  # noqa: E731
+    return torch.lerp(read(low), read(low + 1), (at - low)[:, None].to(values))
+
+
 def _wide(is_so: Bool[Tensor, "batch frames bands"], like: Tensor) -> Tensor:
     return is_so if like.dim() == 3 else is_so[..., None]
 
@@ -253,4 +279,5 @@ def _cells(x: Tensor, layout: Layout) -> Tensor:
     return rearrange(cells, "b t f p q -> b (t f) (q p)")
 
 
-__all__ = ["NORMS", "Layout", "LogMel", "Norm", "Sound", "finish", "frames_of", "tokens_of"]
+__all__ = ["NORMS", "Layout", "LogMel", "Norm", "Sound", "finish", "frames_of", "refuse_hidden",
+           "tokens_of"]  # fmt: skip

@@ -21,7 +21,8 @@ from unlabel.modalities.audio_masks import (
     span_cutoff,
     token_cutoff,
 )
-from unlabel.modalities.audio_sound import Layout, Sound
+from unlabel.modalities.audio_sound import Layout, Sound, refuse_hidden
+from unlabel.modalities.audio_voices import equalize, frequency_warp, speed
 from unlabel.modalities.draws import arguments, draw, normal
 from unlabel.modalities.order import orders, reversed_steps, segment_order
 
@@ -44,7 +45,7 @@ def crop(sound: Sound, batch: Batch, spec: ViewSpec, *, layout: Layout, **_: Any
     Raises:
         ValueError: low and high are no range of shares.
     """
-    _refuse_hidden(sound, spec)
+    refuse_hidden(sound, spec)
     args = arguments(spec, low=0.5, high=1.0)
     low, high = args["low"], args["high"]
     if not 0 < low <= high <= 1:
@@ -124,7 +125,7 @@ def reverse(sound: Sound, batch: Batch, spec: ViewSpec, **_: Any) -> Sound:
 
     Args of the spec: ratio (share of samples that are, default 1).
     """
-    _refuse_hidden(sound, spec)
+    refuse_hidden(sound, spec)
     turned = draw(batch, spec, 1) < arguments(spec, ratio=1.0)["ratio"]
     steps = torch.arange(sound.mask.shape[1], device=turned.device)
     index = torch.where(turned, reversed_steps(sound.mask), steps)
@@ -144,7 +145,7 @@ def reorder(sound: Sound, batch: Batch, spec: ViewSpec, **_: Any) -> Sound:
 
     Reference: Lee et al. 2017, arXiv 1708.01246, section 3 (of frames).
     """
-    _refuse_hidden(sound, spec)
+    refuse_hidden(sound, spec)
     args = arguments(spec, segments=3, ask=False)
     count = args["segments"]
     if count not in (2, 3, 4, 5):
@@ -162,6 +163,9 @@ VIEWS = {
     "scaling": scaling,
     "polarity": polarity,
     "mix": mix,
+    "speed": speed,
+    "frequency_warp": frequency_warp,
+    "equalize": equalize,
     "reverse": reverse,
     "reorder": reorder,
     "mask_values": mask_values,
@@ -176,14 +180,6 @@ def _level(sound: Sound) -> Float[Tensor, "batch 1"]:
     """Root mean square of what exists of each sound."""
     count = sound.mask.sum(1, keepdim=True).clamp(min=1)
     return (sound.waveform.square().sum(1, keepdim=True) / count).sqrt()
-
-
-def _refuse_hidden(sound: Sound, spec: ViewSpec) -> None:
-    if sound.is_hidden is not None:
-        raise ValueError(
-            f"The view {spec.name!r} moves sound in time, so it cannot follow one that hides a "
-            "part of it; put it before."
-        )
 
 
 __all__ = ["VIEWS"]
