@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 from unlabel.benchmarks.sounds import (
+    Part,
     bench_sounds,
     control_features,
     level_quarters,
@@ -116,9 +117,10 @@ def test_probes_read_the_features_that_are_asked_for(tmp_path):
     voices(tmp_path)
     encoder().save_pretrained(tmp_path / "run" / "model")
     how = {"sets": ("digits",), "folder": tmp_path, "bootstrap": 0, "controls": False}
+    asked: tuple[tuple[Part, ...], ...] = (("pooled",), ("quarters", "std"))
     tables = [
         bench_sounds(tmp_path / "run", probes=("5-NN",), features=features, **how)
-        for features in (("pooled",), ("quarters", "std"))
+        for features in asked
     ]
     notes = ["read quarters, std" in t.note for t in tables]
     scores = [t.encoders[-1].scores["digits 5-NN"].score for t in tables]
