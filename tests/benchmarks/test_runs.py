@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unlabel.benchmarks.result import Score
+from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.benchmarks.runs import bench, seed_runs
 
@@ -17,6 +17,19 @@ def run(tmp_path, make_encoder):
         make_encoder(seed=seed).save_pretrained(folder / "untrained")
         make_encoder(seed=100 + seed).save_pretrained(folder / "model")
     return tmp_path / "run"
+
+
+@pytest.mark.parametrize(("count", "first"), [(3, "set"), (9, "encoder")])
+def test_many_encoders_are_the_rows_of_the_table_and_few_its_columns(count, first):
+    own = [EncoderScores(f"e{i}", {"a": Score(float(i)), "b": Score(2.0)}) for i in range(count)]
+    table = BenchmarkResult("sounds", "as it is", tuple(own)).table()
+    assert table.columns[0].header == first
+    cells = {c.header: list(c.cells) for c in table.columns}
+    if first == "encoder":
+        assert cells["encoder"][:count] == [e.name for e in own] and cells["a"][4] == "4.00"
+    else:
+        assert cells["set"] == ["a", "b"]
+        assert cells["e2"][0] == "2.00"
 
 
 def test_seeds_are_taken_in_the_order_of_their_numbers(run):

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from rich.table import Table
 from scipy import stats
 
+MOST_COLUMNS = 7  # of a table that has encoders as columns; a terminal holds no more
+
 
 @dataclass(frozen=True)
 class Score:
@@ -240,23 +242,38 @@ class BenchmarkResult:
         return path
 
     def table(self) -> Table:
-        """A rich table: sets as rows, encoders (and what they gained on the first) as columns."""
-        columns = self.encoders + self._shown_differences()
+        """A rich table: sets as rows, encoders (and what they gained on the first) as columns.
+
+        Where encoders are many they are the rows.
+        """
+        encoders = self.encoders + self._shown_differences()
         caption = "\n".join(filter(None, (self._legend(), self.note)))
         title = f"{self.benchmark.upper()}: {self.setting}"
         table = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
+        names = [*self.encoders[0].scores, *["average"] * any(e.average for e in self.encoders)]
+        if len(encoders) > max(MOST_COLUMNS, len(names)):
+            table.add_column("encoder")
+            for name in names:
+                table.add_column(name, overflow="fold")
+            for e in encoders:
+                table.add_row(e.name, *(self._cell(e, name) for name in names))
+            return table
         table.add_column("set", no_wrap=True)
         table.add_column("n", justify="right", no_wrap=True)
-        for encoder in columns:
+        for encoder in encoders:
             table.add_column(encoder.name, overflow="fold")
-        for name, first in self.encoders[0].scores.items():
-            cells = [e.scores[name].text(self.digits) if name in e.scores else "" for e in columns]
-            table.add_row(name, f"{first.pairs:,}", *cells)
-        if any(e.average for e in self.encoders):
-            averages = [e.average.text(self.digits) if e.average else "" for e in columns]
-            table.add_section()
-            table.add_row("average", "", *averages, style="bold")
+        for name in names:
+            first = self.encoders[0].scores.get(name)
+            if first is None:
+                table.add_section()
+            count = "" if first is None else f"{first.pairs:,}"
+            cells = [self._cell(e, name) for e in encoders]
+            table.add_row(name, count, *cells, style="bold" if first is None else None)
         return table
+
+    def _cell(self, encoder: EncoderScores, name: str) -> str:
+        score = encoder.average if name == "average" else encoder.scores.get(name)
+        return score.text(self.digits) if score else ""
 
     def _shown_differences(self) -> tuple[EncoderScores, ...]:
         # What baselines have over an untrained encoder says little, and takes many columns.
