@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep freed memory for the next tensor; False where that is none.
 
     By default every large tensor is mapped from the system and given back when it is freed, and
-    each step pays for the zeroing of the same pages again: a tenth to a third of the CPU time of a
+    each step pays for the zeroing of the same pages again: a tenth to a fifth of the CPU time of a
     convolution network's step (RESULTS.md). It holds for the whole process, which does not shrink
     afterwards, so it is the command line that asks for it, never the library.
     """

@@ -1,6 +1,7 @@
 """Sounds: controls on tones, splits by speaker, and the whole table."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,8 +117,13 @@ def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):
 def test_probes_read_the_features_that_are_asked_for(tmp_path):
     voices(tmp_path)
     encoder().save_pretrained(tmp_path / "run" / "model")
-    how = {"sets": ("digits",), "folder": tmp_path, "bootstrap": 0, "controls": False}
-    asked: tuple[tuple[Part, ...], ...] = (("pooled",), ("quarters", "std"))
+    how: dict[str, Any] = {
+        "sets": ("digits",),
+        "folder": tmp_path,
+        "bootstrap": 0,
+        "controls": False,
+    }
+    asked: list[list[Part]] = [["pooled"], ["quarters", "std"]]
     tables = [
         bench_sounds(tmp_path / "run", probes=("5-NN",), features=features, **how)
         for features in asked
