@@ -333,12 +333,13 @@ class AudioEncoder(nn.Module):
         self, windows: Sequence[np.ndarray], with_tokens: bool
     ) -> tuple[Float[Tensor, "windows width"], list[Float[Tensor, "tokens width"]]]:
         """The pooled vector of each window and, where asked for, its existing tokens."""
-        view = self.finish(self._sound(windows))
-        found = self(view)
+        found = self(self.finish(self._sound(windows)))
+        pooled = found.pooled.float().cpu()
+        if not with_tokens:
+            return pooled, []
         assert found.tokens is not None and found.mask is not None
-        tokens = found.tokens.float().cpu()
-        kept = zip(tokens, found.mask.cpu(), strict=True) if with_tokens else ()
-        return found.pooled.float().cpu(), [own[is_there] for own, is_there in kept]
+        rows = zip(found.tokens.float().cpu(), found.mask.cpu(), strict=True)
+        return pooled, [own[is_there] for own, is_there in rows]
 
     def _sound(self, windows: Sequence[np.ndarray]) -> Sound:
         like = next(self.parameters())
