@@ -209,6 +209,7 @@ class Encoder(Protocol):
         width: of pooled and token vectors.
         gives: what an objective may need, such as `tokens`, `table`, `values`, `causal`.
         views: names of the views it makes.
+        usual: those that two views of a sample are usually made by, joined by `+`.
         layer_width: of the hidden states, where it gives `layers`.
         table_size: rows and columns of the token table, where it gives `table`.
         token_values: numbers that one token stands for, where it gives `values`.
@@ -222,6 +223,7 @@ class Encoder(Protocol):
     layer_width: int
     gives: frozenset[str]
     views: frozenset[str]
+    usual: str
     table_size: tuple[int, int]
     token_values: int
     channels: int

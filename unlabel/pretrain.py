@@ -120,7 +120,7 @@ def _train_one(
     prepared = options.prepare(data, method, args, begun)
     model = prepared.encoder
     transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made
-    pretraining = Pretraining(model, method)
+    pretraining = Pretraining(model, method, prepared.samples)
     lead = args.process_index == 0
     if lead and not resume:
         model.save_pretrained(untrained)

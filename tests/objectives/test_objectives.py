@@ -12,6 +12,7 @@ from unlabel.objectives import (
     CATALOGUE,
     MLM,
     Cutoff,
+    InstanceContrast,
     MoCo,
     Pairs,
     SimCSE,
@@ -341,3 +342,16 @@ def test_refusals_name_what_is_missing(make_encoder):
         Pretraining(encoder, MLM())
     with pytest.raises(ValueError, match="A temperature is above 0, but 0 came"):
         SimCSE(temperature=0)
+
+
+def test_usual_views_are_those_of_the_kind_of_data(make_encoder):
+    encoder = TinySeries()
+    method = MoCo(queue=8, width=4)
+    both = Sum({"a": method, "b": InstanceContrast(width=4)})
+    Pretraining(encoder, both, 7)
+    assert [v.name for v in method.views] == ["crop+jitter"] * 2
+    assert [v.encoder for v in method.views] == ["online", "teacher"]
+    assert len(both.views) == 3 and both.samples == method.samples == 7
+    text = MoCo(queue=8, width=4)
+    Pretraining(make_encoder(), text)
+    assert [v.name for v in text.views] == ["plain"] * 2

@@ -49,7 +49,7 @@ SERIES = {
     "sensor_contrast": lambda: SensorContrast(width=8),
     "ts2vec": lambda: HierarchicalContrast(),
     "reorder": lambda: ReorderPrediction(segments=3),
-    "simclr": lambda: InstanceContrast(width=8, args={"jitter.high": 0.3}),
+    "simclr": lambda: InstanceContrast(width=8, augment="crop+jitter", args={"jitter.high": 0.3}),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),
     "forecast_sum": lambda: Sum(
@@ -98,6 +98,7 @@ class TinySeries(nn.Module):
             "pooled tokens layers values future sensor length visible_only".split()
         ) | ({"causal"} if causal else set())
         self.views = frozenset(LINKS)
+        self.usual = "crop+jitter"
         self.causal = causal
         self.embed = nn.Linear(self.token_values, width)
         self.flags = nn.Linear(self.token_values, width, bias=False)

@@ -60,6 +60,7 @@ class AudioEncoder(nn.Module):
     # What some encoder of sound gives; an instance says what it gives itself.
     gives = _GIVES | {"values", "visible_only", "causal"}
     views = frozenset(VIEWS)
+    usual = "crop+jitter"
 
     def __init__(
         self,

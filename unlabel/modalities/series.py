@@ -58,6 +58,7 @@ class SeriesEncoder(nn.Module):
     # What some encoder of series gives; an instance says what it gives itself.
     gives = _GIVES | {"causal", "visible_only"}
     views = frozenset(VIEWS)
+    usual = "crop+jitter"
 
     def __init__(
         self,

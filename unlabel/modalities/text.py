@@ -75,6 +75,7 @@ class TextEncoder(nn.Module):
 
     gives = frozenset({"pooled", "tokens", "layers", "token_ids", "table"})
     views = frozenset(VIEWS)
+    usual = "plain"
 
     def __init__(
         self,

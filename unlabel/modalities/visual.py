@@ -54,6 +54,7 @@ class VisualEncoder(nn.Module):
     # What some encoder of clips gives; an instance says what it gives itself.
     gives = _GIVES | {"layers", "visible_only", "framewise"}
     views = frozenset(VIEWS)
+    usual = "crop+flip+jitter"
     channels = 3
     mean: Tensor
     std: Tensor

@@ -37,7 +37,7 @@ class BYOL(Objective):
         momentum: of the moving average, kept as it is (the paper's grows to 1).
         width: of the projection.
         hidden: width inside the projector and the predictor.
-        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
@@ -55,7 +55,7 @@ class BYOL(Objective):
         momentum: float = 0.996,
         width: int = 256,
         hidden: int = 512,
-        augment: str = "crop+jitter",
+        augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -87,7 +87,7 @@ class SimSiam(Objective):
     Args:
         width: of the projection.
         hidden: width inside the predictor, narrower than the projection.
-        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
@@ -103,7 +103,7 @@ class SimSiam(Objective):
         *,
         width: int = 256,
         hidden: int = 64,
-        augment: str = "crop+jitter",
+        augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()

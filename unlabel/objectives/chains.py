@@ -1,9 +1,12 @@
 """Views of several links as an objective's arguments name them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from unlabel.core import ViewSpec
+
+USUAL = "usual"  # stands for the views that an encoder names as usual for its data
 
 
 def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> ViewSpec:
@@ -33,3 +36,13 @@ def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> 
     if len(links) < 2:  # a view alone takes its arguments by their bare names
         given = {key.partition(".")[2]: value for key, value in given.items()}
     return ViewSpec("+".join(links) or "plain", draw, tuple(sorted(given.items())))
+
+
+def usual(spec: ViewSpec, named: str) -> ViewSpec:
+    """The view with `usual` in its chain replaced by the views that an encoder names so."""
+    links = spec.name.split("+")
+    if USUAL not in links:
+        return spec
+    parts = [named if link == USUAL else link for link in links]
+    made = chain(*parts, draw=spec.draw, args=dict(spec.args))
+    return replace(made, encoder=spec.encoder, partner=spec.partner)

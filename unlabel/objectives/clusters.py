@@ -6,12 +6,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlabel.objectives.gather import world
+from unlabel.objectives.state import State
 
 
-class Clusters(nn.Module):
+class Clusters(State):
     """Centres by k-means of the rows seen lately; they move only in `step()`.
 
     They are fitted as soon as there are as many rows as clusters. Every later fit starts from the

@@ -182,7 +182,8 @@ class MoCo(Objective):
         temperature: T.
         momentum: of the key encoder and its head.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`; plain ones differ by dropout alone.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
+            Plain ones differ by dropout alone.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
@@ -200,7 +201,7 @@ class MoCo(Objective):
         temperature: float = 0.05,
         momentum: float = 0.995,
         width: int = 128,
-        augment: str = "plain",
+        augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()

@@ -6,11 +6,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
-from unlabel.objectives.clusters import Clusters
-from unlabel.objectives.state import Bank, Clock, Queue, Tally, Teacher
-
-# What moves once for every optimizer step.
-_STATE = (Bank, Clock, Clusters, Queue, Tally, Teacher)
+from unlabel.objectives.chains import usual
+from unlabel.objectives.state import State
 
 
 class Term(NamedTuple):
@@ -38,6 +35,7 @@ class Objective(nn.Module):
         needs: what it asks of an encoding (`pooled`, `tokens`, `layers`, `table`).
         teacher_momentum: set where a view wants the `teacher` encoder.
         horizon: steps after the encoder's view that it wants of each sample, to predict them.
+        samples: of the data set, where their number is known.
         paper: reference.
     """
 
@@ -45,7 +43,13 @@ class Objective(nn.Module):
     needs: frozenset[str] = frozenset({"pooled"})
     teacher_momentum: float | None = None
     horizon: int = 0
+    samples: int | None = None
     paper: str = ""
+
+    def meet(self, encoder: Encoder | type[Encoder], samples: int | None = None) -> None:
+        """Learn what it will train: the encoder's usual views, and the number of samples."""
+        self.views = tuple(usual(spec, encoder.usual) for spec in self.views)
+        self.samples = samples
 
     def build(self, encoder: Encoder) -> None:
         """Make the heads, now that the encoder's sizes are known."""
@@ -72,7 +76,7 @@ class Objective(nn.Module):
     def step(self) -> None:
         """Move memories, clusters and teachers; called once after each optimizer step."""
         for part in self.modules():
-            if isinstance(part, _STATE):
+            if isinstance(part, State):
                 part.step()
 
 
@@ -110,6 +114,13 @@ class Sum(Objective):
             raise ValueError(f"The objectives want different teachers (momenta {sorted(momenta)}).")
         self.teacher_momentum = next(iter(momenta), None)
         self.horizon = max(o.horizon for o in active.values())
+
+    def meet(self, encoder: Encoder | type[Encoder], samples: int | None = None) -> None:
+        """Every part learns it."""
+        for part in self.parts.values():
+            part.meet(encoder, samples)
+        self.views = tuple(dict.fromkeys(v for o in self.parts.values() for v in o.views))
+        self.samples = samples
 
     def build(self, encoder: Encoder) -> None:
         """Make every part's heads."""

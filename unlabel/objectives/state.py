@@ -14,7 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class _Memory(nn.Module):
+class State(nn.Module):
+    """What outlives a step and moves only in `step()`."""
+
+    def step(self) -> None:
+        """Move; called once for every optimizer step that was made."""
+        raise NotImplementedError
+
+
+class _Memory(State):
     """Rows that change only in `step()`, from random unit rows on that are alike on every rank."""
 
     rows: Tensor
@@ -88,7 +96,7 @@ class Bank(_Memory):
         self.rows[index] = F.normalize(mixed, dim=1)
 
 
-class Teacher(nn.Module):
+class Teacher(State):
     """Exponential moving average of a module, buffers copied (momentum 1 freezes, 0 copies).
 
     The averaged module is `teacher.module`; it has no gradient. What it follows is not a part of
@@ -122,7 +130,7 @@ class Teacher(nn.Module):
         return self.module(*args, **kwargs)
 
 
-class Clock(nn.Module):
+class Clock(State):
     """How many optimizer steps were made, for what changes in the course of training."""
 
     steps: Tensor
@@ -136,7 +144,7 @@ class Clock(nn.Module):
         self.steps += 1
 
 
-class Tally(nn.Module):
+class Tally(State):
     """How often each class came up so far; it moves only in `step()`.
 
     Args:

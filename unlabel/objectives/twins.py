@@ -50,7 +50,7 @@ class InstanceContrast(_Twins):
     Args:
         temperature: T. 0.2 is what contrast of series starts from; SimCLR's images took 0.1 to 0.5.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
@@ -68,7 +68,7 @@ class InstanceContrast(_Twins):
         *,
         temperature: float = 0.2,
         width: int = 128,
-        augment: str = "crop+jitter",
+        augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)
@@ -156,7 +156,7 @@ class BarlowTwins(_Twins):
     Args:
         weight: lambda, of the terms off the diagonal.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments.
 
     Raises:
@@ -172,7 +172,7 @@ class BarlowTwins(_Twins):
         *,
         weight: float = 0.005,
         width: int = 256,
-        augment: str = "crop+jitter",
+        augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)
@@ -198,7 +198,7 @@ class VICReg(_Twins):
         variance: weight of the lack of spread of a feature below 1.
         covariance: weight of the covariance of features.
         width: of the projection.
-        augment: views that are drawn twice, joined by `+`; for text, `"token_cutoff"`.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments.
 
     Raises:
@@ -216,7 +216,7 @@ class VICReg(_Twins):
         variance: float = 25.0,
         covariance: float = 1.0,
         width: int = 256,
-        augment: str = "crop+jitter",
+        augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)

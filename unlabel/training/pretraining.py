@@ -18,6 +18,7 @@ from unlabel.core import (
     split_encoding,
 )
 from unlabel.objectives import Objective, Term, total
+from unlabel.objectives.chains import usual
 from unlabel.objectives.state import Teacher
 
 # What an encoding always holds; the rest is asked for by name.
@@ -38,6 +39,7 @@ class Pretraining(nn.Module):
     Args:
         encoder: a modality's adapter, such as `TextEncoder`.
         objective: one method, or a `Sum`.
+        samples: of the data set, where their number is known; memories of all of them need it.
 
     Raises:
         ValueError: the objective needs what this encoder cannot give.
@@ -46,9 +48,10 @@ class Pretraining(nn.Module):
     encoder: Any
     teacher: Teacher | None
 
-    def __init__(self, encoder: nn.Module, objective: Objective):
+    def __init__(self, encoder: nn.Module, objective: Objective, samples: int | None = None):
         super().__init__()
         self.encoder, self.objective = encoder, objective
+        objective.meet(self.encoder, samples)
         if missing := lacking(objective, self.encoder):
             gives = ", ".join(sorted(self.encoder.gives))
             raise ValueError(
@@ -110,7 +113,7 @@ class Pretraining(nn.Module):
 
 def lacking(objective: Objective, encoder: Any) -> list[str]:
     """What the objective needs and the encoder (or its class) lacks: parts and views, by name."""
-    wanted = {part.name for spec in objective.views for part in spec.parts()}
+    wanted = {part.name for spec in objective.views for part in usual(spec, encoder.usual).parts()}
     views = sorted(f"view {name}" for name in wanted - encoder.views)
     return sorted(objective.needs - encoder.gives) + views
 
