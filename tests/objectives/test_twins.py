@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_series import TinySeries, make_series
 
-from unlabel.core import Encoding, view
+from unlabel.core import Encoding
 from unlabel.objectives import BarlowTwins, InstanceContrast, MoCo, SensorContrast, VICReg
 from unlabel.objectives.contrast import nt_xent
 from unlabel.training.pretraining import Pretraining
@@ -56,6 +56,17 @@ def test_two_draws_of_one_chain_are_two_views():
     assert [s.name for s in module.objective.views] == ["crop+jitter"] * 2
     first, second = module.view(batch)
     assert not torch.equal(first.inputs["values"], second.inputs["values"])
+
+
+def test_moco_draws_the_views_named_twice():
+    module, batch = pretraining(MoCo(queue=8, width=8, augment="jitter", args={"jitter.high": 0.5}))
+    query, key = module.objective.views
+    assert query == view("jitter", 0, high=0.5) and key == view(
+        "jitter", 1, encoder="teacher", high=0.5
+    )
+    first, second = module.view(batch)
+    assert not torch.equal(first.inputs["values"], second.inputs["values"])
+    assert module(batch).loss.isfinite()
 
 
 def test_the_partner_is_another_sensor_at_the_same_time():
