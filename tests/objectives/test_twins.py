@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_series import TinySeries, make_series
 
-from unlabel.core import Encoding
+from unlabel.core import Encoding, view
 from unlabel.objectives import BarlowTwins, InstanceContrast, MoCo, SensorContrast, VICReg
 from unlabel.objectives.contrast import nt_xent
 from unlabel.training.pretraining import Pretraining
