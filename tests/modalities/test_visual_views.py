@@ -414,3 +414,14 @@ def test_wrong_arguments_are_named(make_visual, make_clips, spec, message):
     encoder = make_visual()
     with pytest.raises(ValueError, match=message):
         encoder.view(make_clips(encoder, 2), spec)
+
+
+def test_hidden_colors_of_a_share_of_the_samples_alone(make_visual, make_clips):
+    encoder = make_visual()
+    batch = make_clips(encoder, 8)
+    plain, gray = encoder.clip(batch, view("plain")), encoder.clip(batch, view("colors"))
+    shown = encoder.clip(batch, view("colors", hide=0.0))
+    assert torch.equal(shown.frames, plain.frames) and torch.equal(shown.target, gray.target)
+    some = encoder.clip(batch, view("colors", hide=0.5)).frames
+    each = [[torch.equal(s, x) for s, x in zip(some, f.frames, strict=True)] for f in (plain, gray)]
+    assert all(a != b for a, b in zip(*each, strict=True))

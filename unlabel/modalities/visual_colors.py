@@ -121,16 +121,19 @@ def colors(
 
     The target is `(batch, tokens, 2)` in units of 110, so that it lies within -1 and 1.
 
-    Args of the spec: none.
+    Args of the spec: hide (share of samples whose colours are hidden, default 1; the others are
+        shown as they are, so that the encoder learns to use colours as well).
 
-    Reference: Vondrick et al. 2018, arXiv 1806.09594, section 3; Zhang et al. 2016, 1603.08511.
+    Reference: Vondrick et al. 2018, arXiv 1806.09594, section 3; Zhang et al. 2016, 1603.08511;
+    colours that are hidden at times: Lai & Xie 2019 (CorrFlow), arXiv 1905.00875, section 3.2.
     """
-    arguments(spec)
+    hide = arguments(spec, hide=1.0)["hide"]
     light, ab = to_lab(clip.frames)
     cells = "b (t kt) c (y ky) (x kx) -> b (t y x) c"
     target = reduce(ab, cells, "mean", kt=cell.frames, ky=cell.rows, kx=cell.columns)
     real = real_cells(clip.mask, cell, grid).flatten(1)[:, :, None]
-    clip = change(clip, light.expand_as(clip.frames), cell)
+    hidden = (draw(batch, spec, 1) < hide)[:, :, None, None, None]
+    clip = change(clip, torch.where(hidden, light, clip.frames), cell)
     return replace(clip, target=target, is_target=real.expand_as(target))
 
 

@@ -110,6 +110,8 @@ class VideoColorization(Objective):
         fit_until: steps after which the clusters stay.
         temperature: T; 1 in training, 0.5 to copy masks.
         width: of the features.
+        hide: share of samples whose colours are hidden from the encoder. 1 is the paper's; with
+            less the features keep colours, too.
         floor: share of an even distribution mixed into the copy: a colour that no reference has
             costs no more than `ln(clusters / floor)`.
         before: views applied before the colour is taken away, joined by `+`.
@@ -119,7 +121,8 @@ class VideoColorization(Objective):
     Raises:
         ValueError: no reference, no share, or an argument of a view that is not there.
 
-    Reference: Vondrick et al. 2018, arXiv 1806.09594, sections 3 and 4.
+    Reference: Vondrick et al. 2018, arXiv 1806.09594, sections 3 and 4; `hide` below 1: Lai & Xie
+    2019 (CorrFlow), arXiv 1905.00875, section 3.2.
     """
 
     paper = "Tracking emerges by colorizing videos (Vondrick et al. 2018, arXiv 1806.09594)"
@@ -135,6 +138,7 @@ class VideoColorization(Objective):
         fit_until: int = 8,
         temperature: float = 1.0,
         width: int = 64,
+        hide: float = 1.0,
         floor: float = 1e-4,
         before: str = "",
         after: str = "",
@@ -145,7 +149,10 @@ class VideoColorization(Objective):
             raise ValueError(f"references is how many frames are copied from, not {references}.")
         if not 0 < floor < 1:
             raise ValueError(f"floor is a share between 0 and 1, but {floor} came.")
-        how = {"frames.count": references + 1, "frames.stride": stride, **(args or {})}
+        if not 0 <= hide <= 1:
+            raise ValueError(f"hide is a share from 0 to 1, but {hide} came.")
+        how = {"frames.count": references + 1, "frames.stride": stride}
+        how |= {"colors.hide": hide, **(args or {})}
         self.views = (chain("frames", before, "colors", after, args=how),)
         self.frames, self.temperature, self.width = references + 1, temperature, width
         self.floor = floor
