@@ -52,6 +52,14 @@ SERIES = {
     "simclr": lambda: InstanceContrast(width=8, augment="crop+jitter", args={"jitter.high": 0.3}),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),
+    "sum_uncertainty": lambda: Sum(
+        {"near": InstanceContrast(width=8), "mask": MaskedValues()}, balance="uncertainty"
+    ),
+    "sum_gradient": lambda: Sum(
+        {"near": InstanceContrast(width=8), "mask": MaskedValues()},
+        {"near": [(0, 1.0), (4, 0.5)]},
+        balance="gradient",
+    ),
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),

@@ -43,7 +43,8 @@ METHODS: dict[str, Callable[[], Objective]] = {
             "moco": MoCo(queue=20, width=8, momentum=0.9),
             "simcse": SimCSE(learn_temperature=True),
             "cut": Cutoff(cut="span", ratio=0.3),
-        }
+        },
+        balance="gradient",
     ),
 }
 

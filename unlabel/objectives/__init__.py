@@ -14,9 +14,10 @@ from unlabel.objectives.forecast import (
 )
 from unlabel.objectives.masked import MLM, MaskedValues
 from unlabel.objectives.motion import MotionClustering, Tracking
-from unlabel.objectives.objective import Objective, Sum, Term, total
+from unlabel.objectives.objective import Objective, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.sequence import CPC
+from unlabel.objectives.sum import Sum
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
 

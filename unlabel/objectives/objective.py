@@ -15,12 +15,12 @@ class Term(NamedTuple):
 
     Attributes:
         loss: scalar.
-        weight: its factor in the sum.
+        weight: its factor in the sum, a number or a tensor that may be learned.
         chance: the value of a model that knows nothing (ln N for N candidates), None if unknown.
     """
 
     loss: Tensor
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
     chance: float | None = None
 
 
@@ -73,89 +73,15 @@ class Objective(nn.Module):
         """
         return [None] * len(views)
 
+    def figures(self) -> dict[str, float]:
+        """For the log: what is known of the method's own state, by name."""
+        return {}
+
     def step(self) -> None:
         """Move memories, clusters and teachers; called once after each optimizer step."""
         for part in self.modules():
             if isinstance(part, State):
                 part.step()
-
-
-class Sum(Objective):
-    """Weighted sum of named objectives on one encoder, sharing its views and forward pass.
-
-    Args:
-        objectives: name -> objective.
-        weights: name -> factor; 1 where not named. An objective of weight 0 is not run.
-
-    Raises:
-        ValueError: a weight for an objective that is not there, or a negative one.
-    """
-
-    def __init__(
-        self, objectives: dict[str, Objective], weights: Mapping[str, float] | None = None
-    ):
-        super().__init__()
-        weights = dict(weights or {})
-        if unknown := sorted(set(weights) - set(objectives)):
-            raise ValueError(
-                f"Weight given for {', '.join(unknown)}, but the objectives are "
-                f"{', '.join(objectives)}."
-            )
-        if any(w < 0 for w in weights.values()) or not objectives:
-            raise ValueError("A sum needs at least one objective, and weights of at least 0.")
-        active = {n: o for n, o in objectives.items() if weights.get(n, 1.0) != 0}
-        self.parts: Mapping[str, Objective] = nn.ModuleDict(active)  # type: ignore[assignment]
-        self.weights = {n: float(weights.get(n, 1.0)) for n in active}
-        self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
-        self.needs = frozenset().union(*(o.needs for o in active.values()))
-        self.paper = "; ".join(o.paper for o in active.values())
-        momenta = {m for o in active.values() if (m := o.teacher_momentum) is not None}
-        if len(momenta) > 1:
-            raise ValueError(f"The objectives want different teachers (momenta {sorted(momenta)}).")
-        self.teacher_momentum = next(iter(momenta), None)
-        self.horizon = max(o.horizon for o in active.values())
-
-    def meet(self, encoder: Encoder | type[Encoder], samples: int | None = None) -> None:
-        """Every part learns it."""
-        for part in self.parts.values():
-            part.meet(encoder, samples)
-        self.views = tuple(dict.fromkeys(v for o in self.parts.values() for v in o.views))
-        self.samples = samples
-
-    def build(self, encoder: Encoder) -> None:
-        """Make every part's heads."""
-        for part in self.parts.values():
-            part.build(encoder)
-        # What a part needs may depend on what the encoder gives.
-        self.needs = frozenset().union(*(part.needs for part in self.parts.values()))
-
-    def forward(
-        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
-    ) -> dict[str, Term]:
-        """The terms of all parts, named `part/term`, weights multiplied in."""
-        terms = {}
-        for name, part in self.parts.items():
-            own = part(*self._own(part, encodings, views), batch)
-            for key, term in own.items():
-                terms[f"{name}/{key}"] = term._replace(weight=term.weight * self.weights[name])
-        return terms
-
-    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
-        """What the first part that predicts something for a view predicts there."""
-        found: dict[ViewSpec, View | None] = {}
-        for part in self.parts.values():
-            theirs = part.filled(*self._own(part, encodings, views))
-            for spec, view in zip(part.views, theirs, strict=True):
-                found[spec] = found.get(spec) or view
-        return [found[spec] for spec in self.views]
-
-    def _own(
-        self, part: Objective, encodings: Sequence[Encoding], views: Sequence[View]
-    ) -> tuple[list[Encoding], list[View]]:
-        """What belongs to one part."""
-        place = {spec: i for i, spec in enumerate(self.views)}
-        rows = [place[spec] for spec in part.views]
-        return [encodings[i] for i in rows], [views[i] for i in rows]
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:

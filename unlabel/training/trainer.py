@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 
 from unlabel.core import Batch, stream_of
 from unlabel.data_pipes.sampling import LengthBatches
+from unlabel.objectives import Term
 from unlabel.objectives.gather import average_gradients, together, world
 from unlabel.training import checkpoint, monitors
 from unlabel.training.arguments import TrainingArguments
@@ -247,7 +248,7 @@ class Trainer(transformers.Trainer):
 
     def _note(self, step: Step, batches: list[Batch]) -> Tensor:
         """Remember the step for the log; its loss for transformers' own sum, 0 if not finite."""
-        terms = {name: t._replace(loss=t.loss.detach()) for name, t in step.terms.items()}
+        terms = {name: _detached(t) for name, t in step.terms.items()}
         loss = step.loss.detach()
         self._last = (Step(loss, terms, step.pooled), batches)
         if self.state.global_step == 0 and self.args.monitor_rows:
@@ -263,6 +264,8 @@ class Trainer(transformers.Trainer):
             for name, term in step.terms.items():
                 if term.chance is not None:
                     logs[f"chance/{name}"] = term.chance
+            objective: Any = self.accelerator.unwrap_model(self.model)
+            logs.update(objective.objective.figures())
             logs["skipped"] = self.skipped
             logs["monitor/waiting"] = self._waiting.share()
             if self.is_world_process_zero():
@@ -395,6 +398,11 @@ class Trainer(transformers.Trainer):
         if isinstance(found[0], ValueError):
             raise found[0]
         return found[0]
+
+
+def _detached(term: Term) -> Term:
+    weight = term.weight.detach() if isinstance(term.weight, Tensor) else term.weight
+    return term._replace(loss=term.loss.detach(), weight=weight)
 
 
 def _counters(rank: int) -> str:
