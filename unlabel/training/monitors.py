@@ -11,7 +11,10 @@ from unlabel.objectives.kernels import alignment, uniformity
 
 FLAT = 0.003  # std: what differs is rounding, in bf16 0.001 to 0.002
 SMALL = 0.1  # std: small, though a network with a large common part may begin so
-FEW = 0.05  # of the rank that there could be
+FEW, ONE = 0.05, 1.5  # of the rank that there could be; a rank that is hardly above one
+CLOSE = 0.8  # cosine about the mean: two views that the encoder takes for the same thing
+DOUBLES = 0.25  # share of samples with another one as close as their own second view
+QUICK = 50  # steps over which a teacher that follows too fast averages, at most
 
 
 @torch.no_grad()
@@ -39,9 +42,11 @@ def embedding_std(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
 
 
 def look(pooled: Sequence[Float[Tensor, "batch width"]], rows: int) -> dict[str, float]:
-    """Figures of a batch: std, effective rank, uniformity and, with two views, alignment.
+    """Figures of a batch: std, effective rank, uniformity; with two views also alignment, doubles.
 
-    Samples whose embedding is not finite are left out; without two others there are no figures.
+    Doubles is the share of samples that are close to their own second view and to another sample's
+    no less: what a contrastive loss pushes apart though it is the same. Samples whose embedding is
+    not finite are left out; without two others there are no figures.
 
     Args:
         pooled: embeddings of the batch's views, same samples in the same order.
@@ -59,6 +64,7 @@ def look(pooled: Sequence[Float[Tensor, "batch width"]], rows: int) -> dict[str,
     }
     if len(views) > 1:
         figures["alignment"] = alignment(z, F.normalize(views[1], dim=1))
+        figures["doubles"] = _doubles(views[0], views[1])
     # One transfer from the device for all of them.
     values = torch.stack([torch.as_tensor(v, device=z.device) for v in figures.values()]).tolist()
     return dict(zip(figures, values, strict=True)) | {"rows": float(n)}
@@ -69,6 +75,7 @@ def alarms(
     terms: Mapping[str, tuple[float, float | None]],
     width: int,
     untrained: Mapping[str, float] | None = None,
+    teacher: float | None = None,
 ) -> list[str]:
     """Plain warnings for what the figures show, each with the usual remedy.
 
@@ -78,11 +85,27 @@ def alarms(
         width: of the embeddings.
         untrained: from `look` before the first step, where it is known: small spread and few
             dimensions are a collapse only where training made them smaller.
+        teacher: momentum of the moving average, where there is one.
     """
     said = _collapse(figures, width, untrained or {})
+    said += _teacher(figures, untrained or {}, teacher)
+    if figures.get("doubles", 0.0) > DOUBLES and any("contrast" in name for name in terms):
+        said.append(
+            f"{figures['doubles']:.0%} of the batch have another sample as close as their own "
+            "second view: false negatives, which the contrast pushes apart though alike. Remove "
+            "duplicates, take fewer samples of one file in a batch (clips, overlapping windows), "
+            "or correct for them (--objective debiased)."
+        )
     for name, (loss, chance) in terms.items():
         if chance is None:
             continue
+        if "contrast" not in name and loss < 0.01 * chance:
+            said.append(
+                f"{name} is solved next to perfectly: {loss:.1e}, where knowing nothing gives "
+                f"{chance:.2f}. Either the targets leak into what the encoder sees, or the task is "
+                "too easy to teach anything. Hide larger pieces or more of them, and put views "
+                "that mix neighbours behind the mask."
+            )
         if "contrast" in name and loss < 1e-3 * chance:
             said.append(
                 f"{name} is {loss:.1e}, next to nothing beside its chance level {chance:.2f}: the "
@@ -90,6 +113,32 @@ def alarms(
                 "stronger views (more dropout or cutoff), or larger batches."
             )
     return said
+
+
+@torch.no_grad()
+def _doubles(
+    one: Float[Tensor, "batch width"], two: Float[Tensor, "batch width"]
+) -> Float[Tensor, ""]:
+    mean = torch.cat([one, two]).mean(0)
+    cosines = F.normalize(one - mean, dim=1) @ F.normalize(two - mean, dim=1).T
+    own = cosines.diagonal()
+    other = cosines.clone().fill_diagonal_(-1.0).amax(1)
+    return ((own > CLOSE) & (other >= own)).float().mean()
+
+
+def _teacher(
+    figures: Mapping[str, float], untrained: Mapping[str, float], momentum: float | None
+) -> list[str]:
+    shrinks = any(
+        figures.get(key, 1.0) < untrained.get(key, 0.0) / 2 for key in ("std", "effective_rank")
+    )
+    if momentum is None or not shrinks or 1 / max(1 - momentum, 1e-9) > QUICK:
+        return []
+    return [
+        f"The embeddings shrink while the teacher follows within about {1 / (1 - momentum):.0f} "
+        f"steps (momentum {momentum}): it agrees with whatever the encoder does. Raise its "
+        "momentum towards 0.99 or more, or lower the learning rate."
+    ]
 
 
 def _collapse(
@@ -105,7 +154,7 @@ def _collapse(
             f"spread evenly{began}). Lower the learning rate, or check that the objective has "
             "negatives, a predictor or a variance term."
         ]
-    if rank < min(FEW * ceiling, untrained.get("effective_rank", ceiling) / 2):
+    if rank < min(max(FEW * ceiling, ONE), untrained.get("effective_rank", ceiling) / 2):
         return [
             f"The embeddings fill few dimensions (effective rank {rank:.1f} of {ceiling:.0f}): "
             "dimensional collapse. Use stronger or more varied views, a wider projector, or "

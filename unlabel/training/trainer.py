@@ -263,7 +263,7 @@ class Trainer(transformers.Trainer):
             logs.update(means)
             for name, term in step.terms.items():
                 if term.chance is not None:
-                    logs[f"chance/{name}"] = term.chance
+                    logs[f"chance/{name}"] = float(term.chance)
             objective: Any = self.accelerator.unwrap_model(self.model)
             logs.update(objective.objective.figures())
             logs["skipped"] = self.skipped
@@ -280,8 +280,10 @@ class Trainer(transformers.Trainer):
         logs.update({f"monitor/{k}": v for k, v in figures.items() if k != "rows"})
         compared = ("std", "effective_rank")
         logs.update({f"untrained/{k}": v for k, v in self._untrained.items() if k in compared})
-        terms = {n: (logs[f"objective/{n}"], t.chance) for n, t in step.terms.items()}
-        return monitors.alarms(figures, terms, step.pooled[0].shape[1], self._untrained)
+        terms = {n: (logs[f"objective/{n}"], logs.get(f"chance/{n}")) for n in step.terms}
+        width, module = step.pooled[0].shape[1], self.accelerator.unwrap_model(self.model)
+        momentum = module.objective.teacher_momentum
+        return monitors.alarms(figures, terms, width, self._untrained, momentum)
 
     def _warn(self, sentences: Sequence[str]) -> None:
         before, self._suspected = self._suspected, set()
