@@ -43,7 +43,7 @@ def test_an_encoder_that_keeps_one_direction_fills_few_dimensions(tmp_path, capl
 
         def hook(module, arguments, encoding):
             wane["step"] += 1
-            keep = 0.9 ** wane["step"]
+            keep = 0.8 ** wane["step"]
             along = (encoding.pooled @ axis)[:, None] * axis
             encoding.pooled = along - along.mean(0) + keep * (encoding.pooled - along)
             return encoding
