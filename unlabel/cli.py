@@ -1,4 +1,4 @@
-"""The command line: `unlabel train`, `bench`, `embed`, `export`, `forecast`, `list`, `report`.
+"""The command line: `unlabel train`, `compare`, `bench`, `embed`, `export`, `forecast` and more.
 
 Commands are plain functions of the same shape as their Python calls; jsonargparse reads their
 signatures, so a misspelt option is refused by name.
@@ -48,7 +48,7 @@ def _arguments(given: Sequence[str]) -> list[str]:
     from unlabel.objectives import CATALOGUE
 
     out = list(given)
-    if len(out) > 1 and out[0] == "train" and out[1].endswith((".yaml", ".yml")):
+    if len(out) > 1 and out[0] in ("train", "compare") and out[1].endswith((".yaml", ".yml")):
         out.insert(1, "--config")
     for i, word in enumerate(out):
         is_bare = i + 1 == len(out) or out[i + 1].startswith("--")
@@ -57,6 +57,8 @@ def _arguments(given: Sequence[str]) -> list[str]:
         if word == "--objective" and i + 1 < len(out):
             method = CATALOGUE.get(out[i + 1].lower())
             out[i + 1] = out[i + 1] if method is None else f"unlabel.objectives.{method.__name__}"
+        if word == "--objectives" and i + 1 < len(out) and out[i + 1][:1] not in ("[", "{"):
+            out[i + 1] = f"[{out[i + 1]}]"  # --objectives simclr,barlow
     return out
 
 
@@ -78,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.benchmarks.retrieval import bench_retrieval
     from unlabel.benchmarks.sounds import bench_sounds
     from unlabel.benchmarks.sts import bench_sts
+    from unlabel.compare import compare
     from unlabel.data_pipes.scan import scan
     from unlabel.embedding import embed
     from unlabel.export import export
@@ -88,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     commands = {
         "train": train,
+        "compare": compare,
         "bench": {
             "_help": "Measure an encoder, or a run before and after training.",
             "sts": bench_sts,

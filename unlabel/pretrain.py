@@ -77,15 +77,11 @@ def train(
     options = _chosen(modality, **given)
     data = options.corpus if data is None else data
     method = named_objective(objective) if isinstance(objective, str) else objective
-    if seeds == 1:
-        _train_one(method, data, modality, options, args, resume)
-        return out
     for seed in range(args.seed, args.seed + seeds):
-        folder = str(out / f"seed-{seed}")
-        if resume and _is_finished(Path(folder)):
-            continue
         own = copy.deepcopy(args)
-        own.seed, own.output_dir = seed, folder
+        own.seed, own.output_dir = seed, str(out if seeds == 1 else out / f"seed-{seed}")
+        if seeds > 1 and resume and is_finished(Path(own.output_dir)):
+            continue
         _train_one(copy.deepcopy(method), data, modality, options, own, resume)
     return out
 
@@ -170,7 +166,8 @@ def _train_one(
         )
 
 
-def _is_finished(run: Path) -> bool:
+def is_finished(run: Path) -> bool:
+    """Whether a run's folder says that its training came to its end."""
     about = run / "run.json"
     return about.is_file() and bool(json.loads(about.read_text()).get("result", {}).get("finished"))
 
