@@ -46,7 +46,7 @@ def test_list_for_one_kind_of_data_says_what_a_method_lacks_there(capsys, monkey
     monkeypatch.setenv("COLUMNS", "160")
     main(["list", "--modality=text"])
     out = capsys.readouterr().out
-    assert "refused: no sensor" in out and "view overlap" in out
+    assert "second sensor" in out and "overlap" in out
 
 
 def test_list_of_an_unknown_modality_says_which_there_are(capsys):

@@ -17,30 +17,34 @@ from unlabel.allocator import keep_freed_memory
 
 
 def list_methods(modality: str | None = None) -> None:
-    """Print every method, the kinds of data it runs on, and its paper.
+    """Print every method and the kinds of data it runs on, or why it does not.
 
     Args:
-        modality: say for this kind of data which methods run, and what the others lack.
+        modality: this kind of data alone, with what each method does and its paper.
     """
     from unlabel.modalities import MODALITIES
     from unlabel.objectives import CATALOGUE
-    from unlabel.training.pretraining import lacking
+    from unlabel.training.pretraining import why_not
 
     chosen = {k: v for k, v in MODALITIES.items() if modality in (None, k)}
     if not chosen:
         raise ValueError(f"No modality {modality!r}; there are {', '.join(MODALITIES)}.")
     table = Table(title="Objectives", title_justify="left", show_lines=True)
-    for heading in ("name", "what it does", "runs on" if modality is None else modality, "paper"):
+    more = ["paper"] if modality is None else ["what it does", "paper"]
+    for heading in ("name", *chosen, *more):
         table.add_column(heading, no_wrap=heading == "name", ratio=None if heading == "name" else 1)
     for name, method in CATALOGUE.items():
-        lacks = {k: lacking(method(), kind) for k, kind in chosen.items()}
-        runs = [k for k, missing in lacks.items() if not missing]
-        said = ", ".join(runs) if modality is None else "runs"
-        if modality is not None and not runs:
-            said = "refused: no " + ", ".join(lacks[modality])
-        summary = (method.__doc__ or "").split("\n")[0]
-        table.add_row(name, summary, said, method.paper)
-    Console().print(table)
+        cells = [why_not(method(), kind) or "runs" for kind in chosen.values()]
+        if modality is None:  # one reason is enough to see that it does not run
+            cells = [cell.split(",")[0] for cell in cells]
+        said = [(method.__doc__ or "").split("\n")[0], method.paper]
+        table.add_row(name, *cells, *said[-len(more) :])
+    console = Console()
+    if not console.is_terminal:  # a file is as wide as it must be
+        console = Console(width=160)
+    console.print(table)
+    if modality is None:
+        console.print("What each does, and all that it lacks: --modality NAME.")
 
 
 def _arguments(given: Sequence[str]) -> list[str]:

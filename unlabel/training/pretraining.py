@@ -118,6 +118,31 @@ def lacking(objective: Objective, encoder: Any) -> list[str]:
     return sorted(objective.needs - encoder.gives) + views
 
 
+# What an objective may need of an encoder or of the data, in words.
+NEEDS = {
+    "causal": "an encoder that sees the past alone",
+    "framewise": "frames that are encoded one by one",
+    "future": "steps after the window",
+    "layers": "the hidden layers",
+    "length": "views of a fixed number of tokens",
+    "pooled": "a vector of the sample",
+    "sensor": "a second sensor",
+    "table": "a vocabulary",
+    "token_ids": "a vocabulary",
+    "tokens": "a vector of each token",
+    "tracked": "patches tracked through a video",
+    "values": "numbers that a token stands for",
+    "view": "a second camera",
+    "visible_only": "an encoder that leaves hidden tokens out",
+}
+
+
+def why_not(objective: Objective, encoder: Any) -> str:
+    """Why an objective cannot train this encoder (or any of its class); empty where it can."""
+    missing = lacking(objective, encoder)
+    return f"needs {', '.join(dict.fromkeys(NEEDS.get(m, m) for m in missing))}" if missing else ""
+
+
 def cached_step(
     module: Pretraining,
     batches: Sequence[Batch],
