@@ -22,6 +22,7 @@ from unlabel.benchmarks.actions_data import (
     load_actions,
     mean_pixels,
     middle_frame,
+    motion_amount,
     read_views,
     scene_groups,
 )
@@ -145,6 +146,7 @@ def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):
     run = tmp_path / "run"
     found = bench_actions(run, sets=(str(tmp_path / "bars.csv"),), bootstrap=20, probes=("1-NN",))
     names = ["untrained", "trained", "middle frame", "mean pixels", "frame difference"]
+    names.append("motion amount")
     assert [e.name for e in found.encoders] == names
     saved = json.loads((run / "results" / "actions.json").read_text())
     rows = ["bars 1-NN", "bars R@1", "bars R@5", "bars R@10", "bars, one frame 1-NN"]
@@ -168,6 +170,14 @@ def test_refuses_encoders_of_something_else_and_sets_that_are_not_there(tmp_path
         load_actions("weizmann9")
     with pytest.raises(FileNotFoundError, match="no folder of class folders"):
         load_actions(str(tmp_path / "nothing.csv"))
+
+
+def test_amount_of_motion_is_two_numbers_and_none_of_a_still():
+    frames = np.zeros((5, 32, 32, 3), np.uint8)
+    assert np.allclose(motion_amount(frames), np.log(1e-3))
+    frames[1::2] = 100  # all pixels by the same: no deviation
+    assert np.allclose(motion_amount(frames), np.log([100.001, 1e-3]), atol=1e-3)
+    assert np.allclose(motion_amount(frames[:1]), np.log(1e-3))
 
 
 @pytest.mark.data

@@ -127,10 +127,17 @@ def frame_difference(frames: Frames) -> Float32[np.ndarray, "pixels"]:
     return small(moved[None]).ravel()
 
 
+def motion_amount(frames: Frames) -> Float32[np.ndarray, "2"]:
+    """How much moves, and how unevenly: log mean and log deviation of 16x16 frame differences."""
+    moved = np.abs(np.diff(small(grays(frames)), axis=0)) if len(frames) > 1 else np.zeros(1)
+    return np.log(np.array([moved.mean(), moved.std()], np.float32) + 1e-3)
+
+
 CONTROLS: dict[str, Callable[[Frames], Float32[np.ndarray, "pixels"]]] = {
     "middle frame": middle_frame,
     "mean pixels": mean_pixels,
     "frame difference": frame_difference,
+    "motion amount": motion_amount,
 }
 
 
@@ -188,6 +195,7 @@ __all__ = [
     "load_actions",
     "mean_pixels",
     "middle_frame",
+    "motion_amount",
     "read_views",
     "scene_groups",
 ]
