@@ -22,6 +22,7 @@ from unlabel.modalities.configs import (
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
 from unlabel.modalities.visual_drivers import Patches, driver_of
+from unlabel.modalities.visual_features import hog_values
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
 from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
@@ -212,6 +213,16 @@ class VisualEncoder(nn.Module):
                 about["grid"] = grid_of(clip, self.cell)
             clip = VIEWS[part.name](clip, batch, part, **about)
         return fit(clip, **sizes, cell=self.cell)
+
+    def target_values(self, link: ViewSpec) -> int:
+        """Numbers that a link which makes features asks of a token.
+
+        Raises:
+            ValueError: the link makes none.
+        """
+        if link.name != "hog":
+            raise ValueError(f"View {link.name!r} makes no features of pictures; 'hog' does.")
+        return hog_values(link, self.cell, self.channels)
 
     def finish(self, clip: Clip) -> View:
         """Normalise a clip and cut it into what the model takes."""

@@ -5,6 +5,7 @@ from unlabel.objectives.bootstrap import BYOL, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
+from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -12,7 +13,7 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
-from unlabel.objectives.masked import MLM, MaskedValues
+from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Sum, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
@@ -33,7 +34,10 @@ CATALOGUE: dict[str, type[Objective]] = {
     "masked_history": MaskedHistory,
     "shuffled_history": ShuffledHistory,
     "backcast": Backcast,
+    "simmim": SimMIM,
     "mae": MAE,
+    "local_mim": LocalMIM,
+    "deep_mim": DeepMIM,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -63,10 +67,12 @@ __all__ = [
     "BarlowTwins",
     "Colorization",
     "Cutoff",
+    "DeepMIM",
     "Forecast",
     "ForecastHead",
     "HierarchicalContrast",
     "InstanceContrast",
+    "LocalMIM",
     "MaskedHistory",
     "MaskedValues",
     "MoCo",
@@ -80,6 +86,7 @@ __all__ = [
     "ShuffleAndLearn",
     "ShuffledHistory",
     "SimCSE",
+    "SimMIM",
     "SimSiam",
     "Sum",
     "Term",
