@@ -50,7 +50,7 @@ def test_histograms_are_those_of_scikit_image():
     for picture in pictures:
         wanted = feature.hog(picture[0].numpy(), cells_per_block=(1, 1), **how)
         made = hog(picture[None], (8, 8)).flatten().numpy()
-        assert abs(made - wanted).max() < 1e-8
+        assert abs(made - wanted).max() < 1e-6  # its sums are float32
 
 
 def test_a_flat_picture_gives_0_and_a_ramp_one_bin():

@@ -9,6 +9,7 @@ from unlabel.objectives import (
     BYOL,
     CPC,
     MAE,
+    BEiT,
     Colorization,
     DeepMIM,
     LocalMIM,
@@ -53,6 +54,8 @@ VIDEO = {
     "simmim_frames": (lambda: SimMIM(), "frames"),
     "maskfeat": (lambda: MaskedValues(unit="block", features="hog"), "tubes"),
     "mae_hog": (lambda: MAE(features="hog", hidden=16, layers=1, heads=2), "tubes"),
+    "beit": (lambda: BEiT(codes=16, settle=0, unit="block", hidden=16), "tubes"),
+    "beit_learns": (lambda: BEiT(codes=16, hidden=16), "frames"),
     "local_mim": (lambda: LocalMIM(hidden=16, heads=2), "tubes"),
     "deep_mim": (
         lambda: DeepMIM(depths=(0.5, 1), ratio=0.5, hidden=16, layers=1, heads=2),

@@ -19,6 +19,7 @@ from unlabel.objectives.objective import Objective, Sum, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.sequence import CPC
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
+from unlabel.objectives.tokenizer import BEiT
 from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
@@ -35,6 +36,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "shuffled_history": ShuffledHistory,
     "backcast": Backcast,
     "simmim": SimMIM,
+    "beit": BEiT,
     "mae": MAE,
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
@@ -63,6 +65,7 @@ __all__ = [
     "CPC",
     "MAE",
     "MLM",
+    "BEiT",
     "Backcast",
     "BarlowTwins",
     "Colorization",
