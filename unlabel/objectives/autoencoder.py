@@ -81,7 +81,8 @@ class MAE(Objective):
             of a view that is not there.
 
     Reference: He et al. 2021, arXiv 2111.06377, section 3; of series: Li et al. 2023 (Ti-MAE),
-    arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2.
+    arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2; of an
+    encoder of type `convmae`: Gao et al. 2022 (ConvMAE), arXiv 2205.03892, section 3.
     """
 
     paper = "MAE (He et al. 2021, arXiv 2111.06377)"

@@ -144,7 +144,7 @@ class BEiT(Objective):
         """The tokenizer's own losses; 0 when it has settled."""
         draws = uniform(batch.seed, batch.ordinal, self.stream, chosen.shape[1] * self.codes)
         draws = rearrange(draws, "b (l k) -> b l k", k=self.codes)[chosen].to(values.dtype)
-        gumbel = -(-(draws + 2.0**-25).log()).log()
+        gumbel = -(-draws.clamp(min=2.0**-25).log()).log()  # a draw may be 0, but is never 1
         # From soft samples to hard ones, as the paper's tokenizer.
         share = self.teacher.steps / max(self.settle, 1)
         made, logits = self.tokenizer(values, gumbel, (1 / 16) ** share.clamp(max=1))
