@@ -11,7 +11,7 @@ from unlabel.modalities.conv_mae import ConvMAEConfig, ConvMAEModel, places
 from unlabel.objectives import MAE, DeepMIM, MaskedValues
 from unlabel.training.pretraining import Pretraining
 
-SMALL = {"hidden_sizes": [8, 8, 16], "depths": [2, 2, 2], "strides": [4, 2, 2]}
+SMALL: dict[str, Any] = {"hidden_sizes": [8, 8, 16], "depths": [2, 2, 2], "strides": [4, 2, 2]}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from unlabel.core import view
 from unlabel.modalities.clip import Cell
-from unlabel.modalities.visual_features import hog, hog_values
+from unlabel.modalities.visual_features import gradient_sums, hog, hog_values
 
 
 def by_hand(pictures: torch.Tensor, cell: tuple[int, int], bins: int = 9) -> torch.Tensor:
@@ -101,8 +101,6 @@ def test_frames_of_one_token_have_one_histogram(make_visual, make_clips):
     seen = encoder.view(batch, view("hog"))
     pixels = encoder.clip(batch, view("plain")).frames
     side, (times, rows, columns) = encoder.cell.rows, encoder.grid
-    from unlabel.modalities.visual_features import gradient_sums
-
     sums = torch.stack([gradient_sums(x, (side, side)) for x in pixels.unbind(1)], 1)
     mean = sums.unflatten(1, (times, encoder.cell.frames)).mean(2)
     wanted = mean / (mean.square().sum(3, keepdim=True) + 1e-10).sqrt()
@@ -118,7 +116,8 @@ def test_only_hidden_cells_are_asked_and_later_links_change_nothing(make_visual,
     hidden = encoder.view(batch, view("mask_values", ratio=0.5))
     assert torch.equal(seen.is_target[:, :, 0].any(1), hidden.is_target[:, :, 0].any(1))
     assert not seen.target[~seen.is_target].any()
-    after = encoder.view(batch, view("mask_values+hog+jitter", **mask, **{"jitter.ratio": 1.0}))
+    mask["jitter.ratio"] = 1.0
+    after = encoder.view(batch, view("mask_values+hog+jitter", **mask))
     assert torch.equal(after.target, seen.target)
 
 

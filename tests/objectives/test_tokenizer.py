@@ -107,7 +107,7 @@ def test_a_settled_copy_goes_on_after_a_round_trip():
     online = torch.nn.Linear(2, 2)
     copy = Settled(online, until=2)
     copy.step()
-    again = Settled(torch.nn.Linear(2, 2), until=2)
+    again: Any = Settled(torch.nn.Linear(2, 2), until=2)
     again.load_state_dict(copy.state_dict())
     assert bool(again.follows)
     again.step()

@@ -231,7 +231,7 @@ class ConvMAEModel(PreTrainedModel):
             if visible is not None:
                 at = visible.repeat_interleave(size, 2).repeat_interleave(size, 3)
             x = self.norms[i](self.embeds[i](x))
-            for block in stage:
+            for block in stage.children():
                 x = block(x, at)
             fused.append(self.fuse[i](x))
         x = self.norms[2](self.embeds[2](x)) + fused[0] + fused[1]

@@ -51,8 +51,8 @@ class DeepMIM(MAE):
         heads: int = 4,
         args: Mapping[str, Any] | None = None,
     ):
-        sizes = {"hidden": hidden, "layers": layers, "heads": heads}
-        how = {"unit": unit, "ratio": ratio, "normalize": normalize, "features": features}
+        sizes: Any = {"hidden": hidden, "layers": layers, "heads": heads}
+        how: Any = {"unit": unit, "ratio": ratio, "normalize": normalize, "features": features}
         super().__init__(**how, **sizes, args=args)
         if not depths or not all(0 < depth <= 1 for depth in depths):
             raise ValueError(
@@ -138,7 +138,7 @@ class LocalMIM(DeepMIM):
                 f"Each level has a scale and a depth, but scales are {list(scales)} and depths "
                 f"{list(depths)}."
             )
-        sizes = {"hidden": hidden, "layers": layers, "heads": heads}
+        sizes: Any = {"hidden": hidden, "layers": layers, "heads": heads}
         args = {"hog.scales": tuple(scales)}
         super().__init__(depths=depths, unit=unit, ratio=ratio, features="hog", args=args, **sizes)
         self.scales = tuple(scales)

@@ -165,7 +165,7 @@ class SimMIM(MaskedValues):
         after: str = "",
         args: Mapping[str, Any] | None = None,
     ):
-        more = {"before": before, "after": after, "args": args}
+        more: Any = {"before": before, "after": after, "args": args}
         super().__init__(unit=unit, ratio=ratio, loss=loss, **more)
 
 
