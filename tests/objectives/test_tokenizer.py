@@ -120,13 +120,15 @@ def test_a_settled_copy_goes_on_after_a_round_trip():
 def test_a_tokenizer_learns_to_tell_cells_apart():
     torch.manual_seed(0)
     kinds = torch.randn(4, 12)
-    tokenizer = Tokenizer(12, 8, hidden=32)
+    tokenizer = Tokenizer(12, 32, hidden=32)
     optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=3e-3)
     for step in range(200):
         values = kinds[torch.randint(0, 4, (64,))]
-        noise = -torch.empty(64, 8).exponential_().log()
-        back, _ = tokenizer(values, noise, torch.tensor((1 / 16) ** (step / 200)))
-        (back - values).square().mean().backward()
+        noise = -torch.empty(64, 32).exponential_().log()
+        back, logits = tokenizer(values, noise, torch.tensor((1 / 16) ** (step / 200)))
+        q = logits.softmax(1)
+        even = (q * (q * 32).log()).sum(1).mean()
+        ((back - values).square().mean() + 0.03 * even).backward()
         optimizer.step()
         optimizer.zero_grad()
     codes = tokenizer.encode(kinds).argmax(1)

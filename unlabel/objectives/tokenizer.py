@@ -104,7 +104,7 @@ class BEiT(Objective):
         settle: int = 1000,
         unit: str = "patch",
         ratio: float = 0.4,
-        even: float = 0.01,
+        even: float = 0.03,
         hidden: int = 256,
         before: str = "",
         after: str = "",
