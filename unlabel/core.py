@@ -234,6 +234,10 @@ class Encoder(Protocol):
         """Make the view of `batch` that `spec` names."""
         ...
 
+    def target_values(self, link: ViewSpec) -> int:
+        """Numbers of a token's target; asked of who has a view that makes features."""
+        ...
+
     def token_head(self) -> Any:
         """A pretrained head over the token table, or None; asked of who gives `table`."""
         ...

@@ -161,7 +161,7 @@ def _about_series(encoder: SeriesEncoder, to: str) -> tuple[str, str, str]:
 
 
 def _about_media(encoder: VisualEncoder | AudioEncoder, to: str) -> tuple[str, str, str]:
-    own = encoder.model.config.model_type in ("r2plus1d", "wave_conv")
+    own = encoder.model.config.model_type in ("r2plus1d", "convmae", "wave_conv")
     if isinstance(encoder, AudioEncoder):
         task, kind, code = (
             "feature-extraction",

@@ -115,6 +115,7 @@ def make_visual():
         "resnet": small,
         "convnext": {"hidden_sizes": [8, 16, 32], "depths": [1, 1, 1]},
         "r2plus1d": small,
+        "convmae": {"hidden_sizes": [8, 16, 32], "depths": [1, 1, 2], "strides": [2, 2, 2]},
     }
 
     def make(kind: str = "videomae", *, frames: int = 8, size: int = 32, seed: int = 0, **settings):

@@ -388,7 +388,8 @@ OBJECTIVES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize(
-    ("kind", "frames"), [("videomae", 8), ("vit", 1), ("resnet", 4), ("r2plus1d", 8)]
+    ("kind", "frames"),
+    [("videomae", 8), ("vit", 1), ("convmae", 1), ("resnet", 4), ("r2plus1d", 8)],
 )
 def test_objectives_learn_from_moving_squares(make_visual, make_clips, kind, frames, name):
     make, share = OBJECTIVES[name]

@@ -36,6 +36,8 @@ RANDOM = [
     view("mask_values", unit="tube", drop=True),
     view("mask_values", unit="frame", ratio=0.5),
     view("mask_values", unit="block"),
+    view("mask_values", unit="square", side=16, drop=True),
+    view("mask_values+hog", **{"hog.scales": (0.5, 2)}),  # pyright: ignore[reportArgumentType]
     view("token_cutoff"),
     view("span_cutoff", ratio=0.3),
     view("feature_cutoff"),
@@ -105,7 +107,7 @@ def test_two_draws_differ_and_one_draw_repeats(make_visual, make_clips, name):
             (a.is_target, b.is_target),
         )
     )
-    assert differ == (name not in ("plain", "lab", "colors", "reverse", "span_cutoff"))
+    assert differ == (name not in ("plain", "lab", "colors", "hog", "reverse", "span_cutoff"))
     assert torch.equal(a.inputs["patches"], again.inputs["patches"])
 
 
@@ -237,6 +239,19 @@ def test_masks_hide_an_exact_share(make_visual, make_clips, unit, ratio, drop):
         assert not hidden.gather(1, made.inputs["positions"]).any()
     else:
         assert (made.inputs["patches"][hidden] == 0).all()
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_squares_are_hidden_as_a_whole_at_all_times(make_visual, make_clips, drop):
+    encoder = make_visual()
+    spec = view("mask_values", unit="square", side=16, ratio=0.6, drop=drop)
+    made = encoder.view(make_clips(encoder, 5), spec)
+    # Cells of a clip: 4 times, 2 x 2 squares of 2 x 2 cells each.
+    squares = made.is_target.all(2).unflatten(1, (4, 2, 2, 2, 2)).transpose(3, 4).flatten(4)
+    assert torch.equal(squares.any(4), squares.all(4))
+    hidden = squares.all(4).flatten(2)
+    assert (hidden == hidden[:, :1]).all() and (hidden.sum(2) == 2).all()
+    assert made.inputs["patches"].shape[1] == (32 if drop else 64)
 
 
 def test_masks_hide_only_cells_that_exist(make_visual, make_clips):
@@ -394,6 +409,8 @@ def test_contrast_after_a_mask_owes_nothing_to_what_is_hidden(make_visual, make_
     [
         (view("mask_values", unit="cube"), "no unit 'cube'"),
         (view("mask_values", ratio=1.0), "would hide all 64 units"),
+        (view("mask_values", unit="square"), "would hide all 1 units"),
+        (view("mask_values", unit="square", side=24), "Squares of 24 pixels do not divide"),
         (view("mask_values", ratio=1.5), "share from 0 to 1"),
         (view("mask_values+flip"), "put it before the mask"),
         (view("mask_values+blur"), "put it before the mask"),

@@ -28,8 +28,8 @@ class FramesOptions:
         pretrained: folder or hub name to start from; None starts from random weights. `{seed}`
             in it becomes the run's seed, so that each seed continues its own earlier run.
         config: transformers configuration of a new encoder: its `model_type` and keys. Of frames:
-            `vit` (default, small), `resnet` or any image model. Of video: `videomae` (default,
-            small), `r2plus1d`, or any image model, applied frame by frame.
+            `vit` (default, small), `convmae`, `resnet` or any image model. Of video: `videomae`
+            (default, small), `r2plus1d`, or any image model, applied frame by frame.
         size: rows and columns that the encoder sees.
         spare: frames are kept so many times as large, so that crops have pixels to choose from.
         pooling: `mean`, `cls` or `max`; None takes the pretrained folder's, else `mean`.

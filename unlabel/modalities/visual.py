@@ -21,7 +21,8 @@ from unlabel.modalities.configs import (
 )
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
-from unlabel.modalities.visual_drivers import Patches, driver_of
+from unlabel.modalities.visual_drivers import driver_of
+from unlabel.modalities.visual_features import hog_values
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
 from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
@@ -35,11 +36,11 @@ _GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "view", "tra
 class VisualEncoder(nn.Module):
     """An encoder of frames or clips that sees views and gives pooled and token vectors.
 
-    A transformer of patches (VideoMAE, and ViT on single frames) takes any cells of the grid; any
-    other image model is applied to each frame alone.
+    A transformer of patches (VideoMAE, and on single frames ViT and ConvMAE) takes any cells of the
+    grid; any other image model is applied to each frame alone.
 
     Args:
-        model: a transformers image model, a VideoMAEModel or an R2Plus1DModel.
+        model: a transformers image model, a VideoMAEModel, an R2Plus1DModel or a ConvMAEModel.
         frames: of a whole view; 1 for single pictures.
         size: rows and columns of a whole view, in pixels.
         pooling: how tokens become one vector: `mean`, `cls` (the class token) or `max`.
@@ -84,7 +85,7 @@ class VisualEncoder(nn.Module):
             )
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
-        self.in_patches = isinstance(self.driver, Patches)
+        self.in_patches = self.driver.in_patches
         self.gives = _GIVES | ({"layers", "visible_only"} if self.in_patches else set())
         self.gives |= {"framewise"} if frames == 1 or self.driver.framewise else set()
         self.views = frozenset(VIEWS) - (TIMED if frames == 1 else frozenset())
@@ -112,8 +113,8 @@ class VisualEncoder(nn.Module):
 
         Args:
             config: keys of the configuration, `model_type` among them: `vit` (default of single
-                frames), `videomae` (default of clips), `r2plus1d`, or any image model's, as
-                `resnet`; small unless said otherwise.
+                frames), `videomae` (default of clips), `r2plus1d`, `convmae`, or any image model's,
+                as `resnet`; small unless said otherwise.
             frames: of a whole view.
             size: of a whole view, in pixels.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -212,6 +213,16 @@ class VisualEncoder(nn.Module):
                 about["grid"] = grid_of(clip, self.cell)
             clip = VIEWS[part.name](clip, batch, part, **about)
         return fit(clip, **sizes, cell=self.cell)
+
+    def target_values(self, link: ViewSpec) -> int:
+        """Numbers that a link which makes features asks of a token.
+
+        Raises:
+            ValueError: the link makes none.
+        """
+        if link.name != "hog":
+            raise ValueError(f"View {link.name!r} makes no features of pictures; 'hog' does.")
+        return hog_values(link, self.cell, self.channels)
 
     def finish(self, clip: Clip) -> View:
         """Normalise a clip and cut it into what the model takes."""

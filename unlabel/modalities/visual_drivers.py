@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, VideoMAEModel, ViTModel
 
 from unlabel.core import View
 from unlabel.modalities.clip import Cell
+from unlabel.modalities.conv_mae import ConvMAEModel
 from unlabel.modalities.patch_transformer import PatchTransformer
 from unlabel.modalities.r2plus1d import R2Plus1DModel
 from unlabel.modalities.visual_fit import real_cells
@@ -31,7 +32,7 @@ class States(NamedTuple):
 class Patches(nn.Module):
     """A ViT or VideoMAE on patches, visible ones only where the view is so."""
 
-    framewise = False
+    framewise, in_patches = False, True
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -64,7 +65,7 @@ class Patches(nn.Module):
 class FrameByFrame(nn.Module):
     """Any image model, applied to each frame alone; a clip's tokens are its frames' in order."""
 
-    framewise = True
+    framewise, in_patches = True, False
 
     def __init__(self, model: PreTrainedModel, *, size: int):
         super().__init__()
@@ -110,7 +111,7 @@ class FrameByFrame(nn.Module):
 class Convolution(nn.Module):
     """A (2+1)D convolution network on clips."""
 
-    framewise, specials = False, 0
+    framewise, in_patches, specials = False, False, 0
 
     def __init__(self, model: R2Plus1DModel):
         super().__init__()
@@ -125,9 +126,44 @@ class Convolution(nn.Module):
         return States([rearrange(out, "b d t y x -> b (t y x) d")], real.flatten(1))
 
 
+class MaskedConvolution(nn.Module):
+    """A ConvMAE on single frames, put together again from the patches that a view shows."""
+
+    framewise, in_patches, specials = False, True, 0
+
+    def __init__(self, model: ConvMAEModel, *, size: int):
+        super().__init__()
+        self.model: Any = model
+        self.width: int = model.config.hidden_sizes[-1]
+        side = model.config.patch_size
+        self.cell, self.grid = Cell(1, side, side), (size // side, size // side)
+
+    def forward(self, view: View) -> States:
+        """Hidden states of a view's patches by layer; no pixel of any other reaches them."""
+        patches, at, grid = (view.inputs.get(k) for k in ("patches", "positions", "grid"))
+        assert patches is not None and at is not None  # every view in patches has both
+        rows, columns = self.grid if grid is None else grid.shape[3:]
+        shown = view.mask if view.keep_positions is None else view.mask & view.keep_positions
+        # What is not shown goes to a place behind the last, which is then dropped.
+        place = torch.where(shown, at, rows * columns)
+        cells = patches.new_zeros(len(patches), rows * columns + 1, patches.shape[2])
+        cells = cells.scatter(1, place[:, :, None].expand_as(patches), patches)[:, :-1]
+        is_visible = shown.new_zeros(cells.shape[0], rows * columns + 1)
+        is_visible = is_visible.scatter(1, place, shown)[:, :-1]
+        whole = "b (y x) (c ky kx) -> b c (y ky) (x kx)"
+        out = self.model(
+            rearrange(cells, whole, y=rows, ky=self.cell.rows, kx=self.cell.columns),
+            is_visible=is_visible.unflatten(1, (rows, columns)),
+            positions=at,
+            mask=padding_of(view.mask),
+            keep_features=view.keep_features,
+        )
+        return States(list(out.hidden_states), view.mask)
+
+
 def driver_of(
     model: PreTrainedModel, *, frames: int, size: int
-) -> Patches | FrameByFrame | Convolution:
+) -> Patches | FrameByFrame | Convolution | MaskedConvolution:
     """What calls the model.
 
     Raises:
@@ -135,6 +171,8 @@ def driver_of(
     """
     if isinstance(model, R2Plus1DModel):
         return Convolution(model)
+    if isinstance(model, ConvMAEModel) and frames == 1:
+        return MaskedConvolution(model, size=size)
     if isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1):
         return Patches(model)
     if getattr(model, "main_input_name", "") == "pixel_values" and "image" in (
@@ -180,4 +218,12 @@ def _probe(
     return (out.shape[2], side, side), length - side**2
 
 
-__all__ = ["Convolution", "FrameByFrame", "Patches", "States", "driver_of", "padding_of"]
+__all__ = [
+    "Convolution",
+    "FrameByFrame",
+    "MaskedConvolution",
+    "Patches",
+    "States",
+    "driver_of",
+    "padding_of",
+]

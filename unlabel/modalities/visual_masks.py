@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import smallest
 from unlabel.modalities.visual_fit import real_cells
 
-UNITS = ("patch", "tube", "frame", "block")
+UNITS = ("patch", "tube", "frame", "block", "square")
 # Rectangles drawn for a block mask; what they leave uncovered is hidden row by row.
 _BLOCKS = 64
 
@@ -29,29 +29,33 @@ def mask_values(
 
     Args of the spec:
         unit: `patch` hides cells of their own each; `tube` the same places at all times; `frame`
-            all places of some times; `block` the union of random rectangles, at all times. All
-            hide an exact share of what exists, at least one.
+            all places of some times; `block` the union of random rectangles, at all times;
+            `square` squares of a grid of their own, at all times. All hide an exact share of what
+            exists, at least one.
         ratio: the share (default 0.4).
         drop: leave the hidden cells out of the view, so that the encoder sees the visible ones
             only (MAE).
         area: share of the picture that one rectangle of a block mask covers (default 0.15).
+        side: of a square, in pixels (default 32).
         mean_length: for series; not read.
 
     Raises:
-        ValueError: another unit, or everything would be hidden.
+        ValueError: another unit, squares that do not fit, or everything would be hidden.
 
     Reference: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.3 (tubes); Feichtenhofer
     et al. 2022, arXiv 2205.09113, section 3 (patches); Bardes et al. 2024 (V-JEPA), arXiv
-    2404.08471, section 3.2, and Bao et al. 2021 (BEiT), 2106.08254, algorithm 1 (blocks).
+    2404.08471, section 3.2, and Bao et al. 2021 (BEiT), 2106.08254, algorithm 1 (blocks); Xie
+    et al. 2022 (SimMIM), 2111.09886, section 3.2 (squares).
     """
-    args = arguments(spec, unit="patch", ratio=0.4, drop=False, area=0.15, mean_length=3)
+    args = arguments(spec, unit="patch", ratio=0.4, drop=False, area=0.15, side=32, mean_length=3)
     unit, ratio = args["unit"], args["ratio"]
     if unit not in UNITS:
         raise ValueError(f"Masks have no unit {unit!r}; choose one of {', '.join(UNITS)}.")
     real = real_cells(clip.mask, cell, grid)
-    hidden = _hidden(batch, spec, unit, ratio, args["area"], real) & real
+    side = _side(args["side"], cell, grid) if unit == "square" else 1
+    hidden = _hidden(batch, spec, unit, ratio, args["area"], side, real) & real
     times, rows, columns = grid
-    units = {"patch": times * rows * columns, "frame": times}.get(unit, rows * columns)
+    units = {"patch": times * rows * columns, "frame": times}.get(unit, rows * columns // side**2)
     if units - _share(units, ratio) < 1:
         raise ValueError(
             f"View {spec.name!r} would hide all {units} units ({unit}); lower the ratio, or choose "
@@ -115,19 +119,20 @@ def feature_cutoff(clip: Clip, batch: Batch, spec: ViewSpec, *, width: int, **_:
 
 
 def _hidden(
-    batch: Batch, spec: ViewSpec, unit: str, ratio: float, area: float, real: Tensor
+    batch: Batch, spec: ViewSpec, unit: str, ratio: float, area: float, side: int, real: Tensor
 ) -> Bool[Tensor, "batch cells_t cells_y cells_x"]:
     """Which cells to hide, padding or not."""
     times, rows, columns = real.shape[1:]
-    if unit in ("tube", "block"):
-        places = rows * columns
-        if unit == "tube":
-            scores = draw(batch, spec, places)
-        else:
+    if unit in ("tube", "block", "square"):
+        places = rows * columns // side**2
+        if unit == "block":
             scores = block_order(draw(batch, spec, 4 * _BLOCKS), rows, columns, area).flatten(1)
+        else:
+            scores = draw(batch, spec, places)
         can = torch.ones_like(scores, dtype=torch.bool)
         chosen = smallest(scores, can, scores.new_full((len(real),), _share(places, ratio)))
-        return rearrange(chosen, "b (y x) -> b 1 y x", y=rows).expand_as(real)
+        wide = "b (y x) -> b 1 (y ky) (x kx)"
+        return repeat(chosen, wide, y=rows // side, ky=side, kx=side).expand_as(real)
     can = real.flatten(1) if unit == "patch" else real[:, :, 0, 0]
     count, whole = can.sum(1), can.shape[1]
     part = (count * ratio).long().clamp(min=1 if ratio else 0)
@@ -165,6 +170,21 @@ def block_order(
     first = torch.where(covers, number, covers.shape[1]).amin(1)
     place = torch.arange(rows * columns, device=draws.device).view(rows, columns)
     return first * (rows * columns) + place.to(draws.dtype)
+
+
+def _side(pixels: int, cell: Cell, grid: Sequence[int]) -> int:
+    """Cells along a square's side."""
+    side = pixels // cell.rows
+    if (
+        side < 1
+        or (side * cell.rows, side * cell.columns) != (pixels, pixels)
+        or any(n % side for n in grid[1:])
+    ):
+        raise ValueError(
+            f"Squares of {pixels} pixels do not divide a picture of {grid[1]} x {grid[2]} cells of "
+            f"{cell.rows} x {cell.columns} pixels; give mask_values another side."
+        )
+    return side
 
 
 def _share(count: int, ratio: float) -> int:

@@ -6,6 +6,7 @@ is one for all frames of a clip.
 """
 
 from unlabel.modalities.visual_colors import channel_cutoff, colors, gray, jitter, lab, solarize
+from unlabel.modalities.visual_features import hog_target
 from unlabel.modalities.visual_geometry import blur, crop, flip, plain, rotate
 from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cutoff, token_cutoff
 from unlabel.modalities.visual_motion import motion, triple
@@ -24,6 +25,7 @@ VIEWS = {
     "colors": colors,
     "channel_cutoff": channel_cutoff,
     "mask_values": mask_values,
+    "hog": hog_target,
     "token_cutoff": token_cutoff,
     "span_cutoff": span_cutoff,
     "feature_cutoff": feature_cutoff,

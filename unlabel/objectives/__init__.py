@@ -5,6 +5,7 @@ from unlabel.objectives.bootstrap import BYOL, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
+from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -12,13 +13,14 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
-from unlabel.objectives.masked import MLM, MaskedValues
+from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.sequence import CPC
 from unlabel.objectives.sum import Sum
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
+from unlabel.objectives.tokenizer import BEiT
 from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
@@ -34,7 +36,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "masked_history": MaskedHistory,
     "shuffled_history": ShuffledHistory,
     "backcast": Backcast,
+    "simmim": SimMIM,
+    "beit": BEiT,
     "mae": MAE,
+    "local_mim": LocalMIM,
+    "deep_mim": DeepMIM,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -60,14 +66,17 @@ __all__ = [
     "CPC",
     "MAE",
     "MLM",
+    "BEiT",
     "Backcast",
     "BarlowTwins",
     "Colorization",
     "Cutoff",
+    "DeepMIM",
     "Forecast",
     "ForecastHead",
     "HierarchicalContrast",
     "InstanceContrast",
+    "LocalMIM",
     "MaskedHistory",
     "MaskedValues",
     "MoCo",
@@ -81,6 +90,7 @@ __all__ = [
     "ShuffleAndLearn",
     "ShuffledHistory",
     "SimCSE",
+    "SimMIM",
     "SimSiam",
     "Sum",
     "Term",

@@ -1,16 +1,15 @@
 """Masked autoencoding: the encoder sees the visible tokens only, a small decoder does the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View, view
-from unlabel.objectives.gather import global_mean
-from unlabel.objectives.kernels import regress
+from unlabel.core import Batch, Encoder, Encoding, View
+from unlabel.objectives.masked import at_targets, masked_view, target_values
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 
@@ -67,18 +66,23 @@ class MAE(Objective):
     Args:
         unit: what is hidden at a time: `"patch"`, a token; of clips also `"tube"`, the same places
             in all frames, which cannot be looked up in the next frame (then with ratio 0.9),
-            `"frame"` or `"block"`.
+            `"frame"`, `"block"` or `"square"`.
         ratio: share of tokens hidden.
         normalize: predict values scaled token by token, all channels of it together.
+        features: a view that makes features to predict instead of the values, such as `"hog"`;
+            they are not scaled.
         hidden: width of the decoder, which is thrown away afterwards.
         layers: of the decoder.
         heads: of the decoder's attention.
+        args: arguments of the features and of the mask, such as `{"hog.scales": (1, 2)}`.
 
     Raises:
-        ValueError: no share between 0 and 1, or a width that the heads cannot share.
+        ValueError: no share between 0 and 1, a width that the heads cannot share, or an argument
+            of a view that is not there.
 
     Reference: He et al. 2021, arXiv 2111.06377, section 3; of series: Li et al. 2023 (Ti-MAE),
-    arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2.
+    arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2; of an
+    encoder of type `convmae`: Gao et al. 2022 (ConvMAE), arXiv 2205.03892, section 3.
     """
 
     paper = "MAE (He et al. 2021, arXiv 2111.06377)"
@@ -90,53 +94,65 @@ class MAE(Objective):
         unit: str = "patch",
         ratio: float = 0.75,
         normalize: bool = True,
+        features: str = "",
         hidden: int = 64,
         layers: int = 2,
         heads: int = 4,
+        args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if not 0 < ratio < 1:
-            raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
         if hidden % heads:
             raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
-        self.views = (view("mask_values", unit=unit, ratio=ratio, drop=True),)
-        self.normalize, self.hidden, self.layers, self.heads = normalize, hidden, layers, heads
+        how = {"unit": unit, "ratio": ratio, "drop": True}
+        self.views = (masked_view(how, features, args=args),)
+        self.normalize, self.features = normalize and not features, features
+        self.sizes = {"hidden": hidden, "layers": layers, "heads": heads}
 
     def build(self, encoder: Encoder) -> None:
         """Make the decoder."""
-        sizes = {"hidden": self.hidden, "layers": self.layers, "heads": self.heads}
-        self.decoder = MaskedDecoder(encoder.length, encoder.width, encoder.token_values, **sizes)
+        values = target_values(encoder, self.views[0], self.features)
+        self.decoder = MaskedDecoder(encoder.length, encoder.width, values, **self.sizes)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `value`."""
         (encoding,), (seen,) = encodings, views
+        pred = decoded(self.decoder, encoding.tokens, encoding.mask, seen)
+        return {"value": Term(at_targets(pred, *self.aim(seen)))}
+
+    def aim(
+        self, seen: View
+    ) -> tuple[Float[Tensor, "batch length values"], Bool[Tensor, "batch length values"]]:
+        """What is to be predicted, and True where it is."""
         assert seen.target is not None and seen.is_target is not None  # the view makes both
-        pred, target = self._decoded(encoding, seen), exact(seen.target)
-        if self.normalize:
-            target = by_token(target, seen.is_target)
-        one = "batch length values -> batch length values 1"
-        losses = regress(
-            rearrange(pred, one), rearrange(target, one), seen.is_target, reduction="none"
-        )
-        return {"value": Term(global_mean(losses))}
+        target = exact(seen.target)
+        return by_token(target, seen.is_target) if self.normalize else target, seen.is_target
 
     def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
         """The view with what the decoder makes of it; scaled as each token's own values are."""
+        if self.features:
+            return [None]
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None and seen.is_target is not None  # the view makes both
-        pred = self._decoded(encoding, seen).to(seen.target.dtype)
+        pred = self.decoded_last(encoding, seen).to(seen.target.dtype)
         if self.normalize:
             mean, std = token_moments(seen.target, seen.is_target)
             pred = pred * std + mean
         return [replace(seen, target=pred)]
 
-    def _decoded(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
-        places = seen.inputs["positions"]
-        # Beside a longer view, tokens of padding come behind.
-        tokens, mask = (x[:, : places.shape[1]] for x in (encoding.tokens, encoding.mask))
-        return self.decoder(tokens, mask, places)
+    def decoded_last(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
+        """What is decoded from the last layer."""
+        return decoded(self.decoder, encoding.tokens, encoding.mask, seen)
+
+
+def decoded(
+    decoder: nn.Module, tokens: Tensor, mask: Tensor, seen: View
+) -> Float[Tensor, "batch length values"]:
+    """What a decoder makes of the visible tokens of a view."""
+    places = seen.inputs["positions"]
+    # Beside a longer view, tokens of padding come behind.
+    return decoder(tokens[:, : places.shape[1]], mask[:, : places.shape[1]], places)
 
 
 def by_token(
@@ -158,4 +174,4 @@ def token_moments(
     return mean, (variance + 1e-6).sqrt()
 
 
-__all__ = ["MAE", "MaskedDecoder", "by_token", "token_moments"]
+__all__ = ["MAE", "MaskedDecoder", "by_token", "decoded", "token_moments"]

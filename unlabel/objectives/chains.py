@@ -25,7 +25,8 @@ def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> 
         'random_conv+future'
     """
     links = [name for part in parts for name in part.split("+") if name not in ("", "plain")]
-    given = dict(args or {})
+    # A recipe's list becomes a tuple, so that specs can be compared.
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in (args or {}).items()}
     for key in given:
         link, _, arg = key.partition(".")
         if link not in links or not arg:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from einops import rearrange
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec, view
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.heads import TokenPredictor
@@ -59,14 +60,19 @@ class MaskedValues(Objective):
     A linear head maps each token to the values it stands for. Only values that were hidden to be
     asked for, and were observed, count. A perfect prediction gives 0; predicting the mean of
     normalised values gives about 1 (mse). The defaults are PatchTST's. TST is `unit="span"`,
-    `ratio=0.15`, `mean_length=3`; a single step of a window of T is `unit="step"`, `ratio=1/T`.
+    `ratio=0.15`, `mean_length=3`; a single step of a window of T is `unit="step"`, `ratio=1/T`;
+    MaskFeat is `features="hog"`, of pictures, with `unit="block"`.
+
+    What is hidden is shown to the encoder as the data's mean, which is 0 after normalisation, at
+    its place; there is no learned mask token, though the embedding's bias stands there like one.
 
     Args:
-        unit: what is hidden at a time: a step, a span of steps, a patch (one token), or a whole
-            channel.
+        unit: what is hidden at a time: `"step"`, `"span"` (of steps), `"patch"` (one token) or
+            `"channel"`; of pictures `"patch"`, `"square"`, `"block"`, `"tube"` or `"frame"`.
         ratio: share that is hidden.
         mean_length: steps that a span has on average.
         loss: distance, `"mse"`, `"l1"` or `"huber"`.
+        features: a view that makes features to predict instead of the values, such as `"hog"`.
         before: views applied before the masking, joined by `+`, such as `"scaling"`; targets are
             taken from their result. One that mixes steps would give away what is hidden: put it
             after.
@@ -78,7 +84,7 @@ class MaskedValues(Objective):
         ValueError: no share between 0 and 1, or an argument of a view that is not there.
 
     Reference: Nie et al. 2023 (PatchTST), arXiv 2211.14730, section 3.2; Zerveas et al. 2021
-    (TST), arXiv 2010.02803, section 3.2.
+    (TST), arXiv 2010.02803, section 3.2; Wei et al. 2022 (MaskFeat), 2112.09133, section 3.
     """
 
     paper = "PatchTST (Nie et al. 2023, arXiv 2211.14730); TST (Zerveas et al. 2021, 2010.02803)"
@@ -87,39 +93,127 @@ class MaskedValues(Objective):
     def __init__(
         self,
         *,
-        unit: Literal["step", "span", "patch", "channel"] = "patch",
+        unit: str = "patch",
         ratio: float = 0.4,
         mean_length: float = 3.0,
         loss: Literal["mse", "l1", "huber"] = "mse",
+        features: str = "",
         before: str = "",
         after: str = "",
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if not 0 < ratio < 1:
-            raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
         how = {"unit": unit, "ratio": ratio, "mean_length": mean_length}
-        named = {f"mask_values.{key}": value for key, value in how.items()}
-        self.views = (chain(before, "mask_values", after, args={**named, **(args or {})}),)
+        self.views = (masked_view(how, features, before=before, after=after, args=args),)
         self.loss: Literal["mse", "l1", "huber"] = loss
+        self.features = features
 
     def build(self, encoder: Encoder) -> None:
         """Make the linear head from tokens to values."""
-        self.predictor = nn.Linear(encoder.width, encoder.token_values)
+        width = target_values(encoder, self.views[0], self.features)
+        self.predictor = nn.Linear(encoder.width, width)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `value`."""
         (encoding,), (seen,) = encodings, views
-        assert seen.target is not None  # the view makes both
-        one = "batch length values -> batch length values 1"
-        pred, target = rearrange(self.predictor(encoding.tokens), one), rearrange(seen.target, one)
-        losses = regress(pred, target, seen.is_target, metric=self.loss, reduction="none")
-        return {"value": Term(global_mean(losses))}
+        assert seen.target is not None and seen.is_target is not None  # the view makes both
+        pred = self.predictor(encoding.tokens[:, : seen.target.shape[1]])
+        return {"value": Term(at_targets(pred, seen.target, seen.is_target, metric=self.loss))}
 
     def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
-        """The view with what the head predicts."""
+        """The view with what the head predicts; features are nothing to look at."""
+        if self.features:
+            return [None]
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None  # the view makes it
         return [replace(seen, target=self.predictor(encoding.tokens[:, : seen.target.shape[1]]))]
+
+
+class SimMIM(MaskedValues):
+    """SimMIM: hide much of a picture in large pieces, and predict its raw values by a linear head.
+
+    `|prediction - value|`, mean over the hidden values; what was not hidden does not count. A
+    perfect prediction gives 0. The encoder is shown the data's mean where something is hidden, as
+    `MaskedValues` does, and no learned token as in the paper.
+
+    Args:
+        unit: what is hidden at a time. The paper hides squares of 32 pixels: `"square"` of
+            pictures and clips, at all times; `"patch"` is a token of any data.
+        ratio: share that is hidden.
+        loss: distance, `"l1"`, `"mse"` or `"huber"`.
+        before: views applied before the masking, joined by `+`.
+        after: views of what is left visible.
+        args: their arguments, and those of the mask, such as `{"mask_values.side": 16}`.
+
+    Raises:
+        ValueError: no share between 0 and 1, or an argument of a view that is not there.
+
+    Reference: Xie et al. 2022, arXiv 2111.09886, section 3.
+    """
+
+    paper = "SimMIM (Xie et al. 2022, arXiv 2111.09886)"
+
+    def __init__(
+        self,
+        *,
+        unit: str = "patch",
+        ratio: float = 0.6,
+        loss: Literal["mse", "l1", "huber"] = "l1",
+        before: str = "",
+        after: str = "",
+        args: Mapping[str, Any] | None = None,
+    ):
+        more: Any = {"before": before, "after": after, "args": args}
+        super().__init__(unit=unit, ratio=ratio, loss=loss, **more)
+
+
+def masked_view(
+    how: Mapping[str, Any],
+    features: str = "",
+    *,
+    before: str = "",
+    after: str = "",
+    args: Mapping[str, Any] | None = None,
+) -> ViewSpec:
+    """A view with a part hidden, which asks for its values, or for features that a view makes.
+
+    Args:
+        how: arguments of the mask.
+        features: the view that makes them, or nothing.
+        before: views applied before the masking, joined by `+`.
+        after: views of what is left visible.
+        args: arguments by `"link.argument"`.
+
+    Raises:
+        ValueError: no share between 0 and 1, or an argument of a view that is not there.
+    """
+    if not 0 < (ratio := how["ratio"]) < 1:
+        raise ValueError(f"ratio is the share to hide, between 0 and 1, but {ratio} came.")
+    named = {f"mask_values.{key}": value for key, value in how.items()}
+    # Features are of what was hidden: made before any view changes what is left.
+    return chain(before, "mask_values", features, after, args={**named, **(args or {})})
+
+
+def target_values(encoder: Encoder, spec: ViewSpec, features: str = "") -> int:
+    """Numbers that a view made by `masked_view` asks of each token."""
+    if not features:
+        return encoder.token_values
+    return encoder.target_values(next(link for link in spec.parts() if link.name == features))
+
+
+def at_targets(
+    pred: Float[Tensor, "batch length values"],
+    target: Float[Tensor, "batch length values"],
+    is_target: Bool[Tensor, "batch length values"],
+    *,
+    metric: Literal["mse", "l1", "huber"] = "mse",
+) -> Float[Tensor, ""]:
+    """Distance of prediction and target, mean over the values of all ranks that are asked for."""
+    one = "batch length values -> batch length values 1"
+    pred, target = rearrange(pred, one), rearrange(target, one)
+    return global_mean(regress(pred, target, is_target, metric=metric, reduction="none"))
+
+
+__all__ = ["MLM", "MaskedValues", "SimMIM", "at_targets", "masked_view", "target_values"]

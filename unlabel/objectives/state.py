@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -128,6 +128,33 @@ class Teacher(State):
     def forward(self, *args, **kwargs):
         """Call the averaged module without gradient."""
         return self.module(*args, **kwargs)
+
+
+class Settled(Teacher):
+    """A copy that follows a module for a number of steps, and then stays as it is.
+
+    Args:
+        online: the module to follow; copied, never aliased.
+        until: steps after which the copy stays.
+    """
+
+    steps: Tensor
+
+    def __init__(self, online: nn.Module, *, until: int):
+        super().__init__(online, momentum=0.0)
+        self.until = until
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def step(self) -> None:
+        """Take the online module's weights over, unless the time for it is past."""
+        if int(self.steps) < self.until:
+            super().step()
+        self.steps += 1
+
+    @property
+    def follows(self) -> Bool[Tensor, ""]:
+        """True while it still follows."""
+        return self.steps < self.until
 
 
 class Clock(State):
