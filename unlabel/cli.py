@@ -51,7 +51,7 @@ def _arguments(given: Sequence[str]) -> list[str]:
     """Allow `train recipe.yaml`, a bare `--resume`, and `--objective simcse` for the class."""
     from unlabel.objectives import CATALOGUE
 
-    out = list(given)
+    out = [part for word in given for part in _apart(word)]
     if len(out) > 1 and out[0] in ("train", "compare") and out[1].endswith((".yaml", ".yml")):
         out.insert(1, "--config")
     for i, word in enumerate(out):
@@ -64,6 +64,12 @@ def _arguments(given: Sequence[str]) -> list[str]:
         if word == "--objectives" and i + 1 < len(out) and out[i + 1][:1] not in ("[", "{"):
             out[i + 1] = f"[{out[i + 1]}]"  # --objectives simclr,barlow
     return out
+
+
+def _apart(word: str) -> list[str]:
+    """`--objective=simcse` as two words, like `--objective simcse`."""
+    key, equal, value = word.partition("=")
+    return [key, value] if equal and key in ("--objective", "--objectives") else [word]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

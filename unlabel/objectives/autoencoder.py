@@ -119,7 +119,7 @@ class MAE(Objective):
         """One term, `value`."""
         (encoding,), (seen,) = encodings, views
         pred = decoded(self.decoder, encoding.tokens, encoding.mask, seen)
-        return {"value": Term(at_targets(pred, *self.aim(seen)))}
+        return {"value": at_targets(pred, *self.aim(seen))}
 
     def aim(
         self, seen: View

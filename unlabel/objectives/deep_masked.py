@@ -79,11 +79,11 @@ class DeepMIM(MAE):
         """A term for each decoder, `level_1` and so on, in the order of `depths`."""
         (encoding,), (seen,) = encodings, views
         parts = zip(self.decoders, self.depths, self.aims(seen), strict=True)
-        losses = [
+        terms = [
             at_targets(decoded(decoder, layer_at(encoding, depth), encoding.mask, seen), *aim)
             for decoder, depth, aim in parts
         ]
-        return {f"level_{i}": Term(loss) for i, loss in enumerate(losses, start=1)}
+        return {f"level_{i}": term for i, term in enumerate(terms, start=1)}
 
     def aims(self, seen: View) -> list[tuple[Tensor, Tensor]]:
         """What each decoder is to predict, and True where."""

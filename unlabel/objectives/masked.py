@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.heads import TokenPredictor
 from unlabel.objectives.kernels import classify, regress
+from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -120,7 +122,7 @@ class MaskedValues(Objective):
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None and seen.is_target is not None  # the view makes both
         pred = self.predictor(encoding.tokens[:, : seen.target.shape[1]])
-        return {"value": Term(at_targets(pred, seen.target, seen.is_target, metric=self.loss))}
+        return {"value": at_targets(pred, seen.target, seen.is_target, metric=self.loss)}
 
     def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
         """The view with what the head predicts; features are nothing to look at."""
@@ -209,11 +211,21 @@ def at_targets(
     is_target: Bool[Tensor, "batch length values"],
     *,
     metric: Literal["mse", "l1", "huber"] = "mse",
-) -> Float[Tensor, ""]:
-    """Distance of prediction and target, mean over the values of all ranks that are asked for."""
+) -> Term:
+    """Distance of prediction and target, mean over the values of all ranks that are asked for.
+
+    Chance is what predicting the mean of these values costs.
+    """
     one = "batch length values -> batch length values 1"
     pred, target = rearrange(pred, one), rearrange(target, one)
-    return global_mean(regress(pred, target, is_target, metric=metric, reduction="none"))
+
+    def distance(made: Tensor) -> Float[Tensor, ""]:
+        return global_mean(regress(made, target, is_target, metric=metric, reduction="none"))
+
+    with torch.no_grad():
+        mean = exact(target[is_target]).mean().to(target.dtype)
+        chance = distance(mean.expand_as(target))
+    return Term(distance(pred), chance=chance)
 
 
 __all__ = ["MLM", "MaskedValues", "SimMIM", "at_targets", "masked_view", "target_values"]

@@ -16,12 +16,13 @@ class Term(NamedTuple):
     Attributes:
         loss: scalar.
         weight: its factor in the sum, a number or a tensor that may be learned.
-        chance: the value of a model that knows nothing (ln N for N candidates), None if unknown.
+        chance: the value of a model that knows nothing (ln N for N candidates), a number or a
+            tensor; None if unknown.
     """
 
     loss: Tensor
     weight: float | Tensor = 1.0
-    chance: float | None = None
+    chance: float | Tensor | None = None
 
 
 class Objective(nn.Module):
