@@ -7,9 +7,11 @@ from unlabel.core import Batch
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import (
     BYOL,
+    CMC,
     CPC,
     MAE,
     Colorization,
+    MoCoV3,
     MotionClustering,
     MultiViewTimeContrast,
     ReorderPrediction,
@@ -44,6 +46,8 @@ VIDEO = {
     "cpc_tubes": (lambda: CPC(steps=1, width=8), "tubes"),
     "byol": (lambda: BYOL(width=8, hidden=16, augment="crop+jitter"), "tubes"),
     "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
+    "moco_v3": (lambda: MoCoV3(width=8, hidden=16, augment="crop+jitter"), "tubes"),
+    "cmc": (lambda: CMC(width=8, augment="crop+flip"), "frames"),
     "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),
     "video_sum": (
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),

@@ -1,7 +1,7 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
 from unlabel.objectives.autoencoder import MAE
-from unlabel.objectives.bootstrap import BYOL, SimSiam
+from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
@@ -12,13 +12,22 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.instance import (
+    Debiased,
+    Decoupled,
+    FlatNCE,
+    HardNegatives,
+    InstanceContrast,
+    InvariantSpread,
+)
 from unlabel.objectives.masked import MLM, MaskedValues
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Sum, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.sequence import CPC
+from unlabel.objectives.sides import CMC, SensorContrast
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
-from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
+from unlabel.objectives.twins import AlignUniform, BarlowTwins, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
 # other class by its import path.
@@ -47,29 +56,45 @@ CATALOGUE: dict[str, type[Objective]] = {
     "tracking": Tracking,
     "motion_clustering": MotionClustering,
     "simclr": InstanceContrast,
+    "debiased": Debiased,
+    "hard_negatives": HardNegatives,
+    "decoupled": Decoupled,
+    "flat_nce": FlatNCE,
+    "inva_spread": InvariantSpread,
+    "align_uniform": AlignUniform,
+    "cmc": CMC,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
     "byol": BYOL,
+    "moco_v3": MoCoV3,
     "simsiam": SimSiam,
 }
 
 __all__ = [
     "BYOL",
     "CATALOGUE",
+    "CMC",
     "CPC",
     "MAE",
     "MLM",
+    "AlignUniform",
     "Backcast",
     "BarlowTwins",
     "Colorization",
     "Cutoff",
+    "Debiased",
+    "Decoupled",
+    "FlatNCE",
     "Forecast",
     "ForecastHead",
+    "HardNegatives",
     "HierarchicalContrast",
     "InstanceContrast",
+    "InvariantSpread",
     "MaskedHistory",
     "MaskedValues",
     "MoCo",
+    "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
     "Objective",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
-    """Linear layers through `sizes` with ReLU between (SimCLR's projector is `mlp(w, w, 128)`).
+    """Linear layers through `sizes` with ReLU between (two of them are `mlp(w, w, 128)`).
 
     Args:
         sizes: width of the input, of every hidden layer, and of the output.
@@ -24,6 +24,22 @@ def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
         if not last:
             layers += [nn.BatchNorm1d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def mlp_projector(width: int, out: int, *, layers: int = 2) -> nn.Sequential:
+    """An MLP as wide as the encoder inside: SimCLR's has 2 layers, SimCLR v2's 3.
+
+    Args:
+        width: of the encoder.
+        out: of the projection.
+        layers: linear layers.
+
+    Raises:
+        ValueError: no layer.
+    """
+    if layers < 1:
+        raise ValueError(f"A projector has at least 1 layer, but layers is {layers}.")
+    return mlp(*[width] * layers, out)
 
 
 def tanh_projector(width: int) -> nn.Sequential:
