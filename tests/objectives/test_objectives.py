@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_series import SERIES, TinySeries, make_series
+from tiny_series import SAMPLES, SERIES, TinySeries, make_series
 from tiny_video import VIDEO, make_video, tiny_video
 
 from unlabel.core import Encoding, cat_batches
@@ -21,8 +21,8 @@ from unlabel.objectives import (
     Sum,
     total,
 )
-from unlabel.objectives.clusters import Clusters
-from unlabel.objectives.state import Tally
+from unlabel.objectives.clusters import Clusterings, Clusters
+from unlabel.objectives.state import Fixed, Tally
 from unlabel.training.pretraining import Pretraining
 
 TEXT = {
@@ -40,12 +40,12 @@ METHODS = TEXT | SERIES | {name: make for name, (make, _) in VIDEO.items()}
 
 
 def fitted(module, batch):
-    """The module after one step of its clusters and counts, teachers where they were."""
+    """The module after one step of what settles, teachers where they were."""
     views = module.view(batch)
     with torch.no_grad():
         module.score(module.encode(views), views, batch)
     for part in module.modules():
-        if isinstance(part, Clusters | Tally):
+        if isinstance(part, Clusters | Clusterings | Fixed | Tally):
             part.step()
     return module
 
@@ -63,10 +63,10 @@ def make(request, make_encoder, make_batch):
             return fitted(module, make_video(video, first=40)), make_video(video, first=first)
         text = request.param in TEXT
         encoder = make_encoder(dropout=0.0, seed=seed) if text else TinySeries(seed=seed)
-        module = Pretraining(encoder, method)
+        module = Pretraining(encoder, method, SAMPLES)
         if text:
             return module, make_batch(encoder, rows=8, first=first, partners=True)
-        return module, make_series(encoder, rows=8, first=first)
+        return fitted(module, make_series(encoder, first=40)), make_series(encoder, first=first)
 
     return make_one
 

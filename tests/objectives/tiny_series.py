@@ -25,7 +25,9 @@ from unlabel.objectives import (
     HardNegatives,
     HierarchicalContrast,
     InstanceContrast,
+    InstDisc,
     InvariantSpread,
+    LocalAggregation,
     MaskedHistory,
     MaskedValues,
     ReorderPrediction,
@@ -62,6 +64,11 @@ SERIES = {
     "decoupled": lambda: Decoupled(width=8),
     "flat_nce": lambda: FlatNCE(width=8),
     "inva_spread": lambda: InvariantSpread(width=8),
+    "instdisc": lambda: InstDisc(width=8, temperature=0.2),
+    "instdisc_nce": lambda: InstDisc(loss="nce", noise=20, width=8, temperature=0.5),
+    "local_aggregation": lambda: LocalAggregation(
+        width=8, temperature=0.2, neighbours=20, clusters=6, every=0.1
+    ),
     "align_uniform": lambda: AlignUniform(width=8),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),
@@ -69,6 +76,9 @@ SERIES = {
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
 }
+
+
+SAMPLES = 64  # of the data set that a batch here is from
 
 
 @dataclass

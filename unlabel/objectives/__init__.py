@@ -1,6 +1,7 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
 from unlabel.objectives.autoencoder import MAE
+from unlabel.objectives.banks import InstDisc, LocalAggregation
 from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
@@ -62,6 +63,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "flat_nce": FlatNCE,
     "inva_spread": InvariantSpread,
     "align_uniform": AlignUniform,
+    "instdisc": InstDisc,
+    "local_aggregation": LocalAggregation,
     "cmc": CMC,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
@@ -89,8 +92,10 @@ __all__ = [
     "ForecastHead",
     "HardNegatives",
     "HierarchicalContrast",
+    "InstDisc",
     "InstanceContrast",
     "InvariantSpread",
+    "LocalAggregation",
     "MaskedHistory",
     "MaskedValues",
     "MoCo",

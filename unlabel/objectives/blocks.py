@@ -6,12 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUMBERS = 2**22  # of a block
+NUMBERS = 2**24  # that a block may need
 
 
-def in_blocks(
-    function: Callable[..., Any], *rows: Tensor, each: int, numbers: int = NUMBERS
-) -> tuple[Tensor, ...]:
+def in_blocks(function: Callable[..., Any], *rows: Tensor, each: int) -> tuple[Tensor, ...]:
     """What the function makes of all rows, from calls on blocks of them.
 
     Where there are several blocks, each is computed again for its gradient, so that only one
@@ -22,11 +20,10 @@ def in_blocks(
             It may read other tensors, whose gradients add up, but draws nothing random.
         rows: tensors of as many rows.
         each: numbers that a row needs inside.
-        numbers: that a block may need.
     """
     from torch.utils.checkpoint import checkpoint
 
-    high = max(1, numbers // max(each, 1))
+    high = max(1, NUMBERS // max(each, 1))
     if len(rows[0]) <= high:
         return function(*rows)
     parts = [
