@@ -1,4 +1,4 @@
-"""Memories of all samples: known answers, formulas written out, and what is kept from step to step."""
+"""Memories of all samples: known answers, formulas written out, what stays from step to step."""
 
 import math
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from test_twins import equal, pretraining
 
+from unlabel.core import Encoding
 from unlabel.objectives import (
     AlignUniform,
     Debiased,
@@ -22,19 +23,15 @@ from unlabel.objectives.moments import alignment, uniformity
 from unlabel.objectives.spread import spread
 
 
-def scored(kind, seed=0, **options) -> tuple[Any, Any]:
-    """Module in float64 with its projections, and its terms."""
-    torch.manual_seed(seed)
-    module, batch = pretraining(kind(width=8, **options))
-    module = module.double()
-    module.objective.projector = torch.nn.Linear(16, 8).double()
-    with torch.no_grad():
-        torch.manual_seed(5)
-        module.objective.projector.weight.normal_()
-    views = module.view(batch)
-    encodings = module.encode(views)
-    z = [module.objective.projector(e.pooled) for e in encodings]
-    return z, module.score(encodings, views, batch).terms
+def scored(kind, **options) -> tuple[list[torch.Tensor], Any]:
+    """Projections in float64, leaves of the graph, and the terms of them."""
+    module, batch = pretraining(kind(width=16, **options))
+    module.objective.projector = torch.nn.Identity()
+    draw = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 8, 16, dtype=torch.float64, generator=draw).unbind()
+    leaves = [x.clone().requires_grad_() for x in z]
+    seen = [Encoding(x, x[:, None], torch.ones(8, 1, dtype=torch.bool)) for x in leaves]
+    return leaves, module.score(seen, [], batch).terms
 
 
 @pytest.mark.parametrize(

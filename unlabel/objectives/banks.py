@@ -228,8 +228,9 @@ class LocalAggregation(_Banked):
             close = (labels[:, near] == labels[:, own, None]).any(0)
             return (kept.logsumexp(1) - kept.masked_fill(~close, -math.inf).logsumexp(1),)
 
+        each = len(memory) + count * (2 + len(labels))
         with torch.autocast(z.device.type, enabled=False):
-            (rows,) = in_blocks(block, z / self.temperature, batch.index, each=len(memory))
+            (rows,) = in_blocks(block, z / self.temperature, batch.index, each=each)
         return {"local": Term(global_mean(rows.to(z.dtype)))}
 
 
