@@ -20,6 +20,7 @@ from unlabel.objectives import (
     BarlowTwins,
     Debiased,
     Decoupled,
+    DeepInfoMax,
     FlatNCE,
     Forecast,
     HardNegatives,
@@ -69,6 +70,9 @@ SERIES = {
     "local_aggregation": lambda: LocalAggregation(
         width=8, temperature=0.2, neighbours=20, clusters=6, every=0.1
     ),
+    "deep_infomax": lambda: DeepInfoMax(width=8, prior_weight=0.0),
+    "deep_infomax_dv": lambda: DeepInfoMax(bound="dv", width=8, prior_weight=0.0),
+    "deep_infomax_nce": lambda: DeepInfoMax(bound="nce", width=8, prior_weight=0.2),
     "align_uniform": lambda: AlignUniform(width=8),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),

@@ -13,6 +13,7 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.infomax import DeepInfoMax
 from unlabel.objectives.instance import (
     Debiased,
     Decoupled,
@@ -63,6 +64,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "flat_nce": FlatNCE,
     "inva_spread": InvariantSpread,
     "align_uniform": AlignUniform,
+    "deep_infomax": DeepInfoMax,
     "instdisc": InstDisc,
     "local_aggregation": LocalAggregation,
     "cmc": CMC,
@@ -87,6 +89,7 @@ __all__ = [
     "Cutoff",
     "Debiased",
     "Decoupled",
+    "DeepInfoMax",
     "FlatNCE",
     "Forecast",
     "ForecastHead",

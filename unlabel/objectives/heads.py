@@ -47,6 +47,32 @@ def tanh_projector(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.Tanh())
 
 
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return -ctx.scale * grads[0], None
+
+
+def reverse_gradient(x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
+    """The same numbers, whose gradient is turned round: what comes before works against the loss.
+
+    With it a head that tells two things apart and an encoder that makes them alike learn in one
+    pass, by one optimizer.
+
+    Args:
+        x: what the head sees.
+        scale: of the gradient that goes back.
+
+    Reference: Ganin & Lempitsky 2015, arXiv 1409.7495, section 3.
+    """
+    return _Reverse.apply(x, scale)
+
+
 class Temperature(nn.Module):
     """The temperature of a contrastive loss, fixed or learned as a logit scale.
 
