@@ -53,7 +53,9 @@ def _gradients(folder: str, accumulation: int, names: list[str]) -> dict[str, An
         )
         trainer.train()
         log = trainer.state.log_history[0]
-        buffers = {k: v.clone() for k, v in trainer.model.named_buffers() if "queue" in k}
+        buffers = {
+            k: v.clone() for k, v in trainer.model.named_buffers() if "queue" in k or "bank" in k
+        }
         found[name] = {"grads": kept.kept, "log": log, "targets": counts, "buffers": buffers}
     return found
 
