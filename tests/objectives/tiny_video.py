@@ -48,6 +48,7 @@ VIDEO = {
     "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
     "moco_v3": (lambda: MoCoV3(width=8, hidden=16, augment="crop+jitter"), "tubes"),
     "cmc": (lambda: CMC(width=8, augment="crop+flip"), "frames"),
+    "cmc_flow": (lambda: CMC(width=8, sides=({"name": "plain"}, {"name": "flow"})), "tubes"),
     "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),
     "video_sum": (
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
