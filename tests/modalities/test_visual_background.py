@@ -1,5 +1,7 @@
 """Backgrounds: what is told to be in front, and what is put behind it."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def squares(times: int = TIMES) -> tuple[Batch, Clip, torch.Tensor]:
 
 
 def changed(batch, clip, **args):
-    how = {"ratio": 1.0} | args
+    how: dict[str, Any] = {"ratio": 1.0} | args
     return background(
         clip, batch, view("background", **how), cell=Cell(1, 8, 8), dtype=torch.float32
     ).frames

@@ -19,6 +19,7 @@ from unlabel.modalities.visual_fit import cells, middle, pick, resize
 from unlabel.modalities.visual_geometry import boxes, cut_box
 from unlabel.modalities.visual_masks import block_order
 from unlabel.modalities.visual_views import VIEWS
+from unlabel.objectives.chains import chain
 
 RANDOM = [
     view("crop"),
@@ -44,7 +45,7 @@ RANDOM = [
     view("frames", count=4, stride=2),
     view("speed", ask=True),
     view("background", way="random", ratio=1.0),
-    view("background+crop+flip+jitter", **{"background.way": "remove"}),
+    chain("background+crop+flip+jitter", args={"background.way": "remove"}),
     view("crop+flip+jitter+mask_values+gray"),
 ]
 IDENTITIES = [

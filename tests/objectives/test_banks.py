@@ -1,6 +1,7 @@
 """Memories of all samples: known answers, formulas written out, what stays from step to step."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from unlabel.training.pretraining import Pretraining
 N = 12
 
 
-def made(method, samples=N):
+def made(method, samples=N) -> tuple[Any, Any]:
     torch.manual_seed(0)
     module = Pretraining(TinySeries(), method, samples).double()
     return module, make_series(module.encoder)
@@ -117,7 +118,7 @@ def test_of_a_sample_that_came_twice_the_last_row_counts():
 
 
 def aggregation(labels, **options):
-    options = {"width": 8, "clusters": 2, "clusterings": len(labels)} | options
+    options: dict[str, Any] = {"width": 8, "clusters": 2, "clusterings": len(labels)} | options
     module, batch = made(LocalAggregation(**options))
     module.objective.groups.labels.copy_(torch.as_tensor(labels))
     return module, batch

@@ -1,6 +1,7 @@
 """Deep InfoMax: known answers, the bounds written out, and who learns what from the prior."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ def silent(module):
     heads = [*module.objective.of_vector.values(), module.objective.discriminator]
     with torch.no_grad():
         for head in heads:
-            head[-1].weight.zero_(), head[-1].bias.zero_()
+            head[-1].weight.zero_()
+            head[-1].bias.zero_()
     return module
 
 
@@ -104,6 +106,7 @@ def test_terms_without_weight_have_no_heads_and_bad_arguments_are_refused():
     assert list(module(batch).terms) == ["local"] and module.objective.discriminator is None
     with pytest.raises(ValueError, match="bound is 'kl': give 'jsd', 'dv' or 'nce'"):
         DeepInfoMax(bound="kl")  # type: ignore[arg-type]
-    for weights in ({"local_weight": -1.0}, {"local_weight": 0.0, "global_weight": 0.0}):
+    bad: list[Any] = [{"local_weight": -1.0}, {"local_weight": 0.0, "global_weight": 0.0}]
+    for weights in bad:
         with pytest.raises(ValueError, match="The weights of whole, places and prior are"):
             DeepInfoMax(**weights)

@@ -111,7 +111,7 @@ def test_spread_leaves_out_keys_of_the_same_sample_and_stands_a_negative_that_ta
     z0, z1 = torch.randn(2, 4, 6, dtype=torch.float64)
     index = torch.tensor([0, 0, 1, 2])
     places = torch.arange(8)
-    how = {"query_id": index.repeat(2), "key_id": index.repeat(2), "itself": places}
+    how: Any = {"query_id": index.repeat(2), "key_id": index.repeat(2), "itself": places}
     z = torch.cat([z0, z1])
     got = spread(z, z, places.roll(4), **how)
     torch.testing.assert_close(got, written_out(z0, z1, index))

@@ -1,6 +1,7 @@
 """Sides of a sample: which views they are, and that every one looks for every other."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,10 @@ THREE = (
 
 def test_sides_follow_the_augmentation_with_their_own_arguments():
     method = CMC(sides=THREE, augment="crop", args={"crop.sigma": 0.2})
+    chained: list[Any] = [{"crop.sigma": 0.2, "jitter.high": 0.3}, {"crop.sigma": 0.2}]
     assert method.views == (
-        view("crop+jitter", **{"crop.sigma": 0.2, "jitter.high": 0.3}),
-        view("crop+scaling", **{"crop.sigma": 0.2}),
+        view("crop+jitter", **chained[0]),
+        view("crop+scaling", **chained[1]),
         view("crop", sigma=0.2, partner="sensor"),
     )
     assert method.needs == {"pooled", "sensor"}

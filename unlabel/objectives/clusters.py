@@ -31,8 +31,9 @@ def k_means(
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    how: Any = "k-means++" if start is None else start.cpu().numpy()
-    kmeans = KMeans(count, n_init=1, random_state=seed, init=how)
+    how: dict[str, Any] = {"n_init": 1, "random_state": seed}
+    how["init"] = "k-means++" if start is None else start.cpu().numpy()
+    kmeans = KMeans(count, **how)
     with warnings.catch_warnings():
         # Fewer distinct rows than clusters: some centres coincide, and share what is there.
         warnings.simplefilter("ignore", ConvergenceWarning)
