@@ -118,8 +118,8 @@ def test_of_a_sample_that_came_twice_the_last_row_counts():
 
 
 def aggregation(labels, **options):
-    options: dict[str, Any] = {"width": 8, "clusters": 2, "clusterings": len(labels)} | options
-    module, batch = made(LocalAggregation(**options))
+    how: dict[str, Any] = {"width": 8, "clusters": 2, "clusterings": len(labels)} | options
+    module, batch = made(LocalAggregation(**how))
     module.objective.groups.labels.copy_(torch.as_tensor(labels))
     return module, batch
 

@@ -107,6 +107,20 @@ def test_invariant_spread_is_the_formula_with_its_gradient_also_in_blocks(monkey
     torch.testing.assert_close(torch.autograd.grad(again[1]["contrast"].loss, again[0]), ours)
 
 
+def test_spread_keeps_far_fewer_numbers_than_it_has_logits(monkeypatch):
+    from unlabel.objectives import blocks
+
+    monkeypatch.setattr(blocks, "NUMBERS", 4096)
+    x, kept = torch.randn(512, 4, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: kept.append(saved.numel()) or saved, lambda saved: saved
+    ):
+        loss = spread(x, x, torch.arange(512).roll(1), itself=torch.arange(512))
+    assert sum(kept) < 512 * 512 / 4
+    loss.backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+
+
 def test_spread_leaves_out_keys_of_the_same_sample_and_stands_a_negative_that_takes_all():
     z0, z1 = torch.randn(2, 4, 6, dtype=torch.float64)
     index = torch.tensor([0, 0, 1, 2])

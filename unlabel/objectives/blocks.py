@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlabel.objectives.unit import opaque
+
 NUMBERS = 2**24  # that a block may need
 
 
+@opaque
 def in_blocks(function: Callable[..., Any], *rows: Tensor, each: int) -> tuple[Tensor, ...]:
     """What the function makes of all rows, from calls on blocks of them.
 

@@ -23,7 +23,8 @@ class CMC(Objective):
     Args:
         sides: each a view with its arguments, `{"name": "lab", "part": "l"}`, and the `partner`
             that it shows, if not the sample itself. The lightness and the colours of a picture
-            unless said otherwise.
+            unless said otherwise; a clip and its flow are `{"name": "plain"}` and
+            `{"name": "flow"}`.
         temperature: T.
         width: of the projection.
         augment: views that come before each side, drawn alike for all sides of a sample itself,
