@@ -92,6 +92,9 @@ class DeepInfoMax(Objective):
     look like noise in the same pass, without an optimizer of its own. A zero critic gives 0 under
     `jsd` and `dv`, ln N under `nce`; a zero discriminator 2 ln 2.
 
+    The paper's places see a small part of the picture. Where a token has seen the whole sample by
+    attention, to tell whose it is takes little, and the vectors may learn nothing of use.
+
     Args:
         bound: `jsd`, `dv` or `nce`.
         global_weight: alpha, of the whole; 0 leaves it out, as with the next two.
