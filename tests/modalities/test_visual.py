@@ -13,11 +13,11 @@ from transformers import AutoImageProcessor, AutoModel, BertConfig, BertModel
 
 from unlabel.core import cat_views, split_encoding, view
 from unlabel.modalities.visual import VisualEncoder
+from unlabel.objectives import BarlowTwins, InstanceContrast, VICReg
 from unlabel.objectives.autoencoder import MAE
 from unlabel.objectives.contrastive import MoCo
 from unlabel.objectives.masked import MaskedValues
 from unlabel.objectives.pretext import ReorderPrediction
-from unlabel.objectives.twins import BarlowTwins, InstanceContrast, VICReg
 from unlabel.training.pretraining import Pretraining
 
 KINDS = [

@@ -1,6 +1,7 @@
 """Three moments of a clip, and the descriptor of its optical flow."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 
 from unlabel.core import Batch, view
 from unlabel.modalities.clip import Cell, Clip
-from unlabel.modalities.visual_motion import flow_descriptor, motion, motion_of, thumbnails, triple
+from unlabel.modalities.visual_motion import (
+    flow,
+    flow_descriptor,
+    motion,
+    motion_of,
+    thumbnails,
+    triple,
+)
 
 ROWS, TIMES, SIZE = 6, 12, 32
 
@@ -140,3 +148,19 @@ def test_data_without_flow_is_refused_by_name():
     batch, clip = ramp()
     with pytest.raises(ValueError, match="its partner 'flow', but the data's partners are: none"):
         motion(clip, batch, view("motion"))
+
+
+def test_flow_is_shown_as_colours_and_must_come_first():
+    batch, clip = ramp(rows=2)
+    moved = torch.zeros(2, TIMES - 1, 2, 4, 4, dtype=torch.float16)
+    moved[0, :, 0], moved[0, :, 1] = 4.0, -8.0
+    batch.partners["flow"] = {"flow": moved, "mask": torch.ones(2, TIMES - 1, dtype=torch.bool)}
+    made = flow(clip, batch, view("flow"), dtype=torch.float32)
+    assert made.frames.shape == (2, TIMES - 1, 3, 4, 4) and made.mask.all()
+    assert made.frames[0, 0, :, 0, 0].tolist() == [0.75, 0.0, 1.0]
+    assert made.frames[1, 0, :, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    with pytest.raises(ValueError, match="View 'flow' shows the flow of all frames as stored"):
+        flow(replace(clip, is_sized=True), batch, view("flow"), dtype=torch.float32)
+    batch.partners.clear()
+    with pytest.raises(ValueError, match="View 'flow' needs the optical flow of each sample"):
+        flow(clip, batch, view("flow"), dtype=torch.float32)

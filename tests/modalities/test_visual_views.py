@@ -19,6 +19,7 @@ from unlabel.modalities.visual_fit import cells, middle, pick, resize
 from unlabel.modalities.visual_geometry import boxes, cut_box
 from unlabel.modalities.visual_masks import block_order
 from unlabel.modalities.visual_views import VIEWS
+from unlabel.objectives.chains import chain
 
 RANDOM = [
     view("crop"),
@@ -45,6 +46,8 @@ RANDOM = [
     view("reorder", ask=True),
     view("frames", count=4, stride=2),
     view("speed", ask=True),
+    view("background", way="random", ratio=1.0),
+    chain("background+crop+flip+jitter", args={"background.way": "remove"}),
     view("crop+flip+jitter+mask_values+gray"),
 ]
 IDENTITIES = [
@@ -64,6 +67,8 @@ IDENTITIES = [
     view("token_cutoff", ratio=0.0),
     view("span_cutoff", ratio=0.0),
     view("feature_cutoff", ratio=0.0),
+    view("background", ratio=0.0),
+    view("background", unlike=2.0, ratio=1.0),  # all is in front
 ]
 
 
@@ -92,8 +97,8 @@ def test_a_sample_gets_the_same_view_in_another_batch(make_visual, make_clips, s
             assert (alone.is_target[0] == together.is_target[row]).all()
 
 
-# `motion` shows the clip as it is, see test_visual_motion.
-@pytest.mark.parametrize("name", sorted(set(VIEWS) - {"motion"}))
+# `motion` and `flow` show what is given, see test_visual_motion.
+@pytest.mark.parametrize("name", sorted(set(VIEWS) - {"motion", "flow"}))
 def test_two_draws_differ_and_one_draw_repeats(make_visual, make_clips, name):
     encoder = make_visual()
     batch = make_clips(encoder, 8, lengths=[12] * 8)

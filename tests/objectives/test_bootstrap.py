@@ -1,12 +1,14 @@
 """BYOL and SimSiam: what they have in common, and where no gradient flows."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny_series import TinySeries, make_series
 
 from unlabel.core import Encoding
-from unlabel.objectives import BYOL, SimSiam
+from unlabel.objectives import BYOL, MoCoV3, SimSiam
 from unlabel.training.pretraining import Pretraining
 
 SIZES = {"width": 8, "hidden": 8, "augment": "jitter"}
@@ -84,3 +86,24 @@ def test_equal_vectors_and_a_predictor_that_keeps_them_cost_nothing():
     a = torch.randn(8, 16, dtype=torch.float64)
     assert scored(byol, [a] * 4)["forth"].loss.item() == pytest.approx(0.0, abs=1e-12)
     assert scored(simsiam, [a] * 2)["forth"].loss.item() == pytest.approx(-1.0, abs=1e-12)
+
+
+def test_moco_v3_is_two_temperatures_times_info_nce_of_predictions_and_keys():
+    module = Pretraining(TinySeries(), MoCoV3(temperature=0.3, **SIZES)).double()
+    a, b, c, d = torch.randn(4, 8, 16, dtype=torch.float64)
+    method = module.objective
+    terms = scored(module, [a, b, c, d])
+    for name, online, key in (("forth", a, d), ("back", b, c)):
+        p = F.normalize(method.predictor(method.projector(online)), dim=1)
+        k = F.normalize(method.key_projector(key), dim=1)
+        wanted = 2 * 0.3 * F.cross_entropy(p @ k.T / 0.3, torch.arange(8))
+        torch.testing.assert_close(terms[name].loss, wanted)
+        assert terms[name].weight == 1.0
+
+
+def test_moco_v3_of_equal_vectors_is_two_temperatures_times_ln_n_each():
+    module = Pretraining(TinySeries(), MoCoV3(**SIZES))
+    terms = scored(module, torch.ones(4, 8, 16))
+    for term in terms.values():
+        assert term.loss.item() == pytest.approx(0.4 * math.log(8), abs=1e-5)
+        assert term.chance == pytest.approx(0.4 * math.log(8))

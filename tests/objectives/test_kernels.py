@@ -91,15 +91,6 @@ def test_nce_takes_each_samples_own_prior() -> None:
     torch.testing.assert_close(K.nce(pos, neg, log_prior=prior, reduction="none"), shared)
 
 
-@pytest.mark.parametrize("bound", ["jsd", "dv"])
-def test_mutual_information_of_a_zero_critic_is_0(bound: Any) -> None:
-    near(K.mutual_information(torch.zeros(4), torch.zeros(4, 9), bound=bound), 0.0)
-
-
-def test_mutual_information_of_a_perfect_critic_is_minus_2_ln_2_under_jsd() -> None:
-    near(K.mutual_information(torch.full((3,), 50.0), torch.full((3,), -50.0)), -2 * math.log(2))
-
-
 @pytest.mark.parametrize("metric", ["mse", "l1", "huber", "cosine"])
 def test_regress_of_a_perfect_prediction_is_0(metric: Any) -> None:
     near(K.regress(some(3, 4, 5), some(3, 4, 5), metric=metric), 0.0)
@@ -289,8 +280,6 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "classify": lambda x: K.classify(x, torch.arange(6) % 4),
     "classify_soft": lambda x: K.classify(x, OTHER.to(x).softmax(-1)),
     "nce": lambda x: K.nce(x[:, 0], x[:, 1:], log_prior=0.3),
-    "mutual_information": lambda x: K.mutual_information(x[0], x[1:]),
-    "donsker_varadhan": lambda x: K.mutual_information(x[0], x[1:], bound="dv"),
     "mse": lambda x: K.regress(x, OTHER.to(x)),
     "l1": lambda x: K.regress(x, OTHER.to(x), metric="l1"),
     "huber": lambda x: K.regress(x, OTHER.to(x), metric="huber"),
@@ -339,7 +328,6 @@ two, three = some(2, 4), some(3, 4)
         (lambda: K.nce(two[0], two), "positive score a row"),
         (lambda: K.regress(two, three), "differ in shape"),
         (lambda: K.regress(two, two, metric="l2"), "metric is 'l2'"),  # type: ignore[arg-type]
-        (lambda: K.mutual_information(two, two, bound="x"), "bound"),  # type: ignore[arg-type]
         (lambda: K.pinball(two, two[0], [0.5]), "one value for each of 1 quantiles"),
         (lambda: K.pinball(two, two[:, 0], [0.1, 0.2, 0.3, 1.0]), "levels between 0 and 1"),
         (lambda: K.rank(two[0], three[:, 0], margin=1.0), "differ in shape"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import METHODS as TEXT  # pyright: ignore[reportMissingImports]
 from tiny import launch  # pyright: ignore[reportMissingImports]
-from tiny_series import SERIES, TinySeries, make_series
+from tiny_series import SAMPLES, SERIES, TinySeries, make_series
 from tiny_video import VIDEO, make_video, tiny_video
 
 from unlabel.objectives import CATALOGUE
@@ -27,7 +27,8 @@ def test_every_method_of_the_catalogue_is_compared_here_or_in_training():
 def _made(name: str, rows: int, first: int) -> tuple[Any, Any]:
     if name in SERIES:
         encoder = TinySeries()
-        return Pretraining(encoder, SERIES[name]()).double(), make_series(encoder, rows, first)
+        module = Pretraining(encoder, SERIES[name](), SAMPLES).double()
+        return module, make_series(encoder, rows, first)
     make, kind = VIDEO[name]
     video = tiny_video(kind)
     module = Pretraining(video, make()).double()

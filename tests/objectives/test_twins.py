@@ -85,7 +85,7 @@ def test_sensor_contrast_is_the_mean_of_both_directions():
     encodings = module.encode(views)
     there = module.score(encodings, views, batch)
     back = module.score(encodings[::-1], views, batch)
-    assert there.terms["to_partner"].loss == back.terms["from_partner"].loss
+    assert there.terms["0_to_1"].loss == back.terms["1_to_0"].loss
     torch.testing.assert_close(there.loss, back.loss)
 
 

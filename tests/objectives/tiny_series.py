@@ -15,13 +15,22 @@ from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
 from unlabel.objectives import (
     CPC,
     MAE,
+    AlignUniform,
     Backcast,
     BarlowTwins,
     BEiT,
+    Debiased,
+    Decoupled,
+    DeepInfoMax,
     DeepMIM,
+    FlatNCE,
     Forecast,
+    HardNegatives,
     HierarchicalContrast,
     InstanceContrast,
+    InstDisc,
+    InvariantSpread,
+    LocalAggregation,
     MaskedHistory,
     MaskedValues,
     ReorderPrediction,
@@ -56,6 +65,21 @@ SERIES = {
     "ts2vec": lambda: HierarchicalContrast(),
     "reorder": lambda: ReorderPrediction(segments=3),
     "simclr": lambda: InstanceContrast(width=8, augment="crop+jitter", args={"jitter.high": 0.3}),
+    "simclr_v2": lambda: InstanceContrast(width=8, layers=3),
+    "debiased": lambda: Debiased(width=8, tau_plus=0.05),
+    "hard_negatives": lambda: HardNegatives(width=8, tau_plus=0.05, beta=0.5),
+    "decoupled": lambda: Decoupled(width=8),
+    "flat_nce": lambda: FlatNCE(width=8),
+    "inva_spread": lambda: InvariantSpread(width=8),
+    "instdisc": lambda: InstDisc(width=8, temperature=0.2),
+    "instdisc_nce": lambda: InstDisc(loss="nce", noise=20, width=8, temperature=0.5),
+    "local_aggregation": lambda: LocalAggregation(
+        width=8, temperature=0.2, neighbours=20, clusters=6, every=0.1
+    ),
+    "deep_infomax": lambda: DeepInfoMax(width=8, prior_weight=0.0),
+    "deep_infomax_dv": lambda: DeepInfoMax(bound="dv", width=8, prior_weight=0.0),
+    "deep_infomax_nce": lambda: DeepInfoMax(bound="nce", width=8, prior_weight=0.2),
+    "align_uniform": lambda: AlignUniform(width=8),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),
     "sum_uncertainty": lambda: Sum(
@@ -70,6 +94,9 @@ SERIES = {
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
 }
+
+
+SAMPLES = 64  # of the data set that a batch here is from
 
 
 @dataclass

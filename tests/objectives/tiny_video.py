@@ -7,6 +7,7 @@ from unlabel.core import Batch
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import (
     BYOL,
+    CMC,
     CPC,
     MAE,
     BEiT,
@@ -14,6 +15,7 @@ from unlabel.objectives import (
     DeepMIM,
     LocalMIM,
     MaskedValues,
+    MoCoV3,
     MotionClustering,
     MultiViewTimeContrast,
     ReorderPrediction,
@@ -49,6 +51,9 @@ VIDEO = {
     "cpc_tubes": (lambda: CPC(steps=1, width=8), "tubes"),
     "byol": (lambda: BYOL(width=8, hidden=16, augment="crop+jitter"), "tubes"),
     "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
+    "moco_v3": (lambda: MoCoV3(width=8, hidden=16, augment="crop+jitter"), "tubes"),
+    "cmc": (lambda: CMC(width=8, augment="crop+flip"), "frames"),
+    "cmc_flow": (lambda: CMC(width=8, sides=({"name": "plain"}, {"name": "flow"})), "tubes"),
     "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),
     "simmim": (lambda: SimMIM(unit="square", args={"mask_values.side": 8}), "tubes"),
     "simmim_frames": (lambda: SimMIM(), "frames"),

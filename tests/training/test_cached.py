@@ -16,7 +16,7 @@ from unlabel.training.trainer import Trainer
 
 def _module(method: str, dropout: float, seed: int = 0) -> Pretraining:
     torch.manual_seed(seed)
-    return Pretraining(make_encoder(dropout), METHODS[method]()).double()
+    return Pretraining(make_encoder(dropout), METHODS[method](), 12).double()
 
 
 def _micro(module: Pretraining, sizes=(3, 5, 4)) -> list:

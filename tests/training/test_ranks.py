@@ -53,7 +53,9 @@ def _gradients(folder: str, accumulation: int, names: list[str]) -> dict[str, An
         )
         trainer.train()
         log = trainer.state.log_history[0]
-        buffers = {k: v.clone() for k, v in trainer.model.named_buffers() if "queue" in k}
+        buffers = {
+            k: v.clone() for k, v in trainer.model.named_buffers() if "queue" in k or "bank" in k
+        }
         found[name] = {"grads": kept.kept, "log": log, "targets": counts, "buffers": buffers}
     return found
 
@@ -137,6 +139,16 @@ def test_two_ranks_remember_the_same_keys_as_one_process(one_process, tmp_path):
         rows = got["objective.queue.rows"][order.indices][-ROWS:]
         same = wanted["objective.queue.rows"][other.indices][-ROWS:]
         torch.testing.assert_close(rows, same, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_every_rank_has_the_bank_of_one_process(one_process, tmp_path):
+    ended = launch(tmp_path, _gradients, 2, folder=str(tmp_path), accumulation=1, names=["bank"])
+    assert ended.result
+    wanted = one_process["bank"]["buffers"]["objective.bank.rows"]
+    rows = [r["bank"]["buffers"]["objective.bank.rows"] for r in ended.results]
+    assert torch.equal(*rows)
+    torch.testing.assert_close(rows[0], wanted, rtol=1e-12, atol=1e-12)
 
 
 def _losses(folder: str, size: int, method: str, dropout: float = 0.0, **options) -> list[dict]:

@@ -21,7 +21,20 @@ from transformers import PrinterCallback, TrainerCallback
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.modalities.text import TextEncoder
-from unlabel.objectives import MLM, Cutoff, MoCo, Objective, Pairs, SimCSE, Sum
+from unlabel.objectives import (
+    MLM,
+    Cutoff,
+    DeepInfoMax,
+    FlatNCE,
+    InstDisc,
+    InvariantSpread,
+    LocalAggregation,
+    MoCo,
+    Objective,
+    Pairs,
+    SimCSE,
+    Sum,
+)
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.pretraining import Pretraining
 from unlabel.training.trainer import Trainer
@@ -36,6 +49,15 @@ METHODS: dict[str, Callable[[], Objective]] = {
     "sum": lambda: Sum(
         {"simcse": SimCSE(learn_temperature=True), "mlm": MLM(rate=0.3), "cut": Cutoff(ratio=0.3)},
         {"mlm": 0.1},
+    ),
+    "bank": lambda: InstDisc(loss="nce", noise=20, width=8),
+    "bank_clusters": lambda: LocalAggregation(width=8, clusters=3, neighbours=6, every=0.2),
+    "spread": lambda: Sum(
+        {
+            "spread": InvariantSpread(width=8),
+            "flat": FlatNCE(width=8),
+            "infomax": DeepInfoMax(bound="dv", width=8),
+        }
     ),
     # Everything that has state: queue, teacher, learned temperature, random views, heads.
     "all_state": lambda: Sum(
@@ -92,7 +114,7 @@ def make_trainer(
     args = TrainingArguments(output_dir=str(folder), **(defaults | options))
     encoder, texts = make_encoder(dropout), sentences(rows)
     objective = METHODS[method]() if isinstance(method, str) else method
-    module = Pretraining(encoder, objective).to(dtype)
+    module = Pretraining(encoder, objective, None if stream else rows).to(dtype)
     partners = {"positive": texts[1:] + texts[:1], "negative": texts[2:] + texts[:2]}
     if stream:
         size = args.per_device_train_batch_size

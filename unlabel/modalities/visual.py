@@ -294,7 +294,7 @@ class PictureEncoder(VisualEncoder):
     """A `VisualEncoder` of single frames, which have no order, no other camera and no track."""
 
     gives = VisualEncoder.gives - {"view", "tracked"}
-    views = VisualEncoder.views - (TIMED | {"frames", "motion"})
+    views = VisualEncoder.views - (TIMED | {"flow", "frames", "motion"})
 
 
 def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch width"]:

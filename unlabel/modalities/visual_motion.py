@@ -103,15 +103,43 @@ def motion(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
         ValueError: the data has no flow.
     """
     args = arguments(spec, directions=8, areas=2)
+    found = flow_descriptor(*_flow(batch, spec), **args)
+    return replace(clip, target=rearrange(found, "b d -> b 1 d"), is_target=None)
+
+
+def flow(clip: Clip, batch: Batch, spec: ViewSpec, *, dtype: torch.dtype, **_: Any) -> Clip:
+    """The optical flow of the clip in place of its pictures: a side of it without any colour.
+
+    Red is how far a pixel moves to the right and green how far down, both 1/2 where it rests, and
+    blue the length of the two. Flow comes with the data, as partner `flow`; it is the first link.
+
+    Args of the spec:
+        reach: pixels from one frame to the next that are full colour (default 8).
+
+    Raises:
+        ValueError: the data has no flow, or frames were picked or cut before.
+
+    Reference: Tian et al. 2019 (CMC), arXiv 1906.05849, section 4.2.
+    """
+    reach = arguments(spec, reach=8.0)["reach"]
+    if clip.picked is not None or clip.is_sized:
+        raise ValueError("View 'flow' shows the flow of all frames as stored; put it first.")
+    found, mask = _flow(batch, spec)
+    moved = found.to(dtype) / reach
+    length = torch.hypot(*moved.unbind(2))[:, :, None]
+    shown = torch.cat([(moved + 1) / 2, length], 2).clamp(0, 1)
+    return replace(clip, frames=shown, mask=mask)
+
+
+def _flow(batch: Batch, spec: ViewSpec) -> tuple[Tensor, Tensor]:
+    """The flow of the samples, and True at times that exist."""
     if "flow" not in batch.partners:
         has = ", ".join(batch.partners) or "none"
         raise ValueError(
-            f"View 'motion' needs the optical flow of each sample as its partner 'flow', but the "
-            f"data's partners are: {has}. Prepare the data with flow."
+            f"View {spec.name!r} needs the optical flow of each sample as its partner 'flow', but "
+            f"the data's partners are: {has}. Prepare the data with flow."
         )
-    flow = batch.partners["flow"]
-    found = flow_descriptor(flow["flow"].float(), flow["mask"], **args)
-    return replace(clip, target=rearrange(found, "b d -> b 1 d"), is_target=None)
+    return batch.partners["flow"]["flow"].float(), batch.partners["flow"]["mask"]
 
 
 def flow_descriptor(
@@ -150,4 +178,4 @@ def flow_descriptor(
     return rearrange(pooled, "b d h w -> b (h w d)").sqrt()
 
 
-__all__ = ["flow_descriptor", "motion", "motion_of", "thumbnails", "triple"]
+__all__ = ["flow", "flow_descriptor", "motion", "motion_of", "thumbnails", "triple"]

@@ -5,11 +5,12 @@ stream)`, so it belongs to the sample and not to the batch, worker or rank that 
 is one for all frames of a clip.
 """
 
+from unlabel.modalities.visual_background import background
 from unlabel.modalities.visual_colors import channel_cutoff, colors, gray, jitter, lab, solarize
 from unlabel.modalities.visual_features import hog_target
 from unlabel.modalities.visual_geometry import blur, crop, flip, plain, rotate
 from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cutoff, token_cutoff
-from unlabel.modalities.visual_motion import motion, triple
+from unlabel.modalities.visual_motion import flow, motion, triple
 from unlabel.modalities.visual_order import frames, reorder, reverse, speed
 
 VIEWS = {
@@ -18,6 +19,7 @@ VIEWS = {
     "flip": flip,
     "rotate": rotate,
     "blur": blur,
+    "background": background,
     "jitter": jitter,
     "gray": gray,
     "solarize": solarize,
@@ -35,12 +37,13 @@ VIEWS = {
     "speed": speed,
     "triple": triple,
     "motion": motion,
+    "flow": flow,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
-RAW = frozenset({"crop", "frames", "speed", "triple"})
+RAW = frozenset({"background", "crop", "flow", "frames", "speed", "triple"})
 # Links that need several frames.
 TIMED = frozenset({"reverse", "reorder", "speed", "triple", "span_cutoff"})
 # Links that move pixels from cell to cell, which cannot be after some are hidden.
-MOVES = frozenset({"crop", "flip", "rotate", "blur"}) | TIMED - {"span_cutoff"} | {"frames"}
+MOVES = frozenset({"crop", "flip", "rotate", "blur"}) | TIMED - {"span_cutoff"} | {"flow", "frames"}
 
 __all__ = ["MOVES", "RAW", "TIMED", "VIEWS"]

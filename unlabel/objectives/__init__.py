@@ -1,7 +1,8 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
 from unlabel.objectives.autoencoder import MAE
-from unlabel.objectives.bootstrap import BYOL, SimSiam
+from unlabel.objectives.banks import InstDisc, LocalAggregation
+from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
@@ -13,15 +14,25 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.infomax import DeepInfoMax
+from unlabel.objectives.instance import (
+    Debiased,
+    Decoupled,
+    FlatNCE,
+    HardNegatives,
+    InstanceContrast,
+    InvariantSpread,
+)
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.sequence import CPC
+from unlabel.objectives.sides import CMC, SensorContrast
 from unlabel.objectives.sum import Sum
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.tokenizer import BEiT
-from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
+from unlabel.objectives.twins import AlignUniform, BarlowTwins, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
 # other class by its import path.
@@ -54,32 +65,54 @@ CATALOGUE: dict[str, type[Objective]] = {
     "tracking": Tracking,
     "motion_clustering": MotionClustering,
     "simclr": InstanceContrast,
+    "debiased": Debiased,
+    "hard_negatives": HardNegatives,
+    "decoupled": Decoupled,
+    "flat_nce": FlatNCE,
+    "inva_spread": InvariantSpread,
+    "align_uniform": AlignUniform,
+    "deep_infomax": DeepInfoMax,
+    "instdisc": InstDisc,
+    "local_aggregation": LocalAggregation,
+    "cmc": CMC,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
     "byol": BYOL,
+    "moco_v3": MoCoV3,
     "simsiam": SimSiam,
 }
 
 __all__ = [
     "BYOL",
     "CATALOGUE",
+    "CMC",
     "CPC",
     "MAE",
     "MLM",
+    "AlignUniform",
     "BEiT",
     "Backcast",
     "BarlowTwins",
     "Colorization",
     "Cutoff",
+    "Debiased",
+    "Decoupled",
+    "DeepInfoMax",
     "DeepMIM",
+    "FlatNCE",
     "Forecast",
     "ForecastHead",
+    "HardNegatives",
     "HierarchicalContrast",
+    "InstDisc",
     "InstanceContrast",
+    "InvariantSpread",
+    "LocalAggregation",
     "LocalMIM",
     "MaskedHistory",
     "MaskedValues",
     "MoCo",
+    "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
     "Objective",

@@ -1,15 +1,93 @@
-"""k-means over what training sees, as the classes that an objective predicts."""
+"""k-means over what training sees: classes to predict, and samples that belong together."""
 
 import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unlabel.objectives.gather import world
-from unlabel.objectives.state import State
+from unlabel.objectives.state import Bank, State
+
+
+def k_means(
+    rows: Float[Tensor, "rows width"],
+    count: int,
+    *,
+    start: Float[Tensor, "clusters width"] | None = None,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "clusters width"], Int[Tensor, "rows"]]:
+    """Centres, and each row's cluster; those of the first rank, where ranks round differently.
+
+    Args:
+        rows: alike on every rank.
+        count: clusters.
+        start: centres to start from; None draws them by k-means++.
+        seed: of that draw.
+    """
+    # sklearn is slow to import, and most objectives have no clusters.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    how: dict[str, Any] = {"n_init": 1, "random_state": seed}
+    how["init"] = "k-means++" if start is None else start.cpu().numpy()
+    kmeans = KMeans(count, **how)
+    with warnings.catch_warnings():
+        # Fewer distinct rows than clusters: some centres coincide, and share what is there.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = kmeans.fit(rows.cpu().numpy())
+    centres = torch.as_tensor(found.cluster_centers_).to(rows)
+    labels = torch.as_tensor(found.labels_).to(rows.device, torch.int64)
+    if world()[1] > 1:
+        dist.broadcast(centres, 0)
+        dist.broadcast(labels, 0)
+    return centres, labels
+
+
+class Clusterings(State):
+    """Several k-means clusterings of a bank; they move only in `step()`.
+
+    Until the first fit every sample is a cluster of its own.
+
+    Args:
+        bank: whose rows are clustered; followed, not a part of this.
+        count: clusters of each clustering.
+        clusterings: how many, each from a start of its own.
+        every: passes over the data from fit to fit.
+
+    Reference: k-means of scikit-learn; several of them: Zhuang et al. 2019, arXiv 1903.12355,
+    section 3.
+    """
+
+    labels: Tensor
+    seen: Tensor
+    fits: Tensor
+
+    def __init__(self, bank: Bank, count: int, *, clusterings: int, every: float):
+        super().__init__()
+        self._bank, self.count, self.every = (bank,), count, every
+        size = len(bank.rows)
+        self.register_buffer("labels", torch.arange(size).repeat(clusterings, 1))
+        for name in ("seen", "fits"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        self._pending = 0
+
+    def put(self, rows: int) -> None:
+        """Hold the number of samples of all ranks that came back until `step()`."""
+        self._pending = rows
+
+    def step(self) -> None:
+        """Count them, and fit if it is time; once, however often it is called."""
+        self.seen += self._pending
+        came, self._pending = self._pending > 0, 0
+        if came and int(self.seen) >= self.every * self.labels.shape[1]:
+            (bank,) = self._bank
+            for labels in self.labels:
+                labels.copy_(k_means(bank.rows, self.count, seed=int(self.fits))[1])
+                self.fits += 1
+            self.seen.zero_()
 
 
 class Clusters(State):
@@ -75,21 +153,10 @@ class Clusters(State):
                 self._fit(is_first)
 
     def _fit(self, is_first: bool) -> None:
-        # sklearn is slow to import, and most objectives have no clusters.
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
-
-        known = self.rows[: int(self.held.clamp(max=len(self.rows)))].cpu().numpy()
-        how: dict[str, Any] = {"n_init": 1, "random_state": self.seed}
-        how["init"] = "k-means++" if is_first else self.centres.cpu().numpy()
-        kmeans = KMeans(len(self.centres), **how)
-        with warnings.catch_warnings():
-            # Fewer distinct rows than clusters: some centres coincide, and share what is there.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            found = kmeans.fit(known).cluster_centers_
-        self.centres.copy_(torch.as_tensor(found))
-        if world()[1] > 1:  # ranks may round differently
-            dist.broadcast(self.centres, 0)
+        known = self.rows[: int(self.held.clamp(max=len(self.rows)))]
+        start = None if is_first else self.centres
+        centres, _ = k_means(known, len(self.centres), start=start, seed=self.seed)
+        self.centres.copy_(centres)
         self.fits += 1
 
     @torch.no_grad()
@@ -103,4 +170,4 @@ class Clusters(State):
         return (near / near.sum(1, keepdim=True)).reshape(*rows.shape[:-1], -1)
 
 
-__all__ = ["Clusters"]
+__all__ = ["Clusterings", "Clusters", "k_means"]

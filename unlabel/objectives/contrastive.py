@@ -13,7 +13,7 @@ from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.objectives.chains import chain
 from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean, world
-from unlabel.objectives.heads import Temperature, mlp, tanh_projector
+from unlabel.objectives.heads import Temperature, mlp_projector, tanh_projector
 from unlabel.objectives.kernels import jensen_shannon
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Queue, Teacher
@@ -212,7 +212,7 @@ class MoCo(Objective):
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector and its moving average."""
-        self.projector = mlp(encoder.width, encoder.width, self.width)
+        self.projector = mlp_projector(encoder.width, self.width)
         self.key_projector = Teacher(self.projector, momentum=self.teacher_momentum or 0.0)
 
     def forward(

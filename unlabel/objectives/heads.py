@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
-    """Linear layers through `sizes` with ReLU between (SimCLR's projector is `mlp(w, w, 128)`).
+    """Linear layers through `sizes` with ReLU between (two of them are `mlp(w, w, 128)`).
 
     Args:
         sizes: width of the input, of every hidden layer, and of the output.
@@ -26,9 +26,51 @@ def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def mlp_projector(width: int, out: int, *, layers: int = 2) -> nn.Sequential:
+    """An MLP as wide as the encoder inside: SimCLR's has 2 layers, SimCLR v2's 3.
+
+    Args:
+        width: of the encoder.
+        out: of the projection.
+        layers: linear layers.
+
+    Raises:
+        ValueError: no layer.
+    """
+    if layers < 1:
+        raise ValueError(f"A projector has at least 1 layer, but layers is {layers}.")
+    return mlp(*[width] * layers, out)
+
+
 def tanh_projector(width: int) -> nn.Sequential:
     """A square linear layer with tanh: BERT's pooler, SimCSE's train-only head."""
     return nn.Sequential(nn.Linear(width, width), nn.Tanh())
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return -ctx.scale * grads[0], None
+
+
+def reverse_gradient(x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
+    """The same numbers, whose gradient is turned round: what comes before works against the loss.
+
+    With it a head that tells two things apart and an encoder that makes them alike learn in one
+    pass, by one optimizer.
+
+    Args:
+        x: what the head sees.
+        scale: of the gradient that goes back.
+
+    Reference: Ganin & Lempitsky 2015, arXiv 1409.7495, section 3.
+    """
+    return _Reverse.apply(x, scale)
 
 
 class Temperature(nn.Module):

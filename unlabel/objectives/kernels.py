@@ -140,35 +140,6 @@ def nce(
     return _reduce(-pos - neg.sum(1), reduction)
 
 
-def mutual_information(
-    score_pos: Float[Tensor, "*pos"],
-    score_neg: Float[Tensor, "*neg"],
-    *,
-    bound: Literal["jsd", "dv"] = "jsd",
-) -> Float[Tensor, ""]:
-    """Minus a lower bound of what two variables share, from a critic's scores; a zero critic is 0.
-
-    `"jsd"`: `mean softplus(-pos) + mean softplus(neg) - 2 ln 2`. `"dv"` (Donsker-Varadhan):
-    `ln mean exp(neg) - mean pos`, which estimates minus the information itself.
-
-    Args:
-        score_pos: of pairs that belong together.
-        score_neg: of pairs that do not.
-        bound: which of the two.
-
-    Raises:
-        ValueError: the bound is unknown.
-
-    Reference: Hjelm et al. 2019 (Deep InfoMax), arXiv 1808.06670, equations 2 and 4.
-    """
-    pos, neg = exact(score_pos), exact(score_neg).flatten()
-    if bound == "jsd":
-        return F.softplus(-pos).mean() + F.softplus(neg).mean() - 2 * math.log(2)
-    if bound == "dv":
-        return neg.logsumexp(0) - math.log(neg.numel()) - pos.mean()
-    raise ValueError(f"bound is {bound!r}: give 'jsd' or 'dv'.")
-
-
 def regress(
     pred: Float[Tensor, "*batch width"],
     target: Float[Tensor, "*batch width"],
@@ -369,7 +340,6 @@ __all__ = [
     "gaussian_kl",
     "jensen_shannon",
     "kl",
-    "mutual_information",
     "nce",
     "pinball",
     "rank",

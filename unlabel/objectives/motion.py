@@ -14,7 +14,7 @@ from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform
 from unlabel.objectives.chains import chain
 from unlabel.objectives.clusters import Clusters
 from unlabel.objectives.gather import gather, global_mean
-from unlabel.objectives.heads import mlp
+from unlabel.objectives.heads import mlp_projector
 from unlabel.objectives.kernels import classify, rank
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
@@ -66,7 +66,7 @@ class Tracking(Objective):
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector."""
-        self.projector = mlp(encoder.width, encoder.width, self.width)
+        self.projector = mlp_projector(encoder.width, self.width)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch

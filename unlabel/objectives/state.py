@@ -91,6 +91,9 @@ class Bank(_Memory):
         self.momentum = momentum
 
     def _take(self, rows: Tensor, index: Tensor) -> None:
+        # Of a sample that came twice the last row counts: the order of writing is left to chance.
+        ordered, order = index.sort(stable=True)
+        rows = rows[order[torch.searchsorted(ordered, index, right=True) - 1]]
         # Blend the held rows into their samples' places, and scale them to length 1 again.
         mixed = torch.lerp(rows, self.rows[index], self.momentum)
         self.rows[index] = F.normalize(mixed, dim=1)
@@ -169,6 +172,28 @@ class Clock(State):
     def step(self) -> None:
         """Count one."""
         self.steps += 1
+
+
+class Fixed(State):
+    """A number that the first step settles and that stays from then on; NaN until then."""
+
+    value: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("value", torch.full((), torch.nan))
+        self._pending: Tensor | None = None
+
+    def forward(self, first: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The settled number, or `first`, which the next `step()` settles."""
+        self._pending = torch.where(self.value.isnan(), first.detach(), self.value)
+        return self._pending
+
+    def step(self) -> None:
+        """Settle it, if it is not."""
+        if self._pending is not None:
+            self.value.copy_(self._pending)
+            self._pending = None
 
 
 class Tally(State):

@@ -1,0 +1,58 @@
+"""Sides of a sample: which views they are, and that every one looks for every other."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from test_twins import equal, pretraining
+
+from unlabel.core import view
+from unlabel.objectives import CMC, SensorContrast
+from unlabel.objectives.contrast import contrast
+
+THREE = (
+    {"name": "jitter", "high": 0.3},
+    {"name": "scaling"},
+    {"name": "plain", "partner": "sensor"},
+)
+
+
+def test_sides_follow_the_augmentation_with_their_own_arguments():
+    method = CMC(sides=THREE, augment="crop", args={"crop.sigma": 0.2})
+    chained: list[Any] = [{"crop.sigma": 0.2, "jitter.high": 0.3}, {"crop.sigma": 0.2}]
+    assert method.views == (
+        view("crop+jitter", **chained[0]),
+        view("crop+scaling", **chained[1]),
+        view("crop", sigma=0.2, partner="sensor"),
+    )
+    assert method.needs == {"pooled", "sensor"}
+    assert [dict(v.args)["part"] for v in CMC().views] == ["l", "ab"]
+
+
+def test_every_ordered_pair_is_a_contrast_and_all_equal_gives_ln_n_each_way():
+    module, batch = pretraining(CMC(sides=THREE, width=8))
+    views = module.view(batch)
+    encodings = module.encode(views)
+    z = [module.objective.projector(e.pooled) for e in encodings]
+    terms = module.score(encodings, views, batch).terms
+    assert len(terms) == 6 and sum(t.weight for t in terms.values()) == pytest.approx(1)
+    for a, b in ((0, 1), (2, 0)):
+        wanted = contrast(z[a], z[b], temperature=0.07)
+        torch.testing.assert_close(terms[f"{a}_to_{b}"].loss, wanted)
+    for term in equal(module, batch).values():
+        assert term.loss.item() == pytest.approx(math.log(8), abs=1e-5)
+
+
+def test_sensor_contrast_is_cmc_of_two_sensors():
+    pair = CMC(sides=({"name": "plain"}, {"name": "plain", "partner": "sensor"}))
+    assert SensorContrast().views == pair.views
+    assert SensorContrast().needs == pair.needs
+
+
+def test_sides_that_cannot_be_compared_are_refused():
+    for sides in ((), ({"name": "plain"},), ({"name": "jitter"}, {"name": "jitter"})):
+        with pytest.raises(ValueError, match="two or more different views, but"):
+            CMC(sides=sides)
+    with pytest.raises(ValueError, match=r"A side names its view, as .* but \{'part': 'l'\} came"):
+        CMC(sides=({"part": "l"}, {"name": "plain"}))
