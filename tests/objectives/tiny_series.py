@@ -136,7 +136,7 @@ class TinySeries(nn.Module):
         self.token_values, self.length = patch * channels, context // patch
         self.layer_width, self.grid = width, (self.length,)
         self.gives = frozenset(
-            "pooled tokens layers values future sensor length visible_only".split()
+            "pooled tokens times layers values future sensor length visible_only".split()
         ) | ({"causal"} if causal else set())
         self.views = frozenset(LINKS)
         self.usual = "crop+jitter"

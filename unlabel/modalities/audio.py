@@ -29,7 +29,7 @@ from unlabel.modalities.configs import (
 from unlabel.modalities.series import pool
 
 POOLINGS = ("mean", "max", "last", "cls")
-_GIVES = frozenset({"pooled", "tokens", "layers", "length", "grid"})
+_GIVES = frozenset({"pooled", "tokens", "times", "layers", "length", "grid"})
 
 
 class AudioEncoder(nn.Module):

@@ -30,7 +30,8 @@ from unlabel.modalities.series_window import NORMS
 
 POOLINGS = ("mean", "last", "max")
 _WEIGHTS = "unlabel.safetensors"
-_GIVES = frozenset({"pooled", "tokens", "layers", "values", "future", "sensor", "length"})
+_GIVES = frozenset({"pooled", "tokens", "times", "layers", "values", "length"})
+_GIVES |= {"future", "sensor"}
 
 
 class SeriesEncoder(nn.Module):

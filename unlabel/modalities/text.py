@@ -73,7 +73,7 @@ class TextEncoder(nn.Module):
         ValueError: unknown pooling, or a model this class cannot drive.
     """
 
-    gives = frozenset({"pooled", "tokens", "layers", "token_ids", "table"})
+    gives = frozenset({"pooled", "tokens", "times", "layers", "token_ids", "table", "pair"})
     views = frozenset(VIEWS)
     usual = "plain"
 

@@ -30,7 +30,10 @@ from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 POOLINGS = ("mean", "cls", "max")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 # The last two are partners that clips may come with: another camera, a tracked patch.
-_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "view", "tracked"})
+_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid"})
+# What needs more than one frame.
+_CLIPS_GIVE = frozenset({"times", "view", "tracked"})
+_CLIP_VIEWS = TIMED | {"flow", "frames", "motion"}
 
 
 class VisualEncoder(nn.Module):
@@ -53,7 +56,7 @@ class VisualEncoder(nn.Module):
     """
 
     # What some encoder of clips gives; an instance says what it gives itself.
-    gives = _GIVES | {"layers", "visible_only", "framewise"}
+    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
     channels = 3
@@ -88,7 +91,8 @@ class VisualEncoder(nn.Module):
         self.in_patches = self.driver.in_patches
         self.gives = _GIVES | ({"layers", "visible_only"} if self.in_patches else set())
         self.gives |= {"framewise"} if frames == 1 or self.driver.framewise else set()
-        self.views = frozenset(VIEWS) - (TIMED if frames == 1 else frozenset())
+        self.gives |= frozenset() if frames == 1 else _CLIPS_GIVE
+        self.views = frozenset(VIEWS) - (_CLIP_VIEWS if frames == 1 else frozenset())
         if not self.in_patches:
             self.views -= {"feature_cutoff"}  # there are no embedding columns
 
@@ -293,8 +297,8 @@ class VisualEncoder(nn.Module):
 class PictureEncoder(VisualEncoder):
     """A `VisualEncoder` of single frames, which have no order, no other camera and no track."""
 
-    gives = VisualEncoder.gives - {"view", "tracked"}
-    views = VisualEncoder.views - (TIMED | {"flow", "frames", "motion"})
+    gives = VisualEncoder.gives - _CLIPS_GIVE
+    views = VisualEncoder.views - _CLIP_VIEWS
 
 
 def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch width"]:

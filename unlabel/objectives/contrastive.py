@@ -151,6 +151,7 @@ class Pairs(_Pooled):
     """
 
     paper = "Supervised SimCSE (Gao et al. 2021, arXiv 2104.08821)"
+    needs = frozenset({"pooled", "pair"})
 
     def __init__(
         self, *, temperature: float = 0.05, negative: bool = False, projector: bool = False

@@ -46,7 +46,7 @@ class CPC(Objective):
     """
 
     paper = "CPC (van den Oord et al. 2018, arXiv 1807.03748)"
-    needs = frozenset({"tokens"})
+    needs = frozenset({"tokens", "times"})
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class CPC(Objective):
             raise ValueError(f"context is {context!r}: give 'encoder' or 'gru'.")
         self.views = (chain(augment, args=args),)
         if context == "encoder":
-            self.needs = frozenset({"tokens", "layers", "causal"})
+            self.needs = frozenset({"tokens", "times", "layers", "causal"})
         self.steps, self.context, self.target_layer = steps, context, target_layer
         self.temperature, self.normalize, self.width = temperature, normalize, width
 

@@ -64,7 +64,7 @@ class TimeContrast(Objective):
     """
 
     paper = "TCN (Sermanet et al. 2018, arXiv 1704.06888)"
-    needs = frozenset({"tokens"})
+    needs = frozenset({"tokens", "times"})
 
     def __init__(
         self,
