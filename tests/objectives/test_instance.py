@@ -165,7 +165,7 @@ def test_numbers_outside_their_range_are_refused_before_training():
         (Debiased, {"tau_plus": 1.0}, "tau_plus is 1.0"),
         (HardNegatives, {"beta": -1.0}, "beta is -1.0"),
         (InvariantSpread, {"temperature": 0.0}, "temperature is 0.0"),
-        (InstanceContrast, {"layers": 0}, "at least 1 layer, but layers is 0"),
+        (InstanceContrast, {"layers": -1}, "0 layers or more, but layers is -1"),
     ]:
         with pytest.raises(ValueError, match=said):
             pretraining(kind(**options))

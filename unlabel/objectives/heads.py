@@ -26,20 +26,20 @@ def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def mlp_projector(width: int, out: int, *, layers: int = 2) -> nn.Sequential:
+def mlp_projector(width: int, out: int, *, layers: int = 2) -> nn.Module:
     """An MLP as wide as the encoder inside: SimCLR's has 2 layers, SimCLR v2's 3.
 
     Args:
         width: of the encoder.
         out: of the projection.
-        layers: linear layers.
+        layers: linear layers; 1 is a linear projector, 0 none, whatever `out`.
 
     Raises:
-        ValueError: no layer.
+        ValueError: fewer layers than none.
     """
-    if layers < 1:
-        raise ValueError(f"A projector has at least 1 layer, but layers is {layers}.")
-    return mlp(*[width] * layers, out)
+    if layers < 0:
+        raise ValueError(f"A projector has 0 layers or more, but layers is {layers}.")
+    return nn.Identity() if layers == 0 else mlp(*[width] * layers, out)
 
 
 def tanh_projector(width: int) -> nn.Sequential:
