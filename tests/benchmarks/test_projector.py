@@ -51,4 +51,4 @@ def test_a_run_is_measured_from_its_checkpoint(tmp_path, capsys):
     unlabel(["train", *words, "--training.save_steps", "2", "--training.output_dir", str(run)])
     main([str(run), "--data", data, "--pictures", "20"])
     said = capsys.readouterr().out
-    assert all(name in said for name in CHANGES)
+    assert all(name.split()[0] in said for name in CHANGES)
