@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from tiny_series import SERIES, TinySeries, make_series
+from tiny_series import PROTOTYPES, SERIES, TinySeries, make_series
 from tiny_video import VIDEO, make_video, tiny_video
 
 from unlabel.core import Encoding, cat_batches
 from unlabel.objectives import (
     CATALOGUE,
+    DINO,
     MLM,
     Cutoff,
     InstanceContrast,
@@ -18,6 +19,7 @@ from unlabel.objectives import (
     SimCSE,
     SimSiam,
     Sum,
+    SwAV,
     total,
 )
 from unlabel.objectives.clusters import Clusters
@@ -33,6 +35,8 @@ TEXT = {
     "mlm": lambda: MLM(rate=0.3),
     "moco": lambda: MoCo(queue=24, width=16),
     "pairs": lambda: Pairs(negative=True, projector=True),
+    "swav_text": lambda: SwAV(prototypes=6, width=8, hidden=16, crops=2, frozen=0),
+    "dino_text": lambda: DINO(**PROTOTYPES),
     "sum": lambda: Sum({"simcse": SimCSE(), "mlm": MLM(rate=0.3)}, {"mlm": 0.1}),
 }
 METHODS = TEXT | SERIES | {name: make for name, (make, _) in VIDEO.items()}
@@ -119,8 +123,8 @@ def test_the_order_of_the_batch_does_not_matter(made):
 
 def test_float64_gradient_is_the_numerical_one(made):
     module, batch = made
-    if isinstance(module.objective, SimSiam):
-        pytest.skip("It stops a gradient, see test_bootstrap.")
+    if isinstance(module.objective, SimSiam | SwAV):
+        pytest.skip("It stops a gradient, see test_bootstrap and test_prototypes.")
     module = module.double()
     views = module.view(batch)
     with torch.no_grad():

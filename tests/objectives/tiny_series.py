@@ -11,9 +11,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
+from unlabel.core import Batch, Encoding, View, ViewSpec, uniform, view
 from unlabel.objectives import (
     CPC,
+    DINO,
+    IBOT,
     MAE,
     Backcast,
     BarlowTwins,
@@ -26,10 +28,14 @@ from unlabel.objectives import (
     SensorContrast,
     ShuffledHistory,
     Sum,
+    SwAV,
     TimeContrast,
     VICReg,
 )
 
+PROTOTYPES: dict[str, Any] = {
+    "prototypes": 6, "width": 8, "hidden": 16, "crops": 2, "frozen": 0, "momentum": 0.9,
+}  # fmt: skip
 SERIES = {
     "masked_values": lambda: MaskedValues(),
     "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
@@ -52,6 +58,9 @@ SERIES = {
     "simclr": lambda: InstanceContrast(width=8, augment="crop+jitter", args={"jitter.high": 0.3}),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),
+    "swav": lambda: SwAV(prototypes=6, width=8, hidden=16, crops=2, frozen=0, queue=20),
+    "dino": lambda: DINO(**PROTOTYPES, first_temperature=0.06, warm_steps=9, momentum_steps=50),
+    "ibot": lambda: IBOT(**PROTOTYPES),
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
@@ -99,6 +108,7 @@ class TinySeries(nn.Module):
         ) | ({"causal"} if causal else set())
         self.views = frozenset(LINKS)
         self.usual = "crop+jitter"
+        self.local = view("crop+jitter", **{"crop.sigma": 0.5})
         self.causal = causal
         self.embed = nn.Linear(self.token_values, width)
         self.flags = nn.Linear(self.token_values, width, bias=False)
@@ -187,7 +197,7 @@ def _mask_values(w, batch, spec, encoder, unit="patch", ratio=0.4, mean_length=3
     t = encoder.context
     size = encoder.patch if unit in ("patch", "span") else 1
     chosen = _draw(batch, spec, t // size)
-    count = max(1, round(ratio * (t // size)))
+    count = max(1, round(ratio * (t // size))) if ratio else 0
     hidden = (chosen.argsort(1).argsort(1) < count).repeat_interleave(size, 1)[:, :, None]
     hidden = hidden.expand(-1, -1, w.values.shape[2])
     cut = {k: getattr(w, k)[:, :t] for k in ("values", "observed")}

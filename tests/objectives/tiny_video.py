@@ -2,12 +2,15 @@
 
 import numpy as np
 import torch
+from tiny_series import PROTOTYPES
 
 from unlabel.core import Batch
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import (
     BYOL,
     CPC,
+    DINO,
+    IBOT,
     MAE,
     Colorization,
     MotionClustering,
@@ -17,6 +20,7 @@ from unlabel.objectives import (
     ShuffleAndLearn,
     SimSiam,
     Sum,
+    SwAV,
     TimeContrast,
     Tracking,
     VideoColorization,
@@ -45,6 +49,12 @@ VIDEO = {
     "byol": (lambda: BYOL(width=8, hidden=16, augment="crop+jitter"), "tubes"),
     "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
     "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),
+    "swav_clips": (
+        lambda: SwAV(prototypes=6, width=8, hidden=16, crops=2, frozen=0),
+        "frames",
+    ),
+    "dino_clips": (lambda: DINO(**PROTOTYPES), "tubes"),
+    "ibot_clips": (lambda: IBOT(**PROTOTYPES, unit="block"), "tubes"),
     "video_sum": (
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",

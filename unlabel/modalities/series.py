@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.core import view as named
 from unlabel.modalities.configs import (
     new_config,
     save_settings,
@@ -30,7 +31,7 @@ from unlabel.modalities.series_window import NORMS
 
 POOLINGS = ("mean", "last", "max")
 _WEIGHTS = "unlabel.safetensors"
-_GIVES = frozenset({"pooled", "tokens", "layers", "values", "future", "sensor", "length"})
+_GIVES = frozenset({"pooled", "tokens", "layers", "values", "future", "sensor", "length", "places"})
 
 
 class SeriesEncoder(nn.Module):
@@ -59,6 +60,7 @@ class SeriesEncoder(nn.Module):
     gives = _GIVES | {"causal", "visible_only"}
     views = frozenset(VIEWS)
     usual = "crop+jitter"
+    local = named("crop+jitter", **{"crop.ratio": 0.8})
 
     def __init__(
         self,

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.core import view as named
 from unlabel.modalities.clip import Clip
 from unlabel.modalities.configs import (
     new_config,
@@ -21,15 +23,17 @@ from unlabel.modalities.configs import (
 )
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
-from unlabel.modalities.visual_drivers import Patches, driver_of
+from unlabel.modalities.visual_drivers import Patches, driver_of, local_size
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
 from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 
 POOLINGS = ("mean", "cls", "max")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+# Shares of the area of small crops, of DINO's; an instance adds their size.
+_LOCAL = {"crop.low": 0.05, "crop.high": 0.3}
 # The last two are partners that clips may come with: another camera, a tracked patch.
-_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "view", "tracked"})
+_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "places", "view", "tracked"})
 
 
 class VisualEncoder(nn.Module):
@@ -55,6 +59,7 @@ class VisualEncoder(nn.Module):
     gives = _GIVES | {"layers", "visible_only", "framewise"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
+    local = named("crop+flip+jitter", **_LOCAL)
     channels = 3
     mean: Tensor
     std: Tensor
@@ -82,6 +87,8 @@ class VisualEncoder(nn.Module):
             raise ValueError(
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
             )
+        small = local_size(self.driver, size)
+        self.local = named(self.local.name, **_LOCAL, **{"crop.size": small})
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.in_patches = isinstance(self.driver, Patches)
@@ -298,14 +305,20 @@ def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch wid
 def _source(batch: Batch, partner: str | None) -> Clip:
     """Frames of the samples or of a partner of theirs, as stored."""
     if partner is None:
-        return Clip(batch.inputs["frames"], batch.mask)
+        return _whole(batch.inputs["frames"], batch.mask)
     theirs = batch.partners.get(partner, {})
     if "frames" not in theirs:
         raise ValueError(
             f"The objective wants the frames of a {partner!r} beside each clip, but the data has "
             f"{sorted(batch.partners) or 'none'}; read data that comes with it."
         )
-    return Clip(theirs["frames"], theirs["mask"])
+    return _whole(theirs["frames"], theirs["mask"])
+
+
+def _whole(frames: Tensor, mask: Tensor) -> Clip:
+    # (0, 0), (0, 1) and (1, 0), made where the clip is.
+    corners = F.pad(torch.eye(2, device=mask.device).flip(0), (0, 0, 1, 0))
+    return Clip(frames, mask, corners=corners.expand(len(mask), -1, -1))
 
 
 def _grid(driver: Any, frames: int, size: int) -> tuple[int, int, int]:

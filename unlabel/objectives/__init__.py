@@ -16,6 +16,7 @@ from unlabel.objectives.masked import MLM, MaskedValues
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Sum, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
+from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.twins import BarlowTwins, InstanceContrast, SensorContrast, VICReg
@@ -51,12 +52,17 @@ CATALOGUE: dict[str, type[Objective]] = {
     "vicreg": VICReg,
     "byol": BYOL,
     "simsiam": SimSiam,
+    "swav": SwAV,
+    "dino": DINO,
+    "ibot": IBOT,
 }
 
 __all__ = [
     "BYOL",
     "CATALOGUE",
     "CPC",
+    "DINO",
+    "IBOT",
     "MAE",
     "MLM",
     "Backcast",
@@ -82,6 +88,7 @@ __all__ = [
     "SimCSE",
     "SimSiam",
     "Sum",
+    "SwAV",
     "Term",
     "TimeContrast",
     "Tracking",
