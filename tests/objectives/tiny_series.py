@@ -78,6 +78,7 @@ class Window:
     target: Tensor | None = None
     keep: Tensor | None = None
     drop: bool = False
+    asks: bool = False
 
 
 class TinySeries(nn.Module):
@@ -150,7 +151,7 @@ class TinySeries(nn.Module):
         )
         if w.keep is not None:
             view.keep_positions = rearrange(w.keep, "b (l p) -> b l p", p=self.patch).all(2)
-        if w.asked.any():
+        if w.asks or w.asked.any():
             view.target, view.is_target = flat(normal * w.observed), flat(w.asked & w.observed)
         if w.drop:
             gone = flat(w.hidden).any(2)
@@ -201,7 +202,7 @@ def _mask_values(w, batch, spec, encoder, unit="patch", ratio=0.4, mean_length=3
     hidden = (chosen.argsort(1).argsort(1) < count).repeat_interleave(size, 1)[:, :, None]
     hidden = hidden.expand(-1, -1, w.values.shape[2])
     cut = {k: getattr(w, k)[:, :t] for k in ("values", "observed")}
-    return replace(w, **cut, hidden=hidden, asked=hidden, drop=drop)
+    return replace(w, **cut, hidden=hidden, asked=hidden, drop=drop, asks=True)
 
 
 def _future(w, batch, spec, encoder, horizon):

@@ -15,6 +15,8 @@ from unlabel.objectives import (
     Colorization,
     MotionClustering,
     MultiViewTimeContrast,
+    PixContrast,
+    PixPro,
     ReorderPrediction,
     RotationPrediction,
     ShuffleAndLearn,
@@ -55,6 +57,8 @@ VIDEO = {
     ),
     "dino_clips": (lambda: DINO(**PROTOTYPES), "tubes"),
     "ibot_clips": (lambda: IBOT(**PROTOTYPES, unit="block"), "tubes"),
+    "pix_contrast": (lambda: PixContrast(width=8, hidden=16, momentum=0.9), "tubes"),
+    "pix_pro": (lambda: PixPro(width=8, hidden=16, momentum=0.9), "frames"),
     "video_sum": (
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",

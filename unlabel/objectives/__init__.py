@@ -5,6 +5,7 @@ from unlabel.objectives.bootstrap import BYOL, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
+from unlabel.objectives.dense import PixContrast, PixPro
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -55,6 +56,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "swav": SwAV,
     "dino": DINO,
     "ibot": IBOT,
+    "pix_contrast": PixContrast,
+    "pix_pro": PixPro,
 }
 
 __all__ = [
@@ -80,6 +83,8 @@ __all__ = [
     "MultiViewTimeContrast",
     "Objective",
     "Pairs",
+    "PixContrast",
+    "PixPro",
     "ReorderPrediction",
     "RotationPrediction",
     "SensorContrast",
