@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_series import PROTOTYPES, SERIES, TinySeries, make_series
+from tiny_series import PROTOTYPES, SERIES, SWAV, TinySeries, make_series
 from tiny_video import VIDEO, make_video, tiny_video
 
 from unlabel.core import Encoding, cat_batches
@@ -35,7 +35,7 @@ TEXT = {
     "mlm": lambda: MLM(rate=0.3),
     "moco": lambda: MoCo(queue=24, width=16),
     "pairs": lambda: Pairs(negative=True, projector=True),
-    "swav_text": lambda: SwAV(prototypes=6, width=8, hidden=16, crops=2, frozen=0),
+    "swav_text": lambda: SwAV(**SWAV),
     "dino_text": lambda: DINO(**PROTOTYPES),
     "sum": lambda: Sum({"simcse": SimCSE(), "mlm": MLM(rate=0.3)}, {"mlm": 0.1}),
 }

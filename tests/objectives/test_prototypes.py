@@ -1,11 +1,10 @@
 """Sinkhorn, SwAV, DINO and iBOT: known answers, formulas written out, and state that moves."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from tiny_series import PROTOTYPES, TinySeries, make_series
+from tiny_series import PROTOTYPES, SWAV, TinySeries, make_series
 
 from unlabel.core import Encoding
 from unlabel.objectives import BYOL, DINO, IBOT, MoCo, Sum, SwAV
@@ -13,8 +12,6 @@ from unlabel.objectives.chains import multi_crop, usual
 from unlabel.objectives.sinkhorn import sinkhorn
 from unlabel.objectives.state import Centre, Ramp, Teacher, growing
 from unlabel.training.pretraining import Pretraining
-
-SWAV: dict[str, Any] = {"prototypes": 6, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
 
 
 def made(method, seed: int = 0):

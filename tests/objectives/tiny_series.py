@@ -33,9 +33,8 @@ from unlabel.objectives import (
     VICReg,
 )
 
-PROTOTYPES: dict[str, Any] = {
-    "prototypes": 6, "width": 8, "hidden": 16, "crops": 2, "frozen": 0, "momentum": 0.9,
-}  # fmt: skip
+SWAV: dict[str, Any] = {"prototypes": 6, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
+PROTOTYPES: dict[str, Any] = {**SWAV, "momentum": 0.9}
 SERIES = {
     "masked_values": lambda: MaskedValues(),
     "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
@@ -58,7 +57,8 @@ SERIES = {
     "simclr": lambda: InstanceContrast(width=8, augment="crop+jitter", args={"jitter.high": 0.3}),
     "barlow": lambda: BarlowTwins(width=4),
     "vicreg": lambda: VICReg(width=8),
-    "swav": lambda: SwAV(prototypes=6, width=8, hidden=16, crops=2, frozen=0, queue=20),
+    # Later on its targets follow earlier projections, which 20 large steps leave far behind.
+    "swav": lambda: SwAV(**SWAV, queue=20, queue_after=30),
     "dino": lambda: DINO(**PROTOTYPES, first_temperature=0.06, warm_steps=9, momentum_steps=50),
     "ibot": lambda: IBOT(**PROTOTYPES),
     "forecast_sum": lambda: Sum(

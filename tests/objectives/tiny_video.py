@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from tiny_series import PROTOTYPES
+from tiny_series import PROTOTYPES, SWAV
 
 from unlabel.core import Batch
 from unlabel.modalities.visual import VisualEncoder
@@ -51,10 +51,7 @@ VIDEO = {
     "byol": (lambda: BYOL(width=8, hidden=16, augment="crop+jitter"), "tubes"),
     "simsiam": (lambda: SimSiam(width=8, hidden=4, augment="crop+flip"), "frames"),
     "tubes": (lambda: MAE(unit="tube", ratio=0.5, hidden=16, layers=1, heads=2), "tubes"),
-    "swav_clips": (
-        lambda: SwAV(prototypes=6, width=8, hidden=16, crops=2, frozen=0),
-        "frames",
-    ),
+    "swav_clips": (lambda: SwAV(**SWAV), "frames"),
     "dino_clips": (lambda: DINO(**PROTOTYPES), "tubes"),
     "ibot_clips": (lambda: IBOT(**PROTOTYPES, unit="block"), "tubes"),
     "pix_contrast": (lambda: PixContrast(width=8, hidden=16, momentum=0.9), "tubes"),
