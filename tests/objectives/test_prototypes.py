@@ -296,3 +296,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="share from 0 to 1"):
         DINO(momentum=2)
     assert BYOL().teacher_momentum == 0.996
+    assert BYOL(momentum_steps=5).teacher_momentum == Ramp(0.996, 1.0, 5, is_cosine=True)

@@ -12,7 +12,7 @@ from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import regress
 from unlabel.objectives.objective import Objective, Term
-from unlabel.objectives.state import Teacher
+from unlabel.objectives.state import Teacher, growing
 
 
 def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
@@ -34,14 +34,16 @@ class BYOL(Objective):
     ranks together are one batch.
 
     Args:
-        momentum: of the moving average, kept as it is (the paper's grows to 1).
+        momentum: of the moving average.
+        momentum_steps: optimizer steps over which it grows to 1 along a cosine, such as all steps
+            of the run, as in the paper; None keeps it.
         width: of the projection.
         hidden: width inside the projector and the predictor.
         augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
-        ValueError: an argument of a view that is not there.
+        ValueError: an argument of a view that is not there, or a momentum that is no share.
 
     Reference: Grill et al. 2020, arXiv 2006.07733, section 3; without batch norm: Richemond et al.
     2020, arXiv 2010.10241.
@@ -53,6 +55,7 @@ class BYOL(Objective):
         self,
         *,
         momentum: float = 0.996,
+        momentum_steps: int | None = None,
         width: int = 256,
         hidden: int = 512,
         augment: str = "usual",
@@ -61,7 +64,8 @@ class BYOL(Objective):
         super().__init__()
         online = tuple(chain(augment, draw=draw, args=args) for draw in (0, 1))
         self.views = (*online, *(replace(v, encoder="teacher") for v in online))
-        self.teacher_momentum, self.width, self.hidden = momentum, width, hidden
+        self.teacher_momentum = growing(momentum, momentum_steps)
+        self.width, self.hidden = width, hidden
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector, its moving average, and the predictor."""
