@@ -61,7 +61,7 @@ class AudioEncoder(nn.Module):
     gives = _GIVES | {"values", "visible_only", "causal"}
     views = frozenset(VIEWS)
     usual = "crop+jitter"
-    local = named("crop+jitter", **{"crop.low": 0.1, "crop.high": 0.4})
+    local = ViewSpec("crop+jitter", args=(("crop.high", 0.4), ("crop.low", 0.1)))
 
     def __init__(
         self,

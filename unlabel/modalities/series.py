@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
-from unlabel.core import view as named
 from unlabel.modalities.configs import (
     new_config,
     save_settings,
@@ -60,7 +59,7 @@ class SeriesEncoder(nn.Module):
     gives = _GIVES | {"causal", "visible_only"}
     views = frozenset(VIEWS)
     usual = "crop+jitter"
-    local = named("crop+jitter", **{"crop.ratio": 0.8})
+    local = ViewSpec("crop+jitter", args=(("crop.ratio", 0.8),))
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
-from unlabel.core import view as named
 from unlabel.modalities.clip import Clip
 from unlabel.modalities.configs import (
     new_config,
@@ -31,7 +30,7 @@ from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 POOLINGS = ("mean", "cls", "max")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 # Shares of the area of small crops, of DINO's; an instance adds their size.
-_LOCAL = {"crop.low": 0.05, "crop.high": 0.3}
+_LOCAL = (("crop.high", 0.3), ("crop.low", 0.05))
 # The last two are partners that clips may come with: another camera, a tracked patch.
 _GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "places", "view", "tracked"})
 
@@ -59,7 +58,7 @@ class VisualEncoder(nn.Module):
     gives = _GIVES | {"layers", "visible_only", "framewise"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
-    local = named("crop+flip+jitter", **_LOCAL)
+    local = ViewSpec("crop+flip+jitter", args=_LOCAL)
     channels = 3
     mean: Tensor
     std: Tensor
@@ -88,7 +87,7 @@ class VisualEncoder(nn.Module):
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
             )
         small = local_size(self.driver, size)
-        self.local = named(self.local.name, **_LOCAL, **{"crop.size": small})
+        self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.in_patches = isinstance(self.driver, Patches)
