@@ -1,5 +1,7 @@
 """Objectives that know no modality, on encoders of sound."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ pytest.importorskip("torchaudio")
 
 from audio_tools import make_encoder
 
-CROPS = {"prototypes": 8, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
+CROPS: dict[str, Any] = {"prototypes": 8, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
 # The targets of one batch alone move with every step.
 MOVING = ("reorder", "moco", "swav", "dino", "ibot")
 METHODS = {

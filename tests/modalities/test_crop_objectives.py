@@ -1,12 +1,14 @@
 """Objectives of several crops on the encoders of series, pictures and clips."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from unlabel import objectives as o
 from unlabel.training.pretraining import Pretraining
 
-CROPS = {"prototypes": 8, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
+CROPS: dict[str, Any] = {"prototypes": 8, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
 METHODS = {
     "swav": lambda: o.SwAV(**CROPS),
     "dino": lambda: o.DINO(**CROPS),

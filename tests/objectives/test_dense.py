@@ -1,6 +1,7 @@
 """PixContrast and PixPro: which tokens are near, and what they cost."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from unlabel.objectives import PixContrast, PixPro
 from unlabel.objectives.dense import near
 from unlabel.training.pretraining import Pretraining
 
-SIZES = {"width": 8, "hidden": 16}
+SIZES: dict[str, Any] = {"width": 8, "hidden": 16}
 
 
 def grid(size: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
@@ -31,7 +32,7 @@ def scored(module, pairs, tokens):
     return module.objective(seen, views, None)
 
 
-def made(method):
+def made(method) -> Any:
     return Pretraining(tiny_video("frames"), method).double()
 
 

@@ -1,6 +1,7 @@
 """Sinkhorn, SwAV, DINO and iBOT: known answers, formulas written out, and state that moves."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from unlabel.objectives.state import Centre, Ramp, Teacher, growing
 from unlabel.training.pretraining import Pretraining
 
 
-def made(method, seed: int = 0):
+def made(method, seed: int = 0) -> tuple[Any, Any]:
     module = Pretraining(TinySeries(seed=seed), method).double()
     return module, make_series(module.encoder)
 
@@ -216,7 +217,7 @@ def test_ibots_token_term_is_the_formula_and_its_teacher_sees_the_whole_crop():
 
 
 def test_local_views_are_those_of_the_encoder_and_none_where_it_has_none():
-    encoder = TinySeries()
+    encoder: Any = TinySeries()
     specs = multi_crop("usual", None, count=2)
     found = [usual(s, encoder) for s in specs]
     assert [f.name for f in found] == ["crop+jitter"] * 4
@@ -265,7 +266,7 @@ def test_a_momentum_grows_along_a_cosine_and_goes_on_after_a_resume():
 
 
 def test_pretrainings_teacher_takes_the_growing_momentum():
-    module = Pretraining(TinySeries(), DINO(**PROTOTYPES, momentum_steps=7))
+    module: Any = Pretraining(TinySeries(), DINO(**PROTOTYPES, momentum_steps=7))
     assert module.teacher is not None and module.teacher.momentum == Ramp(0.9, 1.0, 7, True)
     module.step()
     assert int(module.teacher.steps) == int(module.objective.key_projector.steps) == 1

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoding, View, ViewSpec, uniform, view
+from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
 from unlabel.objectives import (
     CPC,
     DINO,
@@ -109,7 +109,7 @@ class TinySeries(nn.Module):
         ) | ({"causal"} if causal else set())
         self.views = frozenset(LINKS)
         self.usual = "crop+jitter"
-        self.local = view("crop+jitter", **{"crop.sigma": 0.5})
+        self.local = ViewSpec("crop+jitter", args=(("crop.sigma", 0.5),))
         self.causal = causal
         self.embed = nn.Linear(self.token_values, width)
         self.flags = nn.Linear(self.token_values, width, bias=False)
