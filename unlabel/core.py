@@ -171,6 +171,9 @@ class View:
         weight: how much each target counts, where not all count alike, `(batch, 1, channels)`.
         keep_positions: False where the embedding layer's output is zeroed, `(batch, length)`.
         keep_features: False for the embedding columns zeroed, `(batch, width)`.
+        places: where each token lies in the sample, its middle and its extent along each axis, in
+            shares of the sample, `(batch, places, axes, 2)`. The axes are time for a sequence,
+            rows and columns for pictures, and all three for a clip; None where it is not known.
     """
 
     inputs: dict[str, Tensor]
@@ -180,6 +183,7 @@ class View:
     weight: Float[Tensor, "batch 1 channels"] | None = None
     keep_positions: Bool[Tensor, "batch length"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
+    places: Float[Tensor, "batch places axes two"] | None = None
 
 
 @dataclass
@@ -210,6 +214,8 @@ class Encoder(Protocol):
         gives: what an objective may need, such as `tokens`, `table`, `values`, `causal`.
         views: names of the views it makes.
         usual: those that two views of a sample are usually made by, joined by `+`.
+        local: the view that usually shows a small part of a sample, of smaller inputs where the
+            model takes them; None where there is none.
         layer_width: of the hidden states, where it gives `layers`.
         table_size: rows and columns of the token table, where it gives `table`.
         token_values: numbers that one token stands for, where it gives `values`.
@@ -224,6 +230,7 @@ class Encoder(Protocol):
     gives: frozenset[str]
     views: frozenset[str]
     usual: str
+    local: ViewSpec | None
     table_size: tuple[int, int]
     token_values: int
     channels: int
@@ -284,6 +291,7 @@ def cat_views(views: Sequence[View]) -> View:
         weight=join([v.weight for v in views], 1),
         keep_positions=join([v.keep_positions for v in views], 1, length),
         keep_features=join([v.keep_features for v in views], 1),
+        places=join([v.places for v in views], 0),
     )
 
 

@@ -18,6 +18,28 @@ def test_ratio_zero_is_the_identity(make_encoder, make_batch):
         torch.testing.assert_close(cut.tokens, whole.tokens, atol=0, rtol=0)
 
 
+def test_a_crop_keeps_one_run_of_words_and_hides_the_rest(make_encoder, make_batch):
+    encoder = make_encoder().eval()
+    batch = make_batch(encoder, rows=16)
+    ids = batch.inputs["input_ids"]
+    is_word = encoder.vocabulary.is_word(ids, batch.mask)
+    seen = encoder.view(batch, view("crop", low=0.3, high=0.6))
+    kept = seen.mask & is_word
+    share = kept.sum(1) / is_word.sum(1)
+    assert (kept.sum(1) >= 1).all() and (share <= 0.6).all() and share.std() > 0
+    place = is_word.cumsum(1).masked_fill(~kept, 0)
+    first = is_word.cumsum(1).masked_fill(~kept, 999).amin(1)
+    assert torch.equal(place.amax(1) - first + 1, kept.sum(1))
+    assert torch.equal(seen.mask & ~is_word, batch.mask & ~is_word)
+    before = encoder(seen)
+    seen.inputs = {"input_ids": torch.where(seen.mask, ids, 77)}
+    torch.testing.assert_close(encoder(seen).pooled, before.pooled, atol=0, rtol=0)
+    whole = encoder.view(batch, view("crop", low=1.0))
+    assert torch.equal(whole.mask, batch.mask)
+    with pytest.raises(ValueError, match=r"crop needs 0 < low <= high <= 1, but 0.9 and 0.5 came"):
+        encoder.view(batch, view("crop", low=0.9, high=0.5))
+
+
 def test_rate_zero_masks_nothing(make_encoder, make_batch):
     encoder = make_encoder()
     batch = make_batch(encoder)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
 from unlabel.objectives import (
     CPC,
+    DINO,
+    IBOT,
     MAE,
     AlignUniform,
     Backcast,
@@ -38,10 +40,13 @@ from unlabel.objectives import (
     ShuffledHistory,
     SimMIM,
     Sum,
+    SwAV,
     TimeContrast,
     VICReg,
 )
 
+SWAV: dict[str, Any] = {"prototypes": 6, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
+PROTOTYPES: dict[str, Any] = {**SWAV, "momentum": 0.9}
 SERIES = {
     "masked_values": lambda: MaskedValues(),
     "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
@@ -90,6 +95,10 @@ SERIES = {
         {"near": [(0, 1.0), (4, 0.5)]},
         balance="gradient",
     ),
+    # Later on its targets follow earlier projections, which 20 large steps leave far behind.
+    "swav": lambda: SwAV(**SWAV, queue=20, queue_after=30),
+    "dino": lambda: DINO(**PROTOTYPES, first_temperature=0.06, warm_steps=9, momentum_steps=50),
+    "ibot": lambda: IBOT(**PROTOTYPES),
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
@@ -110,6 +119,7 @@ class Window:
     target: Tensor | None = None
     keep: Tensor | None = None
     drop: bool = False
+    asks: bool = False
 
 
 class TinySeries(nn.Module):
@@ -140,6 +150,7 @@ class TinySeries(nn.Module):
         ) | ({"causal"} if causal else set())
         self.views = frozenset(LINKS)
         self.usual = "crop+jitter"
+        self.local = ViewSpec("crop+jitter", args=(("crop.sigma", 0.5),))
         self.causal = causal
         self.embed = nn.Linear(self.token_values, width)
         self.flags = nn.Linear(self.token_values, width, bias=False)
@@ -181,7 +192,7 @@ class TinySeries(nn.Module):
         )
         if w.keep is not None:
             view.keep_positions = rearrange(w.keep, "b (l p) -> b l p", p=self.patch).all(2)
-        if w.asked.any():
+        if w.asks or w.asked.any():
             view.target, view.is_target = flat(normal * w.observed), flat(w.asked & w.observed)
         if w.drop:
             gone = flat(w.hidden).any(2)
@@ -228,11 +239,11 @@ def _mask_values(w, batch, spec, encoder, unit="patch", ratio=0.4, mean_length=3
     t = encoder.context
     size = encoder.patch if unit in ("patch", "span") else 1
     chosen = _draw(batch, spec, t // size)
-    count = max(1, round(ratio * (t // size)))
+    count = max(1, round(ratio * (t // size))) if ratio else 0
     hidden = (chosen.argsort(1).argsort(1) < count).repeat_interleave(size, 1)[:, :, None]
     hidden = hidden.expand(-1, -1, w.values.shape[2])
     cut = {k: getattr(w, k)[:, :t] for k in ("values", "observed")}
-    return replace(w, **cut, hidden=hidden, asked=hidden, drop=drop)
+    return replace(w, **cut, hidden=hidden, asked=hidden, drop=drop, asks=True)
 
 
 def _future(w, batch, spec, encoder, horizon):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from tiny_series import PROTOTYPES, SWAV
 
 from unlabel.core import Batch
 from unlabel.modalities.visual import VisualEncoder
@@ -9,6 +10,8 @@ from unlabel.objectives import (
     BYOL,
     CMC,
     CPC,
+    DINO,
+    IBOT,
     MAE,
     BEiT,
     Colorization,
@@ -18,12 +21,15 @@ from unlabel.objectives import (
     MoCoV3,
     MotionClustering,
     MultiViewTimeContrast,
+    PixContrast,
+    PixPro,
     ReorderPrediction,
     RotationPrediction,
     ShuffleAndLearn,
     SimMIM,
     SimSiam,
     Sum,
+    SwAV,
     TimeContrast,
     Tracking,
     VideoColorization,
@@ -66,6 +72,11 @@ VIDEO = {
         lambda: DeepMIM(depths=(0.5, 1), ratio=0.5, hidden=16, layers=1, heads=2),
         "tubes",
     ),
+    "swav_clips": (lambda: SwAV(**SWAV), "frames"),
+    "dino_clips": (lambda: DINO(**PROTOTYPES), "tubes"),
+    "ibot_clips": (lambda: IBOT(**PROTOTYPES, unit="block"), "tubes"),
+    "pix_contrast": (lambda: PixContrast(width=8, hidden=16, momentum=0.9), "tubes"),
+    "pix_pro": (lambda: PixPro(width=8, hidden=16, momentum=0.9), "frames"),
     "video_sum": (
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",

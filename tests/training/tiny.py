@@ -22,6 +22,7 @@ from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import (
+    DINO,
     MLM,
     Cutoff,
     DeepInfoMax,
@@ -34,6 +35,7 @@ from unlabel.objectives import (
     Pairs,
     SimCSE,
     Sum,
+    SwAV,
 )
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.pretraining import Pretraining
@@ -46,6 +48,18 @@ METHODS: dict[str, Callable[[], Objective]] = {
     "mlm": lambda: MLM(rate=0.3),
     "moco": lambda: MoCo(queue=24, width=16),
     "pairs": lambda: Pairs(negative=True),
+    "swav": lambda: SwAV(prototypes=5, width=8, hidden=16, crops=2, frozen=2, queue=16),
+    "dino": lambda: DINO(
+        prototypes=5,
+        width=8,
+        hidden=16,
+        crops=1,
+        frozen=2,
+        momentum=0.9,
+        momentum_steps=10,
+        first_temperature=0.06,
+        warm_steps=8,
+    ),
     "sum": lambda: Sum(
         {"simcse": SimCSE(learn_temperature=True), "mlm": MLM(rate=0.3), "cut": Cutoff(ratio=0.3)},
         {"mlm": 0.1},

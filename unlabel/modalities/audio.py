@@ -61,6 +61,7 @@ class AudioEncoder(nn.Module):
     gives = _GIVES | {"values", "visible_only", "causal"}
     views = frozenset(VIEWS)
     usual = "crop+jitter"
+    local = ViewSpec("crop+jitter", args=(("crop.high", 0.4), ("crop.low", 0.1)))
 
     def __init__(
         self,

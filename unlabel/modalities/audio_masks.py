@@ -137,8 +137,9 @@ def _chosen(
             draws = draw(batch, spec, times + 1)
             found = random_spans(draws, ratio=ratio, mean_length=mean_length)
         return repeat(found, "b t -> b t f", f=bands) & can, 0
+    least = 1 if ratio else 0
     if unit == "band":
-        count = max(1, int(bands * ratio))
+        count = max(least, int(bands * ratio))
         if bands == 1:
             raise ValueError("The encoder's tokens have one band, which would be all; mask times.")
         everywhere = torch.ones(rows, bands, dtype=torch.bool, device=can.device)
@@ -146,9 +147,9 @@ def _chosen(
         found = smallest(draw(batch, spec, bands), everywhere, many)
         return repeat(found, "b f -> b t f", t=times) & can, count * times
     flat = can.any(2) if unit == "time" else can.flatten(1)
-    many = (flat.sum(1) * ratio).long().clamp(min=1)
+    many = (flat.sum(1) * ratio).long().clamp(min=least)
     found = smallest(draw(batch, spec, flat.shape[1]), flat, many)
-    count = max(1, int(flat.shape[1] * ratio))
+    count = max(least, int(flat.shape[1] * ratio))
     if unit == "time":
         return repeat(found, "b t -> b t f", f=bands), count * bands
     return found.unflatten(1, layout.grid), count

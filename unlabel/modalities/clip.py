@@ -1,9 +1,10 @@
 """The clip that view functions of frames and video pass along; a single frame is a clip of one."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Int, Shaped
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -38,6 +39,9 @@ class Clip:
         target: one that is no pixel: a class, colours; `(batch, places, ...)`.
         is_target: True where that one counts; None for everywhere.
         picked: places of the sample's frames that a link picked, `(batch, picked)`.
+        count: frames of the sample itself, `(batch, 1)`, once some were picked.
+        corners: where the top left, top right and bottom left corner of the picture lie in the one
+            as stored, rows and columns from 0 to 1, `(batch, 3, 2)`.
         is_sized: a link chose rows and columns; else they are still the data's own.
     """
 
@@ -51,7 +55,19 @@ class Clip:
     target: Tensor | None = None
     is_target: Tensor | None = None
     picked: Int[Tensor, "batch picked"] | None = None
+    count: Int[Tensor, "batch 1"] | None = None
+    corners: Float[Tensor, "batch 3 2"] | None = None
     is_sized: bool = False
+
+    def moved(self, top: Any, bottom: Any, left: Any, right: Any) -> "Clip":
+        """With the corners of a part of the picture, in shares of it, numbers or `(batch, 1)`."""
+        if self.corners is None:
+            return self
+        origin, along, down = self.corners.unbind(1)
+        at = lambda y, x: origin + x * (along - origin) + y * (down - origin)  # noqa: E731
+        return replace(
+            self, corners=torch.stack([at(top, left), at(top, right), at(bottom, left)], 1)
+        )
 
 
 __all__ = ["Cell", "Clip"]

@@ -31,7 +31,7 @@ from unlabel.modalities.series_window import NORMS
 POOLINGS = ("mean", "last", "max")
 _WEIGHTS = "unlabel.safetensors"
 _GIVES = frozenset({"pooled", "tokens", "times", "layers", "values", "length"})
-_GIVES |= {"future", "sensor"}
+_GIVES |= {"future", "sensor", "places"}
 
 
 class SeriesEncoder(nn.Module):
@@ -60,6 +60,7 @@ class SeriesEncoder(nn.Module):
     gives = _GIVES | {"causal", "visible_only"}
     views = frozenset(VIEWS)
     usual = "crop+jitter"
+    local = ViewSpec("crop+jitter", args=(("crop.ratio", 0.8),))
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class Window:
         weigh: the future's steps count `scale**weigh` times.
         covariates: known beside every step, `(batch, steps, kinds)`.
         static: known of the series, `(batch, kinds)`.
+        places: where each step lies in the history as it came, from 0 to 1, `(batch, steps)`.
         loc: what `finish` subtracted, `(batch, 1, channels)`.
         scale: what `finish` then divided by.
     """
@@ -64,6 +65,7 @@ class Window:
     weigh: int = 0
     covariates: Float[Tensor, "batch steps kinds"] | None = None
     static: Float[Tensor, "batch kinds"] | None = None
+    places: Float[Tensor, "batch steps"] | None = None
     loc: Float[Tensor, "batch 1 channels"] | None = None
     scale: Float[Tensor, "batch 1 channels"] | None = None
 
@@ -80,6 +82,7 @@ class Window:
         observed = fit(inputs["observed"]) & fit(mask)[:, :, None]
         nothing = torch.zeros_like(observed)
         covariates = inputs.get("covariates")
+        steps = torch.arange(history + horizon, device=mask.device)
         return cls(
             # A missing value may be NaN, which no product with 0 would take away.
             values=torch.where(observed, fit(inputs["values"]), 0),
@@ -90,6 +93,7 @@ class Window:
             history=history,
             covariates=None if covariates is None else fit(covariates),
             static=inputs.get("static"),
+            places=((steps + 0.5) / history).expand(len(mask), -1),
         )
 
     @property
@@ -120,14 +124,15 @@ class Window:
                 return x
             return x.gather(1, index.reshape(*index.shape, *(1,) * (x.dim() - 2)).expand_as(x))
 
-        names = ["values", "observed", "mask", "is_hidden", "is_asked", "keep_steps"]
+        names = ["values", "observed", "mask", "is_hidden", "is_asked", "keep_steps", "places"]
         names += ["covariates"] if clock else []
         return replace(self, **{n: pick(getattr(self, n)) for n in names})
 
     def split(self) -> "Window":
         """History and future as two."""
         now = self.history
-        names = ["values", "observed", "mask", "is_hidden", "is_asked", "keep_steps", "covariates"]
+        names = ["values", "observed", "mask", "is_hidden", "is_asked", "keep_steps", "places"]
+        names += ["covariates"]
         first = {n: None if (x := getattr(self, n)) is None else x[:, :now] for n in names}
         return replace(
             self, **first, future=self.values[:, now:], future_observed=self.observed[:, now:]
@@ -213,11 +218,21 @@ def finish(window: Window, *, norm: str, patch: int) -> View:
         if keep is None
         else rearrange(keep, "b (l p) -> b l p", p=patch).all(2),
         keep_features=window.keep_features,
+        places=_places(window, patch),
     )
     if window.keeps is None:
         return view
     is_hidden = rearrange(window.is_hidden, "b (l p) c -> b l (p c)", p=patch).any(2)
     return visible_only(view, view.mask & ~is_hidden, window.keeps, pad="left", apart="static")
+
+
+def _places(window: Window, patch: int) -> Float[Tensor, "batch length 1 2"] | None:
+    """Middle and extent of each token in the history, see `View.places`."""
+    if window.places is None:
+        return None
+    steps = rearrange(window.places, "b (l p) -> b l 1 p", p=patch)
+    first, last = steps.amin(3), steps.amax(3)
+    return torch.stack([(first + last) / 2, last - first + 1 / window.history], 3)
 
 
 def _target(window: Window, scaled: Tensor, patch: int) -> tuple[Tensor | None, Tensor | None]:

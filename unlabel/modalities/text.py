@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.core import view as named
 from unlabel.modalities.configs import (
     new_config,
     save_settings,
@@ -76,6 +77,7 @@ class TextEncoder(nn.Module):
     gives = frozenset({"pooled", "tokens", "times", "layers", "token_ids", "table", "pair"})
     views = frozenset(VIEWS)
     usual = "plain"
+    local = named("crop", low=0.3, high=0.7)
 
     def __init__(
         self,

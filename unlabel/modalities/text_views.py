@@ -73,6 +73,26 @@ def plain(view: View, batch: Batch, spec: ViewSpec, **_: Any) -> View:
     return view
 
 
+def crop(view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any) -> View:
+    """Keep one random run of words; the others are hidden from attention, and at least one stays.
+
+    Args of the spec: low and high (share of the words, defaults 0.3 and 1).
+
+    Raises:
+        ValueError: low and high are no range of shares.
+    """
+    low, high = ({"low": 0.3, "high": 1.0, **dict(spec.args)}[k] for k in ("low", "high"))
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"crop needs 0 < low <= high <= 1, but {low} and {high} came.")
+    can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
+    draws, words = draw(batch, spec, 2), can.sum(1)
+    length = (words * (low + (high - low) * draws[:, 0])).long().clamp(min=1)
+    start = (draws[:, 1] * (words - length + 1).clamp(min=0)).long()
+    place = can.cumsum(1) - 1
+    inside = (place >= start[:, None]) & (place < (start + length)[:, None])
+    return replace(view, mask=view.mask & (inside | ~can))
+
+
 def token_cutoff(
     view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
 ) -> View:
@@ -151,6 +171,7 @@ def _cut(view: View, is_cut: Bool[Tensor, "batch length"]) -> View:
 
 VIEWS = {
     "plain": plain,
+    "crop": crop,
     "token_cutoff": token_cutoff,
     "span_cutoff": span_cutoff,
     "feature_cutoff": feature_cutoff,

@@ -41,6 +41,7 @@ def visible_only(
         inputs={k: v if k == apart else take(v) for k, v in view.inputs.items()},
         mask=take(is_visible),
         keep_positions=None if keep is None else take(keep),
+        places=None if view.places is None else take(view.places),
     )
 
 

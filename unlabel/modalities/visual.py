@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -21,7 +22,7 @@ from unlabel.modalities.configs import (
 )
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
-from unlabel.modalities.visual_drivers import driver_of
+from unlabel.modalities.visual_drivers import driver_of, local_size
 from unlabel.modalities.visual_features import hog_values
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
@@ -29,8 +30,10 @@ from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 
 POOLINGS = ("mean", "cls", "max")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+# Shares of the area of small crops, of DINO's; an instance adds their size.
+_LOCAL = (("crop.high", 0.3), ("crop.low", 0.05))
 # The last two are partners that clips may come with: another camera, a tracked patch.
-_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid"})
+_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "places"})
 # What needs more than one frame.
 _CLIPS_GIVE = frozenset({"times", "view", "tracked"})
 _CLIP_VIEWS = TIMED | {"flow", "frames", "motion"}
@@ -59,6 +62,7 @@ class VisualEncoder(nn.Module):
     gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
+    local = ViewSpec("crop+flip+jitter", args=_LOCAL)
     channels = 3
     mean: Tensor
     std: Tensor
@@ -86,6 +90,8 @@ class VisualEncoder(nn.Module):
             raise ValueError(
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
             )
+        small = local_size(self.driver, size)
+        self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.in_patches = self.driver.in_patches
@@ -313,14 +319,20 @@ def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch wid
 def _source(batch: Batch, partner: str | None) -> Clip:
     """Frames of the samples or of a partner of theirs, as stored."""
     if partner is None:
-        return Clip(batch.inputs["frames"], batch.mask)
+        return _whole(batch.inputs["frames"], batch.mask)
     theirs = batch.partners.get(partner, {})
     if "frames" not in theirs:
         raise ValueError(
             f"The objective wants the frames of a {partner!r} beside each clip, but the data has "
             f"{sorted(batch.partners) or 'none'}; read data that comes with it."
         )
-    return Clip(theirs["frames"], theirs["mask"])
+    return _whole(theirs["frames"], theirs["mask"])
+
+
+def _whole(frames: Tensor, mask: Tensor) -> Clip:
+    # (0, 0), (0, 1) and (1, 0), made where the clip is.
+    corners = F.pad(torch.eye(2, device=mask.device).flip(0), (0, 0, 1, 0))
+    return Clip(frames, mask, corners=corners.expand(len(mask), -1, -1))
 
 
 def _grid(driver: Any, frames: int, size: int) -> tuple[int, int, int]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Bool, Int, Shaped
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from unlabel.core import View
@@ -22,7 +22,8 @@ def pick(clip: Clip, index: Int[Tensor, "batch picked"]) -> Clip:
     frames = clip.frames[rows, torch.minimum(index, last)]
     before = clip.picked
     picked = index if before is None else before.gather(1, index.clamp(max=before.shape[1] - 1))
-    return replace(clip, frames=frames, mask=index < count, picked=picked)
+    whole = count if before is None else clip.count
+    return replace(clip, frames=frames, mask=index < count, picked=picked, count=whole)
 
 
 def middle(mask: Bool[Tensor, "batch times"], frames: int) -> Int[Tensor, "batch frames"]:
@@ -54,7 +55,16 @@ def fit(clip: Clip, *, frames: int, size: int, cell: Cell, dtype: torch.dtype) -
     clip = as_float(clip, dtype)
     if clip.is_sized:
         return clip
+    rows, columns = (size / side / 2 for side in _scaled(clip.frames, size))
+    clip = clip.moved(0.5 - rows, 0.5 + rows, 0.5 - columns, 0.5 + columns)
     return replace(clip, frames=resize(clip.frames, size), is_sized=True)
+
+
+def _scaled(frames: Tensor, size: int) -> tuple[int, int]:
+    """Rows and columns once the shorter side is `size`."""
+    rows, columns = frames.shape[3:]
+    scale = size / min(rows, columns)
+    return max(size, round(rows * scale)), max(size, round(columns * scale))
 
 
 def resize(frames: Shaped[Tensor, "batch times channels rows columns"], size: int) -> Tensor:
@@ -62,8 +72,7 @@ def resize(frames: Shaped[Tensor, "batch times channels rows columns"], size: in
     rows, columns = frames.shape[3:]
     if (rows, columns) == (size, size):
         return frames
-    scale = size / min(rows, columns)
-    shape = (max(size, round(rows * scale)), max(size, round(columns * scale)))
+    shape = _scaled(frames, size)
     if shape != (rows, columns):
         flat = rearrange(frames, "b t c y x -> b (t c) y x")
         flat = F.interpolate(flat, size=shape, mode="bilinear", antialias=True)
@@ -112,6 +121,42 @@ def pixels(
     return of_cells[:, :, None]
 
 
+def places_of(
+    clip: Clip, cell: Cell, own: Sequence[int], has_time: bool
+) -> Float[Tensor, "batch length axes 2"] | None:
+    """Middle and extent of each cell in the sample, see `View.places`.
+
+    Args:
+        clip: that has its size.
+        cell: what a token stands for.
+        own: cells of the clip.
+        has_time: time is an axis.
+    """
+    if clip.corners is None or clip.count is None or clip.picked is None:
+        return None
+    times, rows, columns = own
+    origin, along, down = clip.corners.unbind(1)
+    along, down = along - origin, down - origin
+    y, x = ((torch.arange(n, device=origin.device) + 0.5) / n for n in (rows, columns))
+    middle = (
+        origin[:, None, None]
+        + y[None, :, None, None] * down[:, None, None]
+        + x[None, None, :, None] * along[:, None, None]
+    )
+    extent = (along.abs() / columns + down.abs() / rows)[:, None, None].expand_as(middle)
+    space = repeat(torch.stack([middle, extent], -1), "b y x a n -> b t y x a n", t=times)
+    if not has_time:
+        return space.flatten(1, 3)
+    # Padding may have been added behind what was picked; it lies outside the mask.
+    at = torch.arange(clip.mask.shape[1], device=origin.device).clamp(max=clip.picked.shape[1] - 1)
+    frames = rearrange(clip.picked[:, at], "b (t k) -> b t k", k=cell.frames)
+    first, last = frames.amin(2), frames.amax(2)
+    count = clip.count.clamp(min=1)
+    time = torch.stack([(first + last + 1) / 2 / count, (last - first + 1) / count], -1)
+    time = repeat(time, "b t n -> b t y x 1 n", y=rows, x=columns)
+    return torch.cat([time.to(space), space], 4).flatten(1, 3)
+
+
 def change(clip: Clip, frames: Tensor, cell: Cell) -> Clip:
     """New pixels where the encoder sees them; what is hidden stays as it was."""
     if clip.is_hidden is not None:
@@ -143,6 +188,7 @@ def finish(
     scaled = (clip.frames - mean[:, None, None]) / std[:, None, None]
     values = cells(scaled, cell)
     is_target, target = _target(clip, values, real)
+    places = places_of(clip, cell, own, grid[0] > 1)
     flat = lambda x: None if x is None else x.flatten(1)  # noqa: E731
     if not in_patches:
         blank = ~real if clip.is_hidden is None else ~real | clip.is_hidden
@@ -150,19 +196,20 @@ def finish(
             # A convolution has no vectors of tokens before it mixes them.
             blank = blank | ~clip.keep_positions
         frames = scaled.masked_fill(pixels(blank, cell), 0)
-        return View({"frames": frames}, clip.mask, is_target, target)
+        return View({"frames": frames}, clip.mask, is_target, target, places=places)
     seen = real if clip.is_hidden is None else real & ~clip.is_hidden
-    places = torch.arange(values.shape[1], device=values.device)
+    order = torch.arange(values.shape[1], device=values.device)
     view = View(
         inputs={
             "patches": values.masked_fill(~seen.flatten(1)[:, :, None], 0),
-            "positions": places.expand(len(values), -1),
+            "positions": order.expand(len(values), -1),
         },
         mask=real.flatten(1),
         is_target=is_target,
         target=target,
         keep_positions=flat(clip.keep_positions),
         keep_features=clip.keep_features,
+        places=places,
     )
     if own[1:] != grid[1:] or own[0] > grid[0]:
         # No numbers: its shape says on which grid the positions lie, and keeps views of
@@ -196,6 +243,7 @@ __all__ = [
     "middle",
     "pick",
     "pixels",
+    "places_of",
     "real_cells",
     "resize",
 ]

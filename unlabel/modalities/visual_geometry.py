@@ -63,6 +63,9 @@ def crop(
     clip = as_float(clip, dtype)
     box = boxes(draw(batch, spec, 4), clip.frames.shape[3:], low=low, high=high, aspect=aspect)
     frames_ = cut_box(clip.frames, box.to(clip.frames), args["size"])
+    y, x, height, width = box.T[:, :, None]
+    edges = ((1 + edge) / 2 for edge in (y - height, y + height, x - width, x + width))
+    clip = clip.moved(*edges)
     return replace(clip, frames=frames_, is_sized=True)
 
 
@@ -117,8 +120,10 @@ def flip(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
     Args of the spec: ratio (share of samples that are, default 0.5).
     """
     ratio = arguments(spec, ratio=0.5)["ratio"]
-    turned = (draw(batch, spec, 1) < ratio)[:, :, None, None, None]
-    return replace(clip, frames=torch.where(turned, clip.frames.flip(4), clip.frames))
+    is_turned = draw(batch, spec, 1) < ratio
+    frames = torch.where(is_turned[:, :, None, None, None], clip.frames.flip(4), clip.frames)
+    left = is_turned.float()
+    return replace(clip.moved(0, 1, left, 1 - left), frames=frames)
 
 
 def rotate(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
@@ -136,11 +141,23 @@ def rotate(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
     if rows != columns:
         raise ValueError(f"rotate takes square pictures, but they are {rows} x {columns}.")
     turns = (draw(batch, spec, 1) * 4).long()
-    frames = clip.frames
+    frames, corners = clip.frames, clip.corners
     for count in (1, 2, 3):
-        is_it = (turns == count)[:, :, None, None, None]
-        frames = torch.where(is_it, clip.frames.rot90(count, (3, 4)), frames)
-    return replace(clip, frames=frames, target=turns if ask else clip.target)
+        is_it = (turns == count)[:, :, None]
+        frames = torch.where(is_it[..., None, None], clip.frames.rot90(count, (3, 4)), frames)
+        if corners is not None:
+            corners = torch.where(is_it, _turned(clip, count), corners)
+    return replace(clip, frames=frames, corners=corners, target=turns if ask else clip.target)
+
+
+def _turned(clip: Clip, count: int) -> Tensor:
+    """Corners after a number of quarter turns: what was at the right is on top."""
+    corners = clip.corners
+    assert corners is not None  # asked for by who has some
+    for _ in range(count):
+        origin, along, down = corners.unbind(1)
+        corners = torch.stack([along, along + down - origin, origin], 1)
+    return corners
 
 
 def blur(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:

@@ -7,6 +7,7 @@ from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
+from unlabel.objectives.dense import PixContrast, PixPro
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -27,6 +28,7 @@ from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
+from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
 from unlabel.objectives.sides import CMC, SensorContrast
 from unlabel.objectives.sum import Sum
@@ -80,6 +82,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "byol": BYOL,
     "moco_v3": MoCoV3,
     "simsiam": SimSiam,
+    "swav": SwAV,
+    "dino": DINO,
+    "ibot": IBOT,
+    "pix_contrast": PixContrast,
+    "pix_pro": PixPro,
 }
 
 __all__ = [
@@ -87,6 +94,8 @@ __all__ = [
     "CATALOGUE",
     "CMC",
     "CPC",
+    "DINO",
+    "IBOT",
     "MAE",
     "MLM",
     "AlignUniform",
@@ -117,6 +126,8 @@ __all__ = [
     "MultiViewTimeContrast",
     "Objective",
     "Pairs",
+    "PixContrast",
+    "PixPro",
     "ReorderPrediction",
     "RotationPrediction",
     "SensorContrast",
@@ -126,6 +137,7 @@ __all__ = [
     "SimMIM",
     "SimSiam",
     "Sum",
+    "SwAV",
     "Term",
     "TimeContrast",
     "Tracking",

@@ -14,7 +14,7 @@ from unlabel.objectives.contrastive import in_batch
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import regress
 from unlabel.objectives.objective import Objective, Term
-from unlabel.objectives.state import Teacher
+from unlabel.objectives.state import Ramp, Teacher, growing
 
 
 def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
@@ -42,7 +42,7 @@ class _Bootstrap(Objective):
     def __init__(
         self,
         *,
-        momentum: float,
+        momentum: float | Ramp,
         width: int,
         hidden: int,
         augment: str,
@@ -74,14 +74,16 @@ class BYOL(_Bootstrap):
     ranks together are one batch.
 
     Args:
-        momentum: of the moving average, kept as it is (the paper's grows to 1).
+        momentum: of the moving average.
+        momentum_steps: optimizer steps over which it grows to 1 along a cosine, such as all steps
+            of the run, as in the paper; None keeps it.
         width: of the projection.
         hidden: width inside the projector and the predictor.
         augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
-        ValueError: an argument of a view that is not there.
+        ValueError: an argument of a view that is not there, or a momentum that is no share.
 
     Reference: Grill et al. 2020, arXiv 2006.07733, section 3; without batch norm: Richemond et al.
     2020, arXiv 2010.10241.
@@ -93,12 +95,19 @@ class BYOL(_Bootstrap):
         self,
         *,
         momentum: float = 0.996,
+        momentum_steps: int | None = None,
         width: int = 256,
         hidden: int = 512,
         augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
-        super().__init__(momentum=momentum, width=width, hidden=hidden, augment=augment, args=args)
+        super().__init__(
+            momentum=growing(momentum, momentum_steps),
+            width=width,
+            hidden=hidden,
+            augment=augment,
+            args=args,
+        )
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch

@@ -7,6 +7,7 @@ from typing import Any
 from unlabel.core import ViewSpec
 
 USUAL = "usual"  # stands for the views that an encoder names as usual for its data
+LOCAL = "local"  # likewise, for views of a small part of a sample
 
 
 def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> ViewSpec:
@@ -39,11 +40,49 @@ def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> 
     return ViewSpec("+".join(links) or "plain", draw, tuple(sorted(given.items())))
 
 
-def usual(spec: ViewSpec, named: str) -> ViewSpec:
-    """The view with `usual` in its chain replaced by the views that an encoder names so."""
-    links = spec.name.split("+")
-    if USUAL not in links:
+def multi_crop(
+    augment: str, args: Mapping[str, Any] | None, *, local: str = LOCAL, count: int = 0
+) -> tuple[ViewSpec, ...]:
+    """Multi-crop: two draws of whole views, then `count` draws of local ones.
+
+    Args:
+        augment: the whole views, joined by `+`.
+        args: arguments of both, by `"link.argument"`; those of local views alone by
+            `"local.link.argument"`.
+        local: the local views, joined by `+`; `local` are those of the kind of data.
+        count: of local views.
+
+    Raises:
+        ValueError: a count below 0, or an argument of a view that is not there.
+
+    Reference: Caron et al. 2020 (SwAV), arXiv 2006.09882, section 3.2.
+    """
+    if count < 0:
+        raise ValueError(f"The number of local views is 0 or more, but {count} came.")
+    own = f"{LOCAL}."
+    small = {k.removeprefix(own): v for k, v in (args or {}).items() if k.startswith(own)}
+    whole = {k: v for k, v in (args or {}).items() if not k.startswith(own)}
+    return (
+        *(chain(augment, draw=draw, args=whole) for draw in range(2)),
+        *(chain(local, draw=2 + draw, args=small) for draw in range(count)),
+    )
+
+
+def usual(spec: ViewSpec, encoder: Any) -> ViewSpec | None:
+    """The view with `usual` and `local` replaced by the views that an encoder (class) names so.
+
+    None where it names no local view.
+    """
+    names, own = spec.name.split("+"), dict(spec.args)
+    if not {USUAL, LOCAL} & set(names):
         return spec
-    parts = [named if link == USUAL else link for link in links]
-    made = chain(*parts, draw=spec.draw, args=dict(spec.args))
+    small = encoder.local
+    if LOCAL in names:
+        if small is None:
+            return None
+        # A view alone has its arguments by their bare names.
+        given = {k if small.links else f"{small.name}.{k}": v for k, v in small.args}
+        own = {**given, **own}
+    stands = {USUAL: encoder.usual, LOCAL: small and small.name}
+    made = chain(*(stands.get(n, n) for n in names), draw=spec.draw, args=own)
     return replace(made, encoder=spec.encoder, partner=spec.partner)

@@ -56,6 +56,28 @@ def global_mean(values: Float[Tensor, "values"]) -> Float[Tensor, ""]:
     return values.sum() * (size / count.clamp(min=1)).to(values.dtype)
 
 
+@torch.no_grad()
+def mean_over_ranks(rows: Float[Tensor, "rows *rest"]) -> Float[Tensor, "*rest"]:
+    """Mean over the rows of all ranks, the same on every rank; no gradient. Of no rows it is 0."""
+    total, count = rows.sum(0), torch.full_like(rows.sum(), float(len(rows)))
+    if world()[1] > 1:
+        for part in (total, count):
+            dist.all_reduce(part)
+    return total / count.clamp(min=1)
+
+
+@torch.no_grad()
+def global_logsumexp(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "columns"]:
+    """Log of the sum of exponentials over the rows of all ranks, by column; no gradient."""
+    if world()[1] == 1:
+        return rows.logsumexp(0)
+    top = rows.amax(0)
+    dist.all_reduce(top, op=dist.ReduceOp.MAX)
+    total = (rows - top).exp().sum(0)
+    dist.all_reduce(total)
+    return top + total.log()
+
+
 def average_gradients(parameters: Iterable[nn.Parameter], *, bucket: int = 25_000_000) -> None:
     """Replace the gradients by their mean over ranks, in messages of about `bucket` numbers."""
     _, size = world()

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from unlabel.objectives.moments import exact
 
 
 def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
@@ -96,6 +98,40 @@ class Temperature(nn.Module):
         if self.log_scale is None:
             return self.value
         return torch.exp(-self.log_scale.clamp(max=math.log(100.0)))
+
+
+class PrototypeHead(nn.Module):
+    """A projection onto the unit sphere, and its cosines with prototypes of length 1.
+
+    The last layer is DINO's weight-normed one and SwAV's prototypes alike.
+
+    Args:
+        sizes: of the projection, see `mlp`.
+        count: prototypes.
+    """
+
+    def __init__(self, *sizes: int, count: int):
+        super().__init__()
+        self.mlp = mlp(*sizes)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(count, sizes[-1]), dim=1))
+
+    def project(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows last"]:
+        """Vectors of length 1, in float32 or wider."""
+        return F.normalize(exact(self.mlp(x)), dim=-1)
+
+    def score(
+        self, z: Float[Tensor, "*rows last"], is_frozen: Bool[Tensor, ""] | None = None
+    ) -> Float[Tensor, "*rows count"]:
+        """Cosines of unit vectors with the prototypes, which learn nothing where `is_frozen`."""
+        with torch.autocast(z.device.type, enabled=False):
+            weight = F.normalize(exact(self.prototypes), dim=1)
+            if is_frozen is not None:
+                weight = torch.where(is_frozen, weight.detach(), weight)
+            return z @ weight.to(z.dtype).T
+
+    def forward(self, x: Tensor, is_frozen: Bool[Tensor, ""] | None = None) -> Tensor:
+        """Cosines of rows as the encoder gives them."""
+        return self.score(self.project(x), is_frozen)
 
 
 class TokenPredictor(nn.Module):

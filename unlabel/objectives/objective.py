@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
 from unlabel.objectives.chains import usual
-from unlabel.objectives.state import State
+from unlabel.objectives.state import Ramp, State
 
 
 class Term(NamedTuple):
@@ -34,7 +34,7 @@ class Objective(nn.Module):
     Attributes:
         views: the views it wants encoded, in the order `forward` gets them.
         needs: what it asks of an encoding (`pooled`, `tokens`, `layers`, `table`).
-        teacher_momentum: set where a view wants the `teacher` encoder.
+        teacher_momentum: set where a view wants the `teacher` encoder; a `Ramp` where it changes.
         horizon: steps after the encoder's view that it wants of each sample, to predict them.
         samples: of the data set, where their number is known.
         paper: reference.
@@ -42,14 +42,15 @@ class Objective(nn.Module):
 
     views: tuple[ViewSpec, ...] = ()
     needs: frozenset[str] = frozenset({"pooled"})
-    teacher_momentum: float | None = None
+    teacher_momentum: float | Ramp | None = None
     horizon: int = 0
     samples: int | None = None
     paper: str = ""
 
     def meet(self, encoder: Encoder | type[Encoder], samples: int | None = None) -> None:
-        """Learn what it will train: the encoder's usual views, and the number of samples."""
-        self.views = tuple(usual(spec, encoder.usual) for spec in self.views)
+        """Learn what it will train: the encoder's usual and local views, the number of samples."""
+        named = (usual(spec, encoder) for spec in self.views)
+        self.views = tuple(spec for spec in named if spec is not None)
         self.samples = samples
 
     def build(self, encoder: Encoder) -> None:

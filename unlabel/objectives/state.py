@@ -6,7 +6,9 @@ skipped for a NaN leaves no trace here either.
 """
 
 import copy
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +101,43 @@ class Bank(_Memory):
         self.rows[index] = F.normalize(mixed, dim=1)
 
 
+class Ramp(NamedTuple):
+    """A number that goes from one value to another over the first optimizer steps.
+
+    Attributes:
+        start: before the first step.
+        end: from `steps` on.
+        steps: how long it takes; 0 is `end` at once.
+        is_cosine: along half a wave of the cosine, else along a line.
+    """
+
+    start: float
+    end: float
+    steps: int
+    is_cosine: bool = False
+
+    def at(self, made: Int[Tensor, ""]) -> Float[Tensor, ""]:
+        """The value after `made` steps."""
+        share = (made / self.steps).clamp(max=1) if self.steps else torch.ones_like(made)
+        if self.is_cosine:
+            share = (1 - torch.cos(math.pi * share)) / 2
+        return self.start + (self.end - self.start) * share
+
+
+def growing(momentum: float, steps: int | None) -> float | Ramp:
+    """A momentum that grows to 1 over `steps` along a cosine (Grill et al. 2020); None keeps it.
+
+    Raises:
+        ValueError: no share, or no steps.
+    """
+    if not 0 <= momentum <= 1 or (steps is not None and steps < 1):
+        raise ValueError(
+            f"A momentum is a share from 0 to 1 that grows over at least one step, but {momentum} "
+            f"and {steps} came."
+        )
+    return momentum if steps is None else Ramp(momentum, 1.0, steps, is_cosine=True)
+
+
 class Teacher(State):
     """Exponential moving average of a module, buffers copied (momentum 1 freezes, 0 copies).
 
@@ -107,23 +146,37 @@ class Teacher(State):
 
     Args:
         online: the module to follow; copied, never aliased.
-        momentum: share of the old weights that stays at each step.
+        momentum: share of the old weights that stays at each step, or how it changes; then the
+            steps made are saved too.
     """
 
-    def __init__(self, online: nn.Module, *, momentum: float = 0.999):
+    steps: Tensor
+
+    def __init__(self, online: nn.Module, *, momentum: float | Ramp = 0.999):
         super().__init__()
         self.module = copy.deepcopy(online).requires_grad_(False)
         self.momentum = momentum
+        if isinstance(momentum, Ramp):
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._online: Iterator[nn.Module] | tuple[nn.Module] = (online,)
+
+    @property
+    def present(self) -> float:
+        """The momentum of the step to come."""
+        momentum = self.momentum
+        return float(momentum.at(self.steps)) if isinstance(momentum, Ramp) else momentum
 
     @torch.no_grad()
     def step(self) -> None:
         """Move towards the online module's weights."""
         (online,) = self._online
+        momentum = self.present
+        if isinstance(self.momentum, Ramp):
+            self.steps += 1
         mine: list[Tensor] = list(self.module.parameters())
         theirs = list(online.parameters())
         if mine:
-            torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1.0 - self.momentum)
+            torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1.0 - momentum)
         for buffer, source in zip(self.module.buffers(), online.buffers(), strict=True):
             buffer.copy_(source)
 
@@ -193,6 +246,32 @@ class Fixed(State):
         """Settle it, if it is not."""
         if self._pending is not None:
             self.value.copy_(self._pending)
+
+
+class Centre(State):
+    """Moving average of a vector, from 0 on; it moves only in `step()`.
+
+    Args:
+        width: of the vector.
+        momentum: share of the old value that stays.
+    """
+
+    value: Tensor
+
+    def __init__(self, width: int, *, momentum: float = 0.9):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("value", torch.zeros(width))
+        self._pending: Tensor | None = None
+
+    def put(self, value: Float[Tensor, "width"]) -> None:
+        """Hold the value of a batch (of all ranks) back until `step()`."""
+        self._pending = value.detach()
+
+    def step(self) -> None:
+        """Move towards the held value; once, however often it is called."""
+        if self._pending is not None:
+            self.value.lerp_(self._pending.to(self.value.dtype), 1 - self.momentum)
             self._pending = None
 
 

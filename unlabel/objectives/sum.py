@@ -64,7 +64,9 @@ class Sum(Objective):
         self.paper = "; ".join(o.paper for o in active.values())
         momenta = {m for o in active.values() if (m := o.teacher_momentum) is not None}
         if len(momenta) > 1:
-            raise ValueError(f"The objectives want different teachers (momenta {sorted(momenta)}).")
+            raise ValueError(
+                f"The objectives want different teachers (momenta {sorted(map(str, momenta))})."
+            )
         self.teacher_momentum = next(iter(momenta), None)
         self.horizon = max(o.horizon for o in active.values())
 

@@ -92,8 +92,9 @@ class Pretraining(nn.Module):
                 sizes.setdefault(shape, []).append(i)
         found = {}
         for rows in sizes.values():
-            # Targets differ in shape from objective to objective, and no encoder reads them.
-            seen = [replace(views[i], is_target=None, target=None, weight=None) for i in rows]
+            # Targets differ in shape from objective to objective; no encoder reads them or places.
+            off: dict[str, None] = dict.fromkeys(("is_target", "target", "weight", "places"))
+            seen = [replace(views[i], **off) for i in rows]
             together = encoder(cat_views(seen), want=self._want)
             parts = split_encoding(together, [len(views[i].mask) for i in rows])
             found.update(zip(rows, parts, strict=True))
@@ -113,7 +114,8 @@ class Pretraining(nn.Module):
 
 def lacking(objective: Objective, encoder: Any) -> list[str]:
     """What the objective needs and the encoder (or its class) lacks: parts and views, by name."""
-    wanted = {part.name for spec in objective.views for part in usual(spec, encoder.usual).parts()}
+    named = (usual(spec, encoder) for spec in objective.views)
+    wanted = {part.name for spec in named if spec is not None for part in spec.parts()}
     views = sorted(f"view {name}" for name in wanted - encoder.views)
     return sorted(objective.needs - encoder.gives) + views
 
@@ -126,6 +128,7 @@ NEEDS = {
     "layers": "the hidden layers",
     "length": "views of a fixed number of tokens",
     "pair": "a sentence given with each one",
+    "places": "tokens that lie somewhere",
     "pooled": "a vector of the sample",
     "sensor": "a second sensor",
     "table": "a vocabulary",

@@ -282,7 +282,7 @@ class Trainer(transformers.Trainer):
         logs.update({f"untrained/{k}": v for k, v in self._untrained.items() if k in compared})
         terms = {n: (logs[f"objective/{n}"], logs.get(f"chance/{n}")) for n in step.terms}
         width, module = step.pooled[0].shape[1], self.accelerator.unwrap_model(self.model)
-        momentum = module.objective.teacher_momentum
+        momentum = None if module.teacher is None else module.teacher.present
         return monitors.alarms(figures, terms, width, self._untrained, momentum)
 
     def _warn(self, sentences: Sequence[str]) -> None:
