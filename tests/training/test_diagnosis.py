@@ -1,11 +1,14 @@
 """Runs that were made to fail, and what the trainer says of them; beside each, one that is well."""
 
+import functools
+
 import pytest
 import tiny
 import torch
 from tiny import make_trainer, sentences
 
-from unlabel.objectives import BYOL, MLM, SimCSE, VICReg
+from unlabel.objectives import BYOL, MLM, SimCSE, VICReg, bootstrap
+from unlabel.objectives.kernels import regress
 
 SAYS = {
     "collapsed": "The encoder has collapsed",
@@ -95,3 +98,21 @@ def test_a_mask_that_hides_nothing_is_a_leak(tmp_path, caplog):
 @pytest.fixture(autouse=True)
 def _hear(caplog):
     caplog.set_level("WARNING")
+
+
+def test_byol_collapses_without_its_stopped_gradient(tmp_path, caplog, monkeypatch):
+    def no_stop(model):
+        method = model.objective
+
+        def pairs(encodings):
+            z0, z1 = (method.projector(e.pooled) for e in encodings[:2])
+            return {"forth": (z0, z1), "back": (z1, z0)}
+
+        method.pairs = pairs
+
+    how = {"learning_rate": 3e-3, "max_steps": 150, "lr_scheduler_type": "constant"}
+    whole, bare = (BYOL(momentum=0.99, width=8, hidden=16) for _ in range(2))
+    assert said(caplog, tmp_path / "a", whole, **how) == set()
+    apart = functools.partial(regress, metric="cosine", reduction="mean")
+    monkeypatch.setattr(bootstrap, "_apart", apart)
+    assert said(caplog, tmp_path / "b", bare, prepare=no_stop, **how) == {"collapsed"}
