@@ -4,6 +4,7 @@ import copy
 import functools
 import gzip
 import inspect
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -89,7 +90,8 @@ def read(data_folder, tmp_path_factory):
         options = KINDS[kind](config=ENCODERS[kind][place], **more[kind])
         options.view_column = "view" if "view" in beside else None
         source = str(folder / "views.csv") if "view" in beside else data[kind]
-        return options.prepare(source, _Asks(horizon, beside, links), args, None)
+        asks: Any = _Asks(horizon, beside, links)
+        return options.prepare(source, asks, args, None)
 
     return prepared
 
@@ -105,7 +107,7 @@ class _Asks:
 @pytest.mark.parametrize(("name", "kind"), [c for c in CELLS if runs(*c)])
 def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
     objective = method(name)
-    beside = tuple(sorted({v.partner for v in objective.views} - {None}))
+    beside = tuple(sorted({v.partner for v in objective.views if v.partner is not None}))
     links = ("motion",) if "motion" in {p.name for v in objective.views for p in v.parts()} else ()
     for place in range(len(ENCODERS[kind])):
         made = read(kind, place, objective.horizon, beside, links)

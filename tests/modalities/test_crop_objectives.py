@@ -54,7 +54,7 @@ def test_crops_without_a_place_in_common_cost_pixpro_nothing(make_visual, make_c
     encoder = make_visual("vit", frames=1)
     module = Pretraining(encoder, o.PixPro(width=8, hidden=16))
     batch = make_clips(encoder, 4)
-    views = module.view(batch)
+    views: list[Any] = module.view(batch)
     views[1].places = views[3].places = views[1].places + 5
     terms = module.score(module.encode(views), views, batch).terms
     assert [t.loss.item() for t in terms.values()] == [0.0, 0.0]

@@ -1,5 +1,7 @@
 """Where tokens lie in their sample, whatever moved them, and the small views of each modality."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def test_places_of_pictures_are_where_their_colours_come_from(make_visual, name)
 @pytest.mark.parametrize("name", ["crop+flip", "frames+reverse", "frames+crop"])
 def test_places_of_clips_have_their_time_first(make_visual, name):
     encoder = make_visual("videomae", mean=(0, 0, 0), std=(1, 1, 1))
-    args = {"frames.count": 8, "frames.stride": 2} if name.startswith("frames") else {}
+    args: Any = {"frames.count": 8, "frames.stride": 2} if name.startswith("frames") else {}
     seen = encoder.view(gradient_clip(encoder, frames=20), view(name, **args))
     cells = seen.inputs["patches"].unflatten(2, (3, -1)).mean(3)
     assert seen.places.shape[2:] == (3, 2)
@@ -59,7 +61,7 @@ def test_places_of_series_are_where_their_steps_come_from(make_series, name):
     steps = torch.arange(48.0)[None, :, None].expand(4, -1, -1)
     index, mask = torch.arange(4), torch.ones(4, 48, dtype=torch.bool)
     inputs = {"values": steps, "observed": torch.ones(4, 48, 1, dtype=torch.bool)}
-    args = {"jitter.low": 0.0, "jitter.high": 0.0} if "jitter" in name else {}
+    args: Any = {"jitter.low": 0.0, "jitter.high": 0.0} if "jitter" in name else {}
     seen = encoder.view(Batch(inputs, mask, index, index, seed=1), view(name, **args))
     values = seen.inputs["values"][:, :, 0, 0]
     found = seen.places[:, :, 0, 0] * 48 - 0.5

@@ -138,7 +138,7 @@ def test_padding_is_compared_with_nothing():
 def test_frames_and_clips_are_near_where_their_crops_overlap():
     for kind in ("frames", "tubes"):
         module = Pretraining(tiny_video(kind), PixPro(**SIZES, augment="crop+flip"))
-        views = module.view(make_video(module.encoder))
+        views: list[Any] = module.view(make_video(module.encoder))
         is_near = near(views[0].places, views[1].places, threshold=0.7)
         assert is_near.any() and not is_near.all()
         assert torch.equal(views[0].places, views[2].places)

@@ -240,14 +240,16 @@ def test_arguments_of_local_views_are_told_apart():
 
 def test_a_momentum_grows_along_a_cosine_and_goes_on_after_a_resume():
     online = torch.nn.Linear(1, 1)
-    one, other = (Teacher(online, momentum=growing(0.8, 4)) for _ in range(2))
+    both: list[Any] = [Teacher(online, momentum=growing(0.8, 4)) for _ in range(2)]
+    one, other = both
     ramp = growing(0.8, 4)
     assert isinstance(ramp, Ramp)
     for made_steps in range(5):
         wanted = 1 - 0.2 * (math.cos(math.pi * made_steps / 4) + 1) / 2
         assert float(ramp.at(torch.tensor(made_steps))) == pytest.approx(wanted)
     with torch.no_grad():
-        one.module.weight.zero_(), online.weight.fill_(1.0)
+        one.module.weight.zero_()
+        online.weight.fill_(1.0)
     one.step()
     assert one.module.weight.item() == pytest.approx(0.2)
     one.step()

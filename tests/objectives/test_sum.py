@@ -1,5 +1,7 @@
 """Sums: how their parts weigh, and what each pulls at."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from tiny_series import TinySeries, make_series
@@ -13,7 +15,7 @@ def parts():
     return {"a": InstanceContrast(width=8), "b": MaskedValues()}
 
 
-def made(**options):
+def made(**options) -> tuple[Any, Any]:
     encoder = TinySeries()
     torch.manual_seed(0)
     return Pretraining(encoder, Sum(parts(), **options)), make_series(encoder, rows=8)
@@ -27,7 +29,8 @@ def pulls(module, batch):
     terms = module.objective(encodings, views, batch)
     found = []
     for name in module.objective.parts:
-        own = sum(t.loss * t.weight for key, t in terms.items() if key.startswith(f"{name}/"))
+        theirs = [t.loss * t.weight for key, t in terms.items() if key.startswith(f"{name}/")]
+        own = torch.stack(theirs).sum()
         grads = torch.autograd.grad(own, ends, retain_graph=True, allow_unused=True)
         found.append(torch.stack([g.square().sum() for g in grads if g is not None]).sum().sqrt())
     return torch.stack(found)
@@ -114,4 +117,4 @@ def test_what_no_gradient_reached_has_no_share():
 
 def test_an_unknown_balance_is_refused():
     with pytest.raises(ValueError, match="fixed, uncertainty or gradient"):
-        Sum(parts(), balance="even")
+        Sum(parts(), balance=cast(Any, "even"))
