@@ -5,6 +5,7 @@ import inspect
 import math
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_command_trains_its_own_method_on_a_kind_that_it_runs_on(row):
     name = row["name"].strip("`")
     words = shlex.split(row["a command"].strip("`"))
     assert words[:2] == ["unlabel", "train"]
-    given = {"--modality": "text", **dict(zip(words[2:], words[3:], strict=False))}
+    given = {"--modality": "text", **dict(pairwise(words))}
     if words[2].startswith("recipes/"):
         recipe = yaml.safe_load((ROOT / words[2]).read_text(encoding="utf-8"))
         path = recipe["objective"]["class_path"]
