@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
-from unlabel.objectives.kernels import alignment, uniformity
-from unlabel.training.monitors import effective_rank
+from unlabel.objectives.moments import alignment, effective_rank, uniformity
 
 # Figure -> whether more of it is taken for better.
 FIGURES = {"effective rank": True, "views found": True, "alignment": False, "uniformity": False}

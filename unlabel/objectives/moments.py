@@ -73,6 +73,20 @@ def uniformity(x: Float[Tensor, "batch width"], *, t: float = 2.0) -> Float[Tens
         return (by_row.logsumexp(0) - math.log(n * (n - 1)) - 2 * t).to(rows.dtype)
 
 
+@torch.no_grad()
+def effective_rank(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+    """Exp of the entropy of the normalised singular values, about the mean.
+
+    At most min(batch - 1, width). RankMe with the mean taken off first: networks that end in a
+    ReLU give every sample a large common part, which would hide all that differs.
+
+    Reference: Garrido et al. 2023, arXiv 2210.02885, definition 3.1 (without centring).
+    """
+    values = torch.linalg.svdvals(z.float() - z.float().mean(0))
+    share = values / values.sum().clamp(min=1e-12)
+    return torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+
+
 def _off_diagonal(c: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     return c - torch.diag(torch.diagonal(c))
 

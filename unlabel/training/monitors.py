@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unlabel.objectives.kernels import alignment, uniformity
+from unlabel.objectives.moments import alignment, effective_rank, uniformity
 
 FLAT = 0.003  # std: what differs is rounding, in bf16 0.001 to 0.002
 SMALL = 0.1  # std: small, though a network with a large common part may begin so
@@ -15,20 +15,6 @@ FEW, ONE = 0.05, 1.5  # of the rank that there could be; a rank that is hardly a
 CLOSE = 0.8  # cosine about the mean: two views that the encoder takes for the same thing
 DOUBLES = 0.25  # share of samples with another one as close as their own second view
 QUICK = 50  # steps over which a teacher that follows too fast averages, at most
-
-
-@torch.no_grad()
-def effective_rank(z: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
-    """Exp of the entropy of the normalised singular values, about the mean.
-
-    At most min(batch - 1, width). RankMe with the mean taken off first: networks that end in a
-    ReLU give every sample a large common part, which would hide all that differs.
-
-    Reference: Garrido et al. 2023, arXiv 2210.02885, definition 3.1 (without centring).
-    """
-    values = torch.linalg.svdvals(z.float() - z.float().mean(0))
-    share = values / values.sum().clamp(min=1e-12)
-    return torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
 
 
 @torch.no_grad()
