@@ -148,6 +148,13 @@ def test_report_made_twice_is_the_same_to_the_byte(run):
     assert report(str(run)).read_bytes() == first
 
 
+def test_weights_that_change_and_balance_are_said():
+    part = {"class": "MLM", "settings": {}, "views": []}
+    about = {"parts": {"m": part}, "weights": {"m": [[0, 1.0], [30, 0.3]]}, "balance": "gradient"}
+    said = dict(words._methods(about))["MLM"]
+    assert said == "MLM (weight 1 at step 0, 0.3 at step 30, balanced by gradient): defaults"
+
+
 def test_page_says_what_was_trained(run):
     text = Page(report(str(run))).text
     about = json.loads((run / "run.json").read_text())

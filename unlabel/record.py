@@ -23,12 +23,13 @@ def describe(objective: Objective) -> dict[str, Any]:
             "class": type(objective).__name__,
             "parts": {n: describe(p) for n, p in parts.items()},
             "weights": objective.weights,
+            "balance": objective.balance,
         }
     kept = (int, float, str, bool)
     settings = {
         k: v
         for k, v in vars(objective).items()
-        if isinstance(v, kept) and not k.startswith("_") and k != "training"
+        if isinstance(v, kept) and v != "" and k not in ("training", "samples") and k[0] != "_"
     }
     for name, module in objective.named_children():
         if isinstance(module, Temperature):

@@ -161,6 +161,8 @@ def _losses(runs: Sequence[Run]) -> list[dict[str, Any]]:
         panels.append(_panel(runs, f"objective/{term}", term.replace("/", " / "), chance))
     if len(terms) > 1:
         panels.insert(0, _panel(runs, "loss", "weighted sum"))
+    for part in (k.removeprefix("share/") for k in keys if k.startswith("share/")):
+        panels.append(_panel(runs, f"share/{part}", f"{part}: share of the gradient"))
     if "grad_norm" in keys:
         panels.append(_panel(runs, "grad_norm", "gradient norm"))
     return panels

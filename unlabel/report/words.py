@@ -163,12 +163,17 @@ def _data(about: About, *, short: bool = False) -> str:
     return ", ".join(named[:3]) + more
 
 
-def _methods(objective: About, name: str = "", weight: float = 1.0) -> list[tuple[str, str]]:
+def _methods(objective: About, weighed: str = "") -> list[tuple[str, str]]:
     """Class and description of each method of an objective, the parts of a sum one by one."""
     if "parts" in objective:
-        weights = objective.get("weights", {})
+        weights, balance = objective.get("weights", {}), objective.get("balance", "fixed")
+        how = "" if balance == "fixed" else f", balanced by {balance}"
         parts = objective["parts"].items()
-        return [m for n, p in parts for m in _methods(p, n, weight * weights.get(n, 1.0))]
+        return [
+            m
+            for n, p in parts
+            for m in _methods(p, f"{weighed} (weight {_weight(weights.get(n, 1.0))}{how})")
+        ]
     if "class" not in objective:
         return []
     settings = {k: v for k, v in objective.get("settings", {}).items() if v is not False}
@@ -177,8 +182,14 @@ def _methods(objective: About, name: str = "", weight: float = 1.0) -> list[tupl
     if shown:
         views = [f"{v} × {n}" if n > 1 else v for v, n in shown.items()]
         said.append(f"views: {', '.join(views)}")
-    weighed = f" (weight {weight:g})" if name else ""
     return [(objective["class"], f"{objective['class']}{weighed}: {'; '.join(said) or 'defaults'}")]
+
+
+def _weight(weight: float | Sequence[Sequence[float]]) -> str:
+    """A number, or the numbers at some steps between which a line runs."""
+    if isinstance(weight, int | float):
+        return f"{weight:g}"
+    return ", ".join(f"{value:g} at step {step:g}" for step, value in weight)
 
 
 def spaced(text: str) -> str:
