@@ -10,6 +10,8 @@ from tiny import make_trainer, sentences
 from unlabel.objectives import BYOL, MLM, SimCSE, VICReg, bootstrap
 from unlabel.objectives.kernels import regress
 
+pytestmark = pytest.mark.slow
+
 SAYS = {
     "collapsed": "The encoder has collapsed",
     "few dimensions": "dimensional collapse",
