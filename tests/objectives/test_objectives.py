@@ -41,6 +41,8 @@ TEXT = {
     "sum": lambda: Sum({"simcse": SimCSE(), "mlm": MLM(rate=0.3)}, {"mlm": 0.1}),
 }
 METHODS = TEXT | SERIES | {name: make for name, (make, _) in VIDEO.items()}
+# The first entry of each class.
+FIRST = {type(make()): name for name, make in reversed(METHODS.items())}
 
 
 def fitted(module, batch):
@@ -197,8 +199,11 @@ def test_twenty_steps_lower_the_loss(made):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_compiles_without_changing_the_loss(made):
+def test_compiles_without_changing_the_loss(made, request):
     module, batch = made
+    name, kind = request.node.callspec.params["make"], type(module.objective)
+    if name != FIRST[kind] and kind is not Sum:
+        pytest.skip(f"{FIRST[kind]} is the same class, which compiles alike.")
     exact = module(batch).loss
     torch.testing.assert_close(
         torch.compile(module, backend="aot_eager")(batch).loss, exact, rtol=1e-5, atol=1e-6

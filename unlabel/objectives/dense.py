@@ -168,9 +168,10 @@ class PixContrast(_Dense):
     def compare(self, cosines: Tensor, is_positive: Tensor, mask: Tensor) -> Tensor:
         """One loss for each token that has one near."""
         has = is_positive.any(2)
-        logits = (cosines / self.temperature).masked_fill(~mask[:, None], -torch.inf)[has]
-        near_ones = logits.masked_fill(~is_positive[has], -torch.inf)
-        return logits.logsumexp(1) - near_ones.logsumexp(1)
+        logits = (cosines / self.temperature).masked_fill(~mask[:, None], -torch.inf)
+        # A token that has none near keeps all: its loss is left out, and its gradient is no NaN.
+        near_ones = logits.masked_fill(~(is_positive | ~has[:, :, None]), -torch.inf)
+        return (logits.logsumexp(2) - near_ones.logsumexp(2))[has]
 
 
 class PixPro(_Dense):
