@@ -61,3 +61,13 @@ def test_dead_dimensions_are_a_collapse_unless_they_were_dead_before():
     assert "dimensional collapse" in sentence and _said(dead) == [sentence]
     assert _said(dead, dead) == []
     assert _said(dead + 4, alive + 4)
+
+
+def test_agreement_with_a_teacher_is_no_leak_and_a_quick_one_is_named():
+    figures, solved = look([_noise()], ROWS), {"forth": (1e-4, 2.0)}
+    (leak,) = alarms(figures, solved, WIDTH)
+    assert "targets leak" in leak
+    assert alarms(figures | {"teacher": 0.99}, solved, WIDTH) == []
+    shrunk = figures | {"teacher": 0.5, "std": 0.2}
+    (quick,) = alarms(shrunk, solved, WIDTH, {"std": 1.0})
+    assert "the teacher follows within about 2 steps" in quick

@@ -39,11 +39,11 @@ class _Banked(Objective):
     def __init__(
         self,
         *,
-        temperature: float,
-        momentum: float,
-        width: int,
-        augment: str,
-        args: Mapping[str, Any] | None,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        width: int = 128,
+        augment: str = "usual",
+        args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.views = (chain(augment, args=args),)
@@ -78,11 +78,8 @@ class InstDisc(_Banked):
     Args:
         loss: `softmax` or `nce`.
         noise: K, drawn evenly from the data for each sample.
-        temperature: T.
-        momentum: share of a sample's old memory that stays.
-        width: of the projection, which is linear.
-        augment: the view, joined by `+`; `usual` are those of the kind of data.
-        args: its arguments.
+        banked: temperature T, momentum (share of a sample's old memory that stays), width of the
+            projection, which is linear, and the view: augment, args.
 
     Raises:
         ValueError: another loss, no noise, an argument of a view that is not there, or (in
@@ -98,15 +95,9 @@ class InstDisc(_Banked):
         *,
         loss: Literal["softmax", "nce"] = "softmax",
         noise: int = 4096,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
-        width: int = 128,
-        augment: str = "usual",
-        args: Mapping[str, Any] | None = None,
+        **banked: Any,
     ):
-        super().__init__(
-            temperature=temperature, momentum=momentum, width=width, augment=augment, args=args
-        )
+        super().__init__(**banked)
         if loss not in ("softmax", "nce") or noise < 1:
             raise ValueError(
                 f"loss is {loss!r} and noise {noise}: give 'softmax' or 'nce', and at least 1."
@@ -163,11 +154,8 @@ class LocalAggregation(_Banked):
         clusterings: H.
         clusters: of each clustering; None takes one for 40 samples.
         every: passes over the data from clustering to clustering.
-        temperature: T.
-        momentum: share of a sample's old memory that stays.
-        width: of the projection, which is linear.
-        augment: the view, joined by `+`; `usual` are those of the kind of data.
-        args: its arguments.
+        banked: temperature T, momentum (share of a sample's old memory that stays), width of the
+            projection, which is linear, and the view: augment, args.
 
     Raises:
         ValueError: an argument of a view that is not there, or (in `build`) data whose number of
@@ -185,15 +173,9 @@ class LocalAggregation(_Banked):
         clusterings: int = 3,
         clusters: int | None = None,
         every: float = 1.0,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
-        width: int = 128,
-        augment: str = "usual",
-        args: Mapping[str, Any] | None = None,
+        **banked: Any,
     ):
-        super().__init__(
-            temperature=temperature, momentum=momentum, width=width, augment=augment, args=args
-        )
+        super().__init__(**banked)
         self.neighbours, self.clusterings = neighbours, clusterings
         self.clusters, self.every = clusters, every
 

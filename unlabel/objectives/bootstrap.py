@@ -6,22 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.objectives.chains import chain
 from unlabel.objectives.contrastive import in_batch
 from unlabel.objectives.gather import global_mean
+from unlabel.objectives.heads import layer_norm_mlp
 from unlabel.objectives.kernels import regress
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Ramp, Teacher, growing
-
-
-def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Two linear layers with layer norm and ReLU between."""
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, out)
-    )
 
 
 def _apart(pred: Tensor, target: Tensor) -> Float[Tensor, ""]:
@@ -212,4 +206,4 @@ class SimSiam(Objective):
         return {"forth": Term(forth, 0.5, 0.0), "back": Term(back, 0.5, 0.0)}
 
 
-__all__ = ["BYOL", "MoCoV3", "SimSiam", "layer_norm_mlp"]
+__all__ = ["BYOL", "MoCoV3", "SimSiam"]

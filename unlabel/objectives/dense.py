@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
-from unlabel.objectives.bootstrap import layer_norm_mlp
 from unlabel.objectives.chains import multi_crop
 from unlabel.objectives.gather import global_mean
+from unlabel.objectives.heads import layer_norm_mlp
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Teacher, growing
@@ -47,7 +47,17 @@ def near(
 
 
 class _Dense(Objective):
-    """Tokens of two crops against those that a moving average makes of the other crop."""
+    """Tokens of two crops against those that a moving average makes of the other crop.
+
+    Args:
+        threshold: tokens are near below this share of a cell's diagonal.
+        momentum: of the moving average.
+        momentum_steps: optimizer steps over which it grows to 1 along a cosine; None keeps it.
+        width: of the projection.
+        hidden: width inside the projector.
+        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
+        args: their arguments, such as `{"crop.low": 0.2}`.
+    """
 
     needs = frozenset({"tokens", "places"})
     weight = 1.0
@@ -55,13 +65,13 @@ class _Dense(Objective):
     def __init__(
         self,
         *,
-        threshold: float,
-        momentum: float,
-        momentum_steps: int | None,
-        width: int,
-        hidden: int,
-        augment: str,
-        args: Mapping[str, Any] | None,
+        threshold: float = 0.7,
+        momentum: float = 0.99,
+        momentum_steps: int | None = None,
+        width: int = 256,
+        hidden: int = 512,
+        augment: str = "usual",
+        args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if not threshold > 0:
@@ -125,13 +135,9 @@ class PixContrast(_Dense):
 
     Args:
         temperature: T.
-        threshold: tokens are near below this share of a cell's diagonal.
-        momentum: of the moving average.
-        momentum_steps: optimizer steps over which it grows to 1 along a cosine; None keeps it.
-        width: of the projection.
-        hidden: width inside the projector.
-        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
-        args: their arguments, such as `{"crop.low": 0.2}`.
+        dense: threshold (tokens are near below this share of a cell's diagonal), momentum of the
+            moving average, momentum_steps over which it grows to 1 along a cosine, width and hidden
+            of the projector, and the views that are drawn twice: augment, args.
 
     Raises:
         ValueError: an argument of a view that is not there, or a threshold that is not above 0.
@@ -142,27 +148,8 @@ class PixContrast(_Dense):
     paper = "PixContrast (Xie et al. 2021, arXiv 2011.10043)"
     weight = 0.5
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.3,
-        threshold: float = 0.7,
-        momentum: float = 0.99,
-        momentum_steps: int | None = None,
-        width: int = 256,
-        hidden: int = 512,
-        augment: str = "usual",
-        args: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(
-            threshold=threshold,
-            momentum=momentum,
-            momentum_steps=momentum_steps,
-            width=width,
-            hidden=hidden,
-            augment=augment,
-            args=args,
-        )
+    def __init__(self, *, temperature: float = 0.3, **dense: Any):
+        super().__init__(**dense)
         self.temperature = temperature
 
     def compare(self, cosines: Tensor, is_positive: Tensor, mask: Tensor) -> Tensor:
@@ -184,13 +171,9 @@ class PixPro(_Dense):
 
     Args:
         sharpness: of the propagation.
-        threshold: tokens are near below this share of a cell's diagonal.
-        momentum: of the moving average.
-        momentum_steps: optimizer steps over which it grows to 1 along a cosine; None keeps it.
-        width: of the projection.
-        hidden: width inside the projector.
-        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
-        args: their arguments, such as `{"crop.low": 0.2}`.
+        dense: threshold (tokens are near below this share of a cell's diagonal), momentum of the
+            moving average, momentum_steps over which it grows to 1 along a cosine, width and hidden
+            of the projector, and the views that are drawn twice: augment, args.
 
     Raises:
         ValueError: an argument of a view that is not there, or a threshold that is not above 0.
@@ -201,27 +184,8 @@ class PixPro(_Dense):
 
     paper = "PixPro (Xie et al. 2021, arXiv 2011.10043)"
 
-    def __init__(
-        self,
-        *,
-        sharpness: float = 2.0,
-        threshold: float = 0.7,
-        momentum: float = 0.99,
-        momentum_steps: int | None = None,
-        width: int = 256,
-        hidden: int = 512,
-        augment: str = "usual",
-        args: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(
-            threshold=threshold,
-            momentum=momentum,
-            momentum_steps=momentum_steps,
-            width=width,
-            hidden=hidden,
-            augment=augment,
-            args=args,
-        )
+    def __init__(self, *, sharpness: float = 2.0, **dense: Any):
+        super().__init__(**dense)
         self.sharpness = sharpness
 
     def build(self, encoder: Encoder) -> None:

@@ -28,6 +28,13 @@ def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    """Two linear layers with layer norm and ReLU between."""
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, out)
+    )
+
+
 def mlp_projector(width: int, out: int, *, layers: int = 2) -> nn.Module:
     """An MLP as wide as the encoder inside: SimCLR's has 2 layers, SimCLR v2's 3.
 

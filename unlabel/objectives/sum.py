@@ -88,7 +88,8 @@ class Sum(Objective):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """The terms of all parts, named `part/term`, weights multiplied in."""
-        weights, terms = self._now(), {}
+        named, terms = self.schedule(), {}
+        weights = self._now(named)
         self.pulls.begin(weights)
         for i, (name, part) in enumerate(self.parts.items()):
             theirs, seen = self._own(part, encodings, views)
@@ -97,13 +98,12 @@ class Sum(Objective):
             for key, term in own.items():
                 terms[f"{name}/{key}"] = term._replace(weight=term.weight * weight)
             if self.balance == "uncertainty":
-                term = Term(self.log_variance[i], self.schedule()[i])
+                term = Term(self.log_variance[i], named[i])
                 terms[f"{name}/log_variance"] = term
         return terms
 
-    def _now(self) -> Tensor:
+    def _now(self, named: Tensor) -> Tensor:
         """The weights of this step, the learned ones at their present value."""
-        named = self.schedule()
         if self.balance == "gradient":
             return self.pulls.balanced(named)
         if self.balance == "uncertainty":
@@ -120,7 +120,10 @@ class Sum(Objective):
         """Each part's share of the gradient at the encoder's outputs, and its weight."""
         found = {f"share/{n}": x for n, x in paired(list(self.parts), self.pulls.shares())}
         if self.balance != "fixed" or not self.schedule.is_fixed:
-            found |= {f"weight/{n}": x for n, x in paired(list(self.parts), self._now().detach())}
+            found |= {
+                f"weight/{n}": x
+                for n, x in paired(list(self.parts), self._now(self.schedule()).detach())
+            }
         for name, part in self.parts.items():
             found |= {f"{key}/{name}": value for key, value in part.figures().items()}
         return found

@@ -61,21 +61,19 @@ def alarms(
     terms: Mapping[str, tuple[float, float | None]],
     width: int,
     untrained: Mapping[str, float] | None = None,
-    teacher: float | None = None,
 ) -> list[str]:
     """Plain warnings for what the figures show, each with the usual remedy.
 
     Args:
-        figures: from `look`.
+        figures: from `look`, and `teacher`, the moving average's momentum, where there is one.
         terms: name -> (loss, chance level) since the last look.
         width: of the embeddings.
         untrained: from `look` before the first step, where it is known: small spread and few
             dimensions are a collapse only where training made them smaller.
-        teacher: momentum of the moving average, where there is one.
     """
     collapsed = _collapse(figures, width, untrained or {})
     said = list(collapsed)
-    said += _teacher(figures, untrained or {}, teacher)
+    said += _teacher(figures, untrained or {})
     if figures.get("doubles", 0.0) > DOUBLES and any("contrast" in name for name in terms):
         said.append(
             f"{figures['doubles']:.0%} of the batch have another sample as close as their own "
@@ -87,7 +85,7 @@ def alarms(
         if chance is None:
             continue
         # What collapsed, or follows a teacher, agrees with itself: no leak is needed for that.
-        is_given = teacher is None and not collapsed and "contrast" not in name
+        is_given = "teacher" not in figures and not collapsed and "contrast" not in name
         if is_given and loss < 0.01 * chance:
             said.append(
                 f"{name} is solved next to perfectly: {loss:.1e}, where knowing nothing gives "
@@ -115,9 +113,8 @@ def _doubles(
     return ((own > CLOSE) & (other >= own)).float().mean()
 
 
-def _teacher(
-    figures: Mapping[str, float], untrained: Mapping[str, float], momentum: float | None
-) -> list[str]:
+def _teacher(figures: Mapping[str, float], untrained: Mapping[str, float]) -> list[str]:
+    momentum = figures.get("teacher")
     shrinks = any(
         figures.get(key, 1.0) < untrained.get(key, 0.0) / 2 for key in ("std", "effective_rank")
     )

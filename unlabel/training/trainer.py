@@ -277,13 +277,14 @@ class Trainer(transformers.Trainer):
 
     def _monitor(self, step: Step, logs: dict[str, float]) -> list[str]:
         figures = monitors.look(step.pooled, self.args.monitor_rows)
+        module: Any = self.accelerator.unwrap_model(self.model)
+        if figures and module.teacher is not None:
+            figures["teacher"] = module.teacher.present
         logs.update({f"monitor/{k}": v for k, v in figures.items() if k != "rows"})
         compared = ("std", "effective_rank")
         logs.update({f"untrained/{k}": v for k, v in self._untrained.items() if k in compared})
         terms = {n: (logs[f"objective/{n}"], logs.get(f"chance/{n}")) for n in step.terms}
-        width, module = step.pooled[0].shape[1], self.accelerator.unwrap_model(self.model)
-        momentum = None if module.teacher is None else module.teacher.present
-        return monitors.alarms(figures, terms, width, self._untrained, momentum)
+        return monitors.alarms(figures, terms, step.pooled[0].shape[1], self._untrained)
 
     def _warn(self, sentences: Sequence[str]) -> None:
         before, self._suspected = self._suspected, set()
