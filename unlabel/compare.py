@@ -174,10 +174,10 @@ def compare(
     root = Path(str(args.output_dir))
     methods = _methods(objectives, objective)
     found = Compared()
-    for name, method in methods.items():
+    for place, (name, method) in enumerate(methods.items(), start=1):
         own = copy.deepcopy(args)
         own.output_dir = str(root / name)
-        logger.info("Comparing %s (%d of %d)", name, list(methods).index(name) + 1, len(methods))
+        logger.info("Comparing %s (%d of %d)", name, place, len(methods))
         how = {"objective": method, "data": data, "modality": modality, "training": own, **options}
         try:
             _refuse_other_budget(root / name, own, data)

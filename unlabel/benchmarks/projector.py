@@ -5,7 +5,6 @@ named `projector` (SimCLR and its kin, Barlow Twins, VICReg, ...) and has a chec
 (`--training.save_strategy steps`).
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from unlabel.benchmarks.actions import load_visual_encoder
+from unlabel.benchmarks.commands import run_command
 from unlabel.benchmarks.probes import predict
 from unlabel.benchmarks.result import student
 from unlabel.benchmarks.runs import seed_runs
@@ -104,7 +104,7 @@ def _accuracy(x: np.ndarray, label: np.ndarray, train: np.ndarray) -> float:
     return 100 * float((said == label[~train]).mean())
 
 
-def projector_kept(run: str, *, data: str, pictures: int = 300) -> None:
+def projector(run: str, *, data: str, pictures: int = 300) -> None:
     """Print how well changes of a picture are told apart before and behind the projector.
 
     Args:
@@ -146,14 +146,8 @@ def _said(values: np.ndarray) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the options of `projector_kept` from the command line."""
-    from jsonargparse import auto_cli
-
-    try:
-        auto_cli(projector_kept, args=arguments, as_positional=True, prog="projector")
-    except (ValueError, OSError) as error:
-        print(f"projector: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Read the options of `projector` from the command line."""
+    run_command(projector, arguments, as_positional=True)
 
 
 if __name__ == "__main__":

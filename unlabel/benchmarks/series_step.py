@@ -11,7 +11,6 @@ counts its CPU seconds, so that ratios hold on a shared machine. Data loading be
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from unlabel.benchmarks.commands import run_command
 from unlabel.benchmarks.series_step_job import PADDING, Job
 from unlabel.benchmarks.series_step_sides import SIDES
 from unlabel.data_pipes.series import read_series
@@ -260,15 +260,7 @@ def _cells(side: dict[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options of `series_step` from the command line."""
-    from jsonargparse import auto_cli
-
-    given = sys.argv[1:] if arguments is None else arguments
-    words = [re.sub(r"(?<=\w)-", "_", w) if re.fullmatch(r"--[a-z-]+", w) else w for w in given]
-    try:
-        auto_cli(series_step, args=words, as_positional=False, prog="series_step")
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"series_step: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    run_command(series_step, arguments)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ tokenise is measured and added to ours.
 
 import json
 import os
-import re
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
+from unlabel.benchmarks.commands import run_command
 from unlabel.benchmarks.intervals import Embed
 from unlabel.benchmarks.sts import evaluate_sts
 from unlabel.benchmarks.text_step_sides import Work, train_ours, train_peer
@@ -236,16 +235,8 @@ def _caption(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options of `text_step` from the command line; `--max-length` is `--max_length`."""
-    from jsonargparse import auto_cli
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as in both training processes
-    given = sys.argv[1:] if arguments is None else arguments
-    words = [re.sub(r"(?<=\w)-", "_", w) if re.fullmatch(r"--[a-z-]+", w) else w for w in given]
-    try:
-        auto_cli(text_step, args=words, as_positional=False, prog="text_step")
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"text_step: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    run_command(text_step, arguments)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ counted from the first epoch on, with the scan of the files.
 """
 
 import json
-import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unlabel.benchmarks.commands import run_command
 from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
 from unlabel.data_pipes.video_store import VideoStore
@@ -228,15 +227,7 @@ def _table(result: dict[str, Any]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options of `video_decode` from the command line."""
-    from jsonargparse import auto_cli
-
-    given = sys.argv[1:] if arguments is None else arguments
-    words = [re.sub(r"(?<=\w)-", "_", w) if re.fullmatch(r"--[a-z-]+", w) else w for w in given]
-    try:
-        auto_cli(video_decode, args=words, as_positional=False, prog="video_decode")
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"video_decode: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    run_command(video_decode, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ of a damaged copy are compared with those of its original, so that wrong ones ar
 """
 
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from unlabel.benchmarks.commands import run_command
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.media import examine
 from unlabel.data_pipes.sandbox import Sandbox, serve
@@ -291,14 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--serve"]:
         return serve(_answer)
-    from jsonargparse import auto_cli
-
-    words = [re.sub(r"(?<=\w)-", "_", w) if re.fullmatch(r"--[a-z-]+", w) else w for w in given]
-    try:
-        auto_cli(video_faults, args=words, as_positional=False, prog="video_faults")
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"video_faults: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    run_command(video_faults, given)
     return None
 
 

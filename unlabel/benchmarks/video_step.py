@@ -9,7 +9,6 @@ and count CPU seconds (on an accelerator, seconds), so that the ratio holds on a
 
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from unlabel.benchmarks.commands import run_command
 from unlabel.core import Batch, view
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import total
@@ -163,13 +163,7 @@ def _table(rows: list[dict[str, Any]], ratio: float) -> Table:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the options of `video_step` from the command line."""
-    from jsonargparse import auto_cli
-
-    try:
-        auto_cli(video_step, args=arguments, as_positional=False, prog="video_step")
-    except (ValueError, OSError) as error:
-        print(f"video_step: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    run_command(video_step, arguments)
 
 
 if __name__ == "__main__":
