@@ -29,7 +29,6 @@ from unlabel.benchmarks.actions_data import (
 from unlabel.benchmarks.clip_pictures import neighbours_html
 from unlabel.benchmarks.labelled import labelled
 from unlabel.benchmarks.probes import probe_scores
-from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.data_pipes.synthetic_video import write_video
 from unlabel.modalities.visual import VisualEncoder
 
@@ -114,24 +113,6 @@ def test_one_frame_has_no_motion_and_a_video_is_the_mean_of_its_clips(tmp_path):
         video_features(own, views, one_frame=True), video_features(own, still), atol=1e-5
     )
     assert np.abs(found - video_features(own, still)).max() > 1e-3
-
-
-def test_fine_tuning_learns_what_the_labels_say_and_leaves_the_encoder_alone(tmp_path):
-    rng = np.random.default_rng(0)
-    label = np.arange(24) % 2
-    clips = [
-        [(rng.integers(0, 60, (4, 32, 32, 3)) + 150 * k).astype(np.uint8) for _ in range(2)]
-        for k in label
-    ]
-    data = labelled("bright", range(24), label.astype(str), group=np.arange(24) // 8)
-    own = encoder()
-    before = {k: v.clone() for k, v in own.state_dict().items()}
-    how = Tuning(steps=25, learning_rates=(3e-3,), batch_size=8, checks=5)
-    right = tuned_accuracy(own, data, clips, how)
-    assert right.shape == (24,) and right.mean() > 0.9
-    assert all(torch.equal(v, before[k]) for k, v in own.state_dict().items())
-    with pytest.raises(ValueError, match="steps is at least 1"):
-        Tuning(steps=0)
 
 
 def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import nn
 
 from unlabel.benchmarks.actions_data import control_features, load_actions, read_views
 from unlabel.benchmarks.clip_pictures import neighbour_examples
@@ -25,7 +26,7 @@ from unlabel.benchmarks.probes import (
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench, seed_runs
-from unlabel.benchmarks.saved import saved_encoder
+from unlabel.benchmarks.saved import projector_layers, saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.modalities.visual import VisualEncoder
 
@@ -68,6 +69,7 @@ def evaluate_actions(
     clips: int | None = None,
     one_frame: bool = True,
     tuning: Tuning | None = None,
+    below: nn.Module | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 32,
@@ -84,6 +86,7 @@ def evaluate_actions(
         clips: of a video, whose vectors are averaged; default 3, of an encoder of single frames 8.
         one_frame: probe what the encoder makes of a single frame, too.
         tuning: fine-tune a copy of the encoder on the train part of every fold, too.
+        below: layers between the encoder's vector and the head then.
         bootstrap: resamples of the held-out groups; 0 for no intervals.
         seed: of folds, resamples and fine-tuning.
         batch_size: clips a forward pass.
@@ -103,9 +106,10 @@ def evaluate_actions(
             still = video_features(encoder, views, one_frame=True, batch_size=batch_size)
             scores |= probe_scores(one, still, **options, ks=(), row="one frame")
         if tuning is not None:
-            right = tuned_accuracy(encoder, one, views, tuning, seed=seed)
-            own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
-            scores[f"{one.name} fine-tuned"] = own
+            more = {"below": below, "seed": seed}
+            for how, right in tuned_accuracy(encoder, one, views, tuning, **more).items():
+                own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
+                scores[f"{one.name} {how}"] = own
     return replace(_result(EncoderScores(name, scores), data), examples=examples)
 
 
@@ -229,17 +233,19 @@ def bench_actions(
     data = [load_actions(name, folder, seed=seed) for name in dict.fromkeys(sets)]
     shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
     step = stride or trained_stride(path)
+    how = (tuning or Tuning()) if finetune else None
     own = {
-        **shared, "one_frame": one_frame, "tuning": (tuning or Tuning()) if finetune else None,
+        **shared, "one_frame": one_frame, "tuning": how,
         "batch_size": batch_size, "read": kept_views(stride=step, clips=clips),
     }  # fmt: skip
 
-    def load(path: Path, name: str) -> tuple[str, VisualEncoder]:
-        return name, load_visual_encoder(path, device=device)
+    def load(path: Path, name: str) -> tuple[VisualEncoder, dict[str, Any]]:
+        below = projector_layers(path, how.projector_layers) if how else None
+        return load_visual_encoder(path, device=device), {"name": name, "below": below}
 
     return bench(
         path,
-        lambda loaded: evaluate_actions(loaded[1], data, name=loaded[0], **own),
+        lambda loaded: evaluate_actions(loaded[0], data, **loaded[1], **own),
         compare=compare,
         controls=evaluate_controls(data, **shared) if controls else (),
         output=output,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from jaxtyping import Float, UInt8
 from rich.console import Console
@@ -22,12 +21,10 @@ from unlabel.benchmarks.commands import run_command
 from unlabel.benchmarks.probes import predict
 from unlabel.benchmarks.result import student
 from unlabel.benchmarks.runs import seed_runs
+from unlabel.benchmarks.saved import saved_projector
 from unlabel.core import ViewSpec
 from unlabel.data_pipes.frame_store import FrameStore
 from unlabel.data_pipes.videos import read_frames
-from unlabel.objectives.heads import mlp_projector
-from unlabel.training.checkpoint import checkpoints
-from unlabel.training.trainer import WEIGHTS
 
 Pictures = UInt8[np.ndarray, "times rows columns 3"]
 # What is done to a picture: the classes that a probe is to tell apart.
@@ -42,27 +39,6 @@ TRAIN = 0.6  # share of the pictures that a probe is fitted to
 def _gray(frames: Pictures) -> Pictures:
     luma = frames @ np.array([0.299, 0.587, 0.114])
     return np.repeat(luma[..., None], 3, axis=-1).astype(np.uint8)
-
-
-def saved_projector(run: Path) -> nn.Module:
-    """The projector in a run's newest checkpoint.
-
-    Raises:
-        ValueError: no checkpoint, or none with a projector.
-    """
-    found = checkpoints(run)
-    if not found:
-        raise ValueError(f"{run} has no checkpoint: train with --training.save_strategy steps.")
-    state = safetensors.torch.load_file(found[0] / WEIGHTS)
-    head = "objective.projector."
-    own = {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
-    widths = [v for k, v in sorted(own.items()) if k.endswith("weight") and v.dim() == 2]
-    if not widths:
-        raise ValueError(f"{found[0]} holds no projector; runs of SimCLR, or so, have one.")
-    sizes = [widths[0].shape[1], *(w.shape[0] for w in widths)]
-    projector = mlp_projector(sizes[0], sizes[-1], layers=len(widths))
-    projector.load_state_dict(own)
-    return projector.eval()
 
 
 @torch.inference_mode()

@@ -3,8 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from torch import nn
+
 from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.modalities import MODALITIES
+from unlabel.objectives.heads import mlp_projector
+from unlabel.training.checkpoint import checkpoints
+from unlabel.training.trainer import WEIGHTS
 
 
 def saved_encoder(path: str | Path, *modalities: str, device: str | None = None) -> Any:
@@ -32,4 +38,51 @@ def saved_encoder(path: str | Path, *modalities: str, device: str | None = None)
     return encoder.to(device_of(device))
 
 
-__all__ = ["saved_encoder"]
+def saved_projector(run: Path) -> nn.Module:
+    """The projector in a run's newest checkpoint.
+
+    Raises:
+        ValueError: no checkpoint, or none with a projector.
+    """
+    found = checkpoints(run)
+    if not found:
+        raise ValueError(f"{run} has no checkpoint: train with --training.save_strategy steps.")
+    state = safetensors.torch.load_file(found[0] / WEIGHTS)
+    head = "objective.projector."
+    own = {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
+    widths = [v for k, v in sorted(own.items()) if k.endswith("weight") and v.dim() == 2]
+    if not widths:
+        raise ValueError(f"{found[0]} holds no projector; runs of SimCLR, or so, have one.")
+    sizes = [widths[0].shape[1], *(w.shape[0] for w in widths)]
+    projector = mlp_projector(sizes[0], sizes[-1], layers=len(widths))
+    projector.load_state_dict(own)
+    return projector.eval()
+
+
+def projector_layers(folder: Path, layers: int) -> nn.Module | None:
+    """The first layers of the projector that an encoder was trained under; None for no layer.
+
+    Args:
+        folder: of a run, or of its encoder, `model` or `untrained`; the latter's layers have random
+            weights.
+        layers: linear layers, each with the ReLU behind it.
+
+    Raises:
+        ValueError: no checkpoint, or a projector of fewer layers.
+    """
+    if not layers:
+        return None
+    whole = saved_projector(folder if run_model_folder(folder) else folder.parent)
+    first = list(whole.children())[: 2 * layers]
+    if len(first) < 2 * layers:
+        raise ValueError(
+            f"The projector of {folder} has no {layers} layers to keep below its last one."
+        )
+    kept = nn.Sequential(*first)
+    if folder.name == "untrained":
+        for layer in kept[::2]:
+            layer.reset_parameters()  # type: ignore[operator]
+    return kept
+
+
+__all__ = ["projector_layers", "saved_encoder", "saved_projector"]

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32
+from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
 from unlabel.benchmarks.labelled import Labelled, labelled, read_labelled, set_folder
@@ -28,7 +29,7 @@ from unlabel.benchmarks.probes import (
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench
-from unlabel.benchmarks.saved import saved_encoder
+from unlabel.benchmarks.saved import projector_layers, saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.data_pipes.audio import read_waveform
 from unlabel.data_pipes.synthetic_audio import CLASSES, generate_audio
@@ -153,6 +154,7 @@ def evaluate_sounds(
     features: Sequence[Part] = ("pooled",),
     probes: Sequence[Probe] | None = None,
     tuning: Tuning | None = None,
+    below: nn.Module | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 64,
@@ -167,6 +169,7 @@ def evaluate_sounds(
         features: that probes read, side by side, see `AudioEncoder.encode`.
         probes: default `logistic` and the set's own number of neighbours.
         tuning: fine-tune a copy of the encoder on the train part of every fold, too.
+        below: layers between the encoder's vector and the head then.
         bootstrap: resamples of the held-out groups; 0 for no intervals.
         seed: of folds, resamples and fine-tuning.
         batch_size: windows a forward pass.
@@ -181,9 +184,10 @@ def evaluate_sounds(
         scores |= probe_scores(one, found, probes=probes, bootstrap=bootstrap, seed=seed)
         if tuning is not None:
             clips = [[w] for w in waveforms]
-            right = tuned_accuracy(encoder, one, clips, tuning, key="waveform", seed=seed)
-            own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
-            scores[f"{one.name} fine-tuned"] = own
+            more = {"below": below, "key": "waveform", "seed": seed}
+            for how, right in tuned_accuracy(encoder, one, clips, tuning, **more).items():
+                own = accuracy(one, right, bootstrap=bootstrap, seed=seed)
+                scores[f"{one.name} {how}"] = own
     return _result(EncoderScores(name, scores), data, features)
 
 
@@ -269,20 +273,22 @@ def bench_sounds(
     """
     data = [load_sounds(name, folder, seed=seed) for name in dict.fromkeys(sets)]
     shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
+    how = (tuning or Tuning()) if finetune else None
     own = {
         **shared,
         "features": features,
-        "tuning": (tuning or Tuning()) if finetune else None,
+        "tuning": how,
         "batch_size": batch_size,
         "read": read_once(),
     }
 
-    def load(path: Path, name: str) -> tuple[str, AudioEncoder]:
-        return name, load_audio_encoder(path, device=device)
+    def load(path: Path, name: str) -> tuple[AudioEncoder, dict[str, Any]]:
+        below = projector_layers(path, how.projector_layers) if how else None
+        return load_audio_encoder(path, device=device), {"name": name, "below": below}
 
     return bench(
         path,
-        lambda loaded: evaluate_sounds(loaded[1], data, name=loaded[0], **own),
+        lambda loaded: evaluate_sounds(loaded[0], data, **loaded[1], **own),
         compare=compare,
         controls=evaluate_controls(data, **shared) if controls else (),
         output=output,

@@ -1,8 +1,12 @@
-"""Fine-tuning on labels: an encoder with a linear head, trained on the train part of every fold."""
+"""Fine-tuning on labels: an encoder with a linear head, trained on the train part of every fold.
+
+With few labels, as SimCLR v2 does it: from a layer of the projector, and then distilled, on all
+clips and without labels, into a network that starts once more from the pretrained one.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int64
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PrinterCallback
 
@@ -39,6 +43,13 @@ class Tuning:
         weight_decay: of AdamW.
         checks: looks at the validation part, evenly spread over the steps; the best is kept.
         view: of a clip in training, such as `crop+flip`; held-out clips are seen as they are.
+        labels: share of the train part whose labels are used, of each class at least one.
+        projector_layers: layers of the run's projector that stay below the head; it needs a
+            checkpoint that has them. The untrained encoder gets as many with random weights.
+        distilling: steps of the distillation that follows, at the chosen learning rate; 0 for none.
+        temperature: T of the distillation.
+
+    Reference: Chen et al. 2020 (SimCLR v2), arXiv 2006.10029, sections 2 and 3.
     """
 
     steps: int = 200
@@ -47,10 +58,21 @@ class Tuning:
     weight_decay: float = 0.05
     checks: int = 10
     view: str = "plain"
+    labels: float = 1.0
+    projector_layers: int = 0
+    distilling: int = 0
+    temperature: float = 1.0
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
         check_training(self)
+        if not 0 < self.labels <= 1:
+            raise ValueError(f"labels is a share above 0 and up to 1, but {self.labels} came.")
+        if self.projector_layers < 0 or self.distilling < 0 or self.temperature <= 0:
+            raise ValueError(
+                "projector_layers and distilling are 0 or more and temperature is above 0, but "
+                f"{self.projector_layers}, {self.distilling} and {self.temperature} came."
+            )
 
 
 def check_training(how: Any) -> None:
@@ -70,11 +92,13 @@ class Recognition(Objective):
     Args:
         classes: how many there are.
         seen: name of the view.
+        below: layers between the vector and the head, trained as well; copied.
     """
 
-    def __init__(self, *, classes: int, seen: str = "plain"):
+    def __init__(self, *, classes: int, seen: str = "plain", below: nn.Module | None = None):
         super().__init__()
         self.classes, self.views = classes, (view(seen),)
+        self.below = copy.deepcopy(below) or nn.Identity()
 
     def build(self, encoder: Encoder) -> None:
         """Make the head; small weights, so that it begins at chance."""
@@ -82,13 +106,44 @@ class Recognition(Objective):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
+    def logits(self, encoding: Encoding) -> Float[Tensor, "batch classes"]:
+        """Scores of the classes."""
+        return self.head(self.below(encoding.pooled))
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `class`."""
         assert batch.label is not None  # the store gives it
-        losses = classify(self.head(encodings[0].pooled), batch.label, reduction="none")
+        losses = classify(self.logits(encodings[0]), batch.label, reduction="none")
         return {"class": Term(global_mean(losses), chance=float(np.log(self.classes)))}
+
+
+class Distillation(Recognition):
+    """Cross-entropy with what a teacher says of the same view, both at temperature T; no labels.
+
+    Args:
+        teacher: encoder and head, frozen; not a part of this objective, so never trained.
+        temperature: T.
+        head: as in `Recognition`.
+
+    Reference: Chen et al. 2020 (SimCLR v2), arXiv 2006.10029, equation 2.
+    """
+
+    def __init__(self, teacher: Pretraining, *, temperature: float = 1.0, **head: Any):
+        super().__init__(**head)
+        self.temperature = temperature
+        self._teacher = (teacher.eval().requires_grad_(False),)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """One term, `distill`."""
+        (teacher,) = self._teacher
+        says = teacher.objective.logits(teacher.encoder(views[0])) / self.temperature
+        own = self.logits(encodings[0]) / self.temperature
+        losses = classify(own, says.softmax(-1), reduction="none")
+        return {"distill": Term(global_mean(losses), chance=float(np.log(self.classes)))}
 
 
 @dataclass(frozen=True)
@@ -128,52 +183,80 @@ def tuned_accuracy(
     clips: Sequence[Sequence[np.ndarray]],
     tuning: Tuning,
     *,
+    below: nn.Module | None = None,
     key: str = "frames",
     seed: int = 0,
-) -> Bool[np.ndarray, "tested"]:
+) -> dict[str, Bool[np.ndarray, "tested"]]:
     """Fine-tune a copy of the encoder for every fold; True where a held-out file is recognised.
 
     One of five folds of the train part (of whole groups) is the validation part, which chooses
-    step and learning rate.
+    step and learning rate. By name: `fine-tuned`, and `distilled` where that is asked for.
 
     Args:
         encoder: copied, never changed.
         data: with its folds.
         clips: of every file; their predictions are averaged.
         tuning: how it is trained.
+        below: layers between the encoder's vector and the head; copied.
         key: `frames` or `waveform`.
-        seed: of the head, of the order of samples and of the validation part.
+        seed: of the head, of the order of samples, of the labels kept and of the validation part.
     """
     classes, label = np.unique(data.label, return_inverse=True)
     pick = lambda rows: ClipStore([clips[i] for i in rows], label[rows], key)  # noqa: E731
-    right = []
+    right: dict[str, list[np.ndarray]] = {}
     for train, test in data.folds:
-        groups = None if data.group is None else data.group[train]
-        fit, held = (inner_folds(data.label[train], groups, seed) or [(train[:0], train[:0])])[0]
+        known = train[_kept(label[train], tuning.labels, seed)]
+        groups = None if data.group is None else data.group[known]
+        fit, held = (inner_folds(data.label[known], groups, seed) or [(known[:0], known[:0])])[0]
         # Where the train part cannot be parted, its own error chooses.
-        own, checked = (train[fit], train[held]) if len(held) else (train, train)
-        module = _tune(encoder, pick(own), pick(checked), len(classes), tuning, seed)
-        right.append(_probabilities(module, pick(test)).argmax(axis=1) == label[test])
-    return np.concatenate(right)
+        own, checked = (known[fit], known[held]) if len(held) else (known, known)
+        head = {"classes": len(classes), "seen": tuning.view, "below": below}
+        parts = pick(own), pick(checked)
+        tried = [
+            (_train(encoder, Recognition(**head), *parts, tuning, rate, seed), rate)
+            for rate in tuning.learning_rates
+        ]
+        (_, tuned), rate = min(tried, key=lambda one: one[0][0])
+        found = {"fine-tuned": tuned}
+        if tuning.distilling:
+            objective = Distillation(tuned, temperature=tuning.temperature, **head)
+            how = replace(tuning, steps=tuning.distilling)
+            _, found["distilled"] = _train(
+                encoder, objective, pick(train), pick(checked), how, rate, seed
+            )
+        for name, module in found.items():
+            said = _probabilities(module, pick(test)).argmax(axis=1)
+            right.setdefault(name, []).append(said == label[test])
+    return {name: np.concatenate(each) for name, each in right.items()}
 
 
-def _tune(
-    encoder: Any, train: ClipStore, held: ClipStore, classes: int, tuning: Tuning, seed: int
-) -> Pretraining:
-    tried = []
-    for rate in tuning.learning_rates:
-        transformers.set_seed(seed)  # the heads start alike
-        objective = Recognition(classes=classes, seen=tuning.view)
-        module = Pretraining(copy.deepcopy(encoder), objective)
-        keep = KeepBest(module, _error(module, held), every=max(1, tuning.steps // tuning.checks))
-        options = {"learning_rate": rate, "weight_decay": tuning.weight_decay, "seed": seed}
-        size = min(tuning.batch_size, len(train))
-        train_kept(
-            module, train, keep, max_steps=tuning.steps, per_device_train_batch_size=size,
-            use_cpu=next(encoder.parameters()).device.type == "cpu", **options,
-        )  # fmt: skip
-        tried.append((keep.best, module))
-    return min(tried, key=lambda one: one[0])[1]
+def _kept(label: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Places of a share of each class, at least one, in order."""
+    rng = np.random.default_rng(seed)
+    each = [rng.permutation(np.flatnonzero(label == k)) for k in np.unique(label)]
+    return np.sort(np.concatenate([own[: max(1, round(share * len(own)))] for own in each]))
+
+
+def _train(
+    encoder: Any,
+    objective: Recognition,
+    train: ClipStore,
+    held: ClipStore,
+    tuning: Tuning,
+    rate: float,
+    seed: int,
+) -> tuple[float, Pretraining]:
+    """A copy of the encoder trained under the objective, and its error on the validation part."""
+    transformers.set_seed(seed)  # the heads start alike
+    module = Pretraining(copy.deepcopy(encoder), objective)
+    keep = KeepBest(module, _error(module, held), every=max(1, tuning.steps // tuning.checks))
+    options = {"learning_rate": rate, "weight_decay": tuning.weight_decay, "seed": seed}
+    train_kept(
+        module, train, keep, max_steps=tuning.steps,
+        per_device_train_batch_size=min(tuning.batch_size, len(train)),
+        use_cpu=next(encoder.parameters()).device.type == "cpu", **options,
+    )  # fmt: skip
+    return keep.best, module
 
 
 def _error(module: Pretraining, held: ClipStore) -> Callable[[], float]:
@@ -196,8 +279,8 @@ def _probabilities(module: Pretraining, store: ClipStore) -> Float[np.ndarray, "
     for start in range(0, len(places), 64):
         samples = [{store.key: clip} for _, clip in places[start : start + 64]]
         batch = module.encoder.collator()(samples).to(next(module.parameters()).device)
-        pooled = module.encoder(module.encoder.view(batch, view("plain"))).pooled
-        found.append(module.objective.head(pooled).softmax(-1).double().cpu().numpy())
+        encoding = module.encoder(module.encoder.view(batch, view("plain")))
+        found.append(module.objective.logits(encoding).softmax(-1).double().cpu().numpy())
     module.train(was_training)
     file = np.array([i for i, _ in places])
     rows = np.concatenate(found)
@@ -253,4 +336,5 @@ def _optimizer(module: Pretraining, args: TrainingArguments, head_rate: float) -
     return kind(groups, **{"weight_decay": args.weight_decay, **options})
 
 
-__all__ = ["ClipStore", "Recognition", "Tuning", "check_training", "train_kept", "tuned_accuracy"]
+__all__ = ["ClipStore", "Distillation", "Recognition", "Tuning", "check_training", "train_kept",
+           "tuned_accuracy"]  # fmt: skip
