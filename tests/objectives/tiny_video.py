@@ -13,6 +13,8 @@ from unlabel.objectives import (
     DINO,
     IBOT,
     MAE,
+    VAE,
+    Autoencoder,
     BEiT,
     Colorization,
     DeepMIM,
@@ -81,6 +83,9 @@ VIDEO = {
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",
     ),
+    # Generative.
+    "autoencoder_clips": (lambda: Autoencoder(hidden=16, after="mask_values"), "tubes"),
+    "vae_clips": (lambda: VAE(width=8, hidden=32), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

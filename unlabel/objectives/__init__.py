@@ -15,6 +15,7 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.generative import VAE, Autoencoder, NextStep
 from unlabel.objectives.infomax import DeepInfoMax
 from unlabel.objectives.instance import (
     Debiased,
@@ -54,6 +55,9 @@ CATALOGUE: dict[str, type[Objective]] = {
     "mae": MAE,
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
+    "autoencoder": Autoencoder,
+    "vae": VAE,
+    "next_step": NextStep,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -98,7 +102,9 @@ __all__ = [
     "IBOT",
     "MAE",
     "MLM",
+    "VAE",
     "AlignUniform",
+    "Autoencoder",
     "BEiT",
     "Backcast",
     "BarlowTwins",
@@ -124,6 +130,7 @@ __all__ = [
     "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
+    "NextStep",
     "Objective",
     "Pairs",
     "PixContrast",
