@@ -23,15 +23,17 @@ ROWS, STEPS = 8, 12
 PATCHES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 PATCHES |= {"intermediate_size": 48, "patch_size": 8}
 RESNET = {"model_type": "resnet", "hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
+FLOW = {"model_type": "coupling_flow", "hidden_size": 16, "num_hidden_layers": 2}
 # The encoders of each kind of data, the first one that gives what a method needs is taken.
 ENCODERS = {
     "text": [{"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}],
     "series": [
         {"d_model": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
         {"model_type": "dilated_conv", "hidden_size": 16, "num_hidden_layers": 3},
+        FLOW,
     ],
-    "frames": [PATCHES],
-    "video": [PATCHES | {"tubelet_size": 2}, RESNET],
+    "frames": [PATCHES, FLOW],
+    "video": [PATCHES | {"tubelet_size": 2}, RESNET, FLOW],
     "audio": [
         {**PATCHES, "num_mel_bins": 16, "patch_size": 16},
         {"model_type": "wave_conv", "hidden_size": 24},

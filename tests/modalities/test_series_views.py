@@ -19,6 +19,7 @@ KINDS = ["patchtst", "conv"]
 NOTHING: dict[str, dict[str, Any]] = {
     "plain": {},
     "whole": {},
+    "dequantize": {"share": 0.0},
     "mask_values": {"ratio": 0.0},
     "hide": {"ratio": 0.0},
     "shuffle": {"share": 0.0},
@@ -37,6 +38,7 @@ NOTHING: dict[str, dict[str, Any]] = {
 }
 # One that changes it visibly.
 STRONG: dict[str, dict[str, Any]] = {
+    "dequantize": {"share": 0.9},
     "mask_values": {"ratio": 0.4},
     "hide": {"ratio": 0.4, "mean_length": 4},
     "shuffle": {"length": 12, "stride": 4, "share": 0.7},

@@ -8,10 +8,11 @@ import torch
 from tiny_series import TinySeries, make_series
 
 from unlabel.core import Encoding, normal, stream_of, view
+from unlabel.couplings import standard_log_prob
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import VAE, Autoencoder, NextStep
 from unlabel.objectives.generative import VectorDecoder
-from unlabel.objectives.likelihood import gaussian_nll, standard_log_prob
+from unlabel.objectives.likelihood import gaussian_nll
 from unlabel.training.pretraining import Pretraining
 
 

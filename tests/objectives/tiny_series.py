@@ -28,6 +28,7 @@ from unlabel.objectives import (
     DeepInfoMax,
     DeepMIM,
     FlatNCE,
+    FlowPrior,
     Forecast,
     HardNegatives,
     HierarchicalContrast,
@@ -112,6 +113,7 @@ SERIES = {
     "vae_fixed": lambda: VAE(width=4, hidden=16, deviation=0.5, beta=0.1, before="scaling"),
     "next_step": lambda: NextStep(),
     "next_step_l1": lambda: NextStep(loss="l1"),
+    "flow_prior": lambda: FlowPrior(width=6, hidden=32, steps=2, beta=0.1),
 }
 
 

@@ -18,6 +18,7 @@ from unlabel.objectives import (
     BEiT,
     Colorization,
     DeepMIM,
+    Flow,
     LocalMIM,
     MaskedValues,
     MoCoV3,
@@ -85,6 +86,7 @@ VIDEO = {
     ),
     # Generative.
     "autoencoder_clips": (lambda: Autoencoder(hidden=16, after="mask_values"), "tubes"),
+    "flow": (lambda: Flow(), "flow"),
     "vae_clips": (lambda: VAE(width=8, hidden=32), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
@@ -95,17 +97,22 @@ _SIZES = {
     "intermediate_size": 16,
     "patch_size": 4,
 }
+_FLOW = {"model_type": "coupling_flow", "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2}
 
 
 def tiny_video(kind: str = "frames", *, seed: int = 0) -> VisualEncoder:
-    """A ViT on each frame alone (`frames`), or a VideoMAE of two frames a token (`tubes`)."""
+    """A ViT by frame (`frames`), a VideoMAE of two frames a token (`tubes`), or a flow."""
     torch.manual_seed(seed)
     config = (
-        dict(_SIZES)
-        | {
-            "frames": {"model_type": "vit"},
-            "tubes": {"model_type": "videomae", "tubelet_size": 2},
-        }[kind]
+        _FLOW
+        if kind == "flow"
+        else (
+            dict(_SIZES)
+            | {
+                "frames": {"model_type": "vit"},
+                "tubes": {"model_type": "videomae", "tubelet_size": 2},
+            }[kind]
+        )
     )
     return VisualEncoder.from_config(config, frames=FRAMES, size=SIZE, dropout=0.0)
 

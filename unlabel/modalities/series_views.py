@@ -6,6 +6,7 @@ Links before `future` or `past` act on history and future together, so that what
 belongs to what is seen; links after it act on the history alone.
 """
 
+from unlabel.modalities.dequantize import spread_window
 from unlabel.modalities.series_augment import (
     frequency_mask,
     frequency_mix,
@@ -48,6 +49,7 @@ VIEWS = {
     "overlap": overlap,
     "triple": triple,
     "whole": whole_window,
+    "dequantize": spread_window,
 }
 # Links that cut the window into history and future; `past` turns it round first.
 SPLITS = ("future", "past")

@@ -22,7 +22,7 @@ from unlabel.modalities.configs import (
 )
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
-from unlabel.modalities.visual_drivers import driver_of, local_size
+from unlabel.modalities.visual_drivers import Flow, check_flow, driver_of, local_size
 from unlabel.modalities.visual_features import hog_values
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
@@ -59,7 +59,7 @@ class VisualEncoder(nn.Module):
     """
 
     # What some encoder of clips gives; an instance says what it gives itself.
-    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise"}
+    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise", "likelihood"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
     local = ViewSpec("crop+flip+jitter", args=_LOCAL)
@@ -94,13 +94,18 @@ class VisualEncoder(nn.Module):
         self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
-        self.in_patches = self.driver.in_patches
-        self.gives = _GIVES | ({"layers", "visible_only"} if self.in_patches else set())
+        self.in_patches, is_flow = self.driver.in_patches, isinstance(self.driver, Flow)
+        in_layers = self.in_patches and not is_flow
+        self.gives = _GIVES | ({"layers", "visible_only"} if in_layers else set())
+        self.gives |= {"likelihood"} if is_flow else set()
         self.gives |= {"framewise"} if frames == 1 or self.driver.framewise else set()
         self.gives |= frozenset() if frames == 1 else _CLIPS_GIVE
         self.views = frozenset(VIEWS) - (_CLIP_VIEWS if frames == 1 else frozenset())
         if not self.in_patches:
             self.views -= {"feature_cutoff"}  # there are no embedding columns
+        if is_flow:
+            self.views -= {"token_cutoff", "span_cutoff", "feature_cutoff"}
+            check_flow(model, self.grid, self.token_values)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -124,7 +129,7 @@ class VisualEncoder(nn.Module):
         Args:
             config: keys of the configuration, `model_type` among them: `vit` (default of single
                 frames), `videomae` (default of clips), `r2plus1d`, `convmae`, or any image model's,
-                as `resnet`; small unless said otherwise.
+                as `resnet`, or `coupling_flow` (invertible); small unless said otherwise.
             frames: of a whole view.
             size: of a whole view, in pixels.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -135,7 +140,9 @@ class VisualEncoder(nn.Module):
         """
         keys = dict(config)
         kind = keys.pop("model_type", "vit" if frames == 1 else "videomae")
-        made = new_config(kind, keys, defaults=defaults_of(kind, frames, size), dropout=dropout)
+        made = new_config(
+            kind, keys, defaults=defaults_of(kind, frames, size, keys), dropout=dropout
+        )
         return cls(_bare(AutoModel.from_config, made), frames=frames, size=size, **settings)
 
     @classmethod
@@ -266,6 +273,7 @@ class VisualEncoder(nn.Module):
             tokens=tokens,
             mask=states.mask,
             layers=tuple(states.layers) if "layers" in want else None,
+            likelihood=states.likelihood,
         )
 
     def show(self, view: View, rows: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, VideoMAEModel, ViTModel
 from unlabel.core import View
 from unlabel.modalities.clip import Cell
 from unlabel.modalities.conv_mae import ConvMAEModel
+from unlabel.modalities.coupling_flow import CouplingFlowModel
 from unlabel.modalities.patch_transformer import PatchTransformer
 from unlabel.modalities.r2plus1d import R2Plus1DModel
 from unlabel.modalities.visual_fit import real_cells
@@ -23,11 +24,13 @@ class States(NamedTuple):
         layers: tokens by layer, each `(batch, length, width)`, the last one the encoder's.
         mask: True at real tokens, `(batch, length)`.
         first: the class token, `(batch, width)`, where the model has one.
+        likelihood: ln p of each clip, `(batch,)`, where the model gives it.
     """
 
     layers: list[Tensor]
     mask: Tensor
     first: Tensor | None = None
+    likelihood: Tensor | None = None
 
 
 class Patches(nn.Module):
@@ -162,9 +165,27 @@ class MaskedConvolution(nn.Module):
         return States(list(out.hidden_states), view.mask)
 
 
+class Flow(nn.Module):
+    """An invertible model of whole clips, in patches."""
+
+    framewise, in_patches, specials = False, True, 0
+
+    def __init__(self, model: CouplingFlowModel):
+        super().__init__()
+        self.model: Any = model
+        self.width: int = model.config.hidden_size
+        side = model.config.patch_size
+        self.cell = Cell(model.config.tubelet_size, side, side)
+
+    def forward(self, view: View) -> States:
+        """One vector a token (the flow's latents are no layers: they have its values' width)."""
+        out = self.model(view.inputs["patches"])
+        return States([out.last_hidden_state], view.mask, likelihood=out.log_prob)
+
+
 def driver_of(
     model: PreTrainedModel, *, frames: int, size: int
-) -> Patches | FrameByFrame | Convolution | MaskedConvolution:
+) -> Patches | FrameByFrame | Convolution | MaskedConvolution | Flow:
     """What calls the model.
 
     Raises:
@@ -172,6 +193,8 @@ def driver_of(
     """
     if isinstance(model, R2Plus1DModel):
         return Convolution(model)
+    if isinstance(model, CouplingFlowModel):
+        return Flow(model)
     if isinstance(model, ConvMAEModel) and frames == 1:
         return MaskedConvolution(model, size=size)
     if isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1):
@@ -182,9 +205,19 @@ def driver_of(
         return FrameByFrame(model, size=size)
     raise ValueError(
         f"{type(model).__name__} is no encoder of frames or clips that unlabel can drive; use a "
-        "transformers image model (vit, resnet, convnext, ...), a VideoMAEModel (videomae) or an "
-        "R2Plus1DModel (r2plus1d)."
+        "transformers image model (vit, resnet, convnext, ...), a VideoMAEModel (videomae), an "
+        "R2Plus1DModel (r2plus1d) or a CouplingFlowModel (coupling_flow)."
     )
+
+
+def check_flow(model: Any, grid: tuple[int, ...], values: int) -> None:
+    """Refuse a flow of other sizes than those of a view."""
+    config = model.config
+    if (config.length, config.values) != (math.prod(grid), values):
+        raise ValueError(
+            f"The flow takes {config.length} tokens of {config.values} numbers, but a view is "
+            f"{math.prod(grid)} of {values}."
+        )
 
 
 def padding_of(mask: Tensor) -> Tensor | None:
@@ -204,6 +237,8 @@ def local_size(driver: Any, size: int) -> int:
     """
     cell = math.lcm(driver.cell.rows, driver.cell.columns)
     small = max(1, round(size * 3 / 7 / cell)) * cell
+    if isinstance(driver, Flow):
+        return size
     if isinstance(driver, FrameByFrame) and small < size:
         try:
             _probe(driver, driver.model, small)
@@ -236,10 +271,12 @@ def _probe(
 
 __all__ = [
     "Convolution",
+    "Flow",
     "FrameByFrame",
     "MaskedConvolution",
     "Patches",
     "States",
+    "check_flow",
     "driver_of",
     "local_size",
     "padding_of",

@@ -5,6 +5,7 @@ stream)`, so it belongs to the sample and not to the batch, worker or rank that 
 is one for all frames of a clip.
 """
 
+from unlabel.modalities.dequantize import spread_clip
 from unlabel.modalities.visual_background import background
 from unlabel.modalities.visual_colors import channel_cutoff, colors, gray, jitter, lab, solarize
 from unlabel.modalities.visual_features import hog_target
@@ -40,6 +41,7 @@ VIEWS = {
     "motion": motion,
     "flow": flow,
     "whole": whole_clip,
+    "dequantize": spread_clip,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
 RAW = frozenset({"background", "crop", "flow", "frames", "speed", "triple"})

@@ -8,6 +8,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.flows import Flow, FlowPrior
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -58,6 +59,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "autoencoder": Autoencoder,
     "vae": VAE,
     "next_step": NextStep,
+    "flow": Flow,
+    "flow_prior": FlowPrior,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -115,6 +118,8 @@ __all__ = [
     "DeepInfoMax",
     "DeepMIM",
     "FlatNCE",
+    "Flow",
+    "FlowPrior",
     "Forecast",
     "ForecastHead",
     "HardNegatives",

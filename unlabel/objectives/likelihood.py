@@ -42,12 +42,6 @@ def gaussian_nll(
     return (math.log(2 * math.pi) + v + (x - m).square() * (-v).exp()).flatten() / 2
 
 
-def standard_log_prob(z: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch"]:
-    """`ln N(z; 0, I)` of each row, in nats."""
-    flat = exact(z).flatten(1)
-    return -(flat.square().sum(1) + flat.shape[1] * math.log(2 * math.pi)) / 2
-
-
 @torch.no_grad()
 def gaussian_chance(
     target: Float[Tensor, "*batch"], mask: Bool[Tensor, "*batch"], variance: float | None = None
@@ -80,5 +74,4 @@ __all__ = [
     "gaussian_chance",
     "gaussian_nll",
     "per_value",
-    "standard_log_prob",
 ]
