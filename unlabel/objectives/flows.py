@@ -59,6 +59,13 @@ class Flow(Objective):
             "bits": Term(bits(value).detach(), 0.0),
         }
 
+    def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch"]:
+        """Nats a value of each sample; of one with a missing value NaN."""
+        target, is_target = asked(seen)
+        assert encoding.likelihood is not None  # asked for
+        complete = is_target.flatten(1).all(1)
+        return torch.where(complete, -encoding.likelihood / target[0].numel(), torch.nan)
+
 
 class FlowPrior(VAE):
     """Autoencoder and flow: a variational autoencoder whose code has a learned prior, a flow.

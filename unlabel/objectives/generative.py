@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View, normal, stream_of
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.kernels import gaussian_kl
+from unlabel.objectives.kernels import gaussian_kl, regress
 from unlabel.objectives.likelihood import (
     bits,
     gaussian_chance,
@@ -31,6 +31,10 @@ _CODE, _SAMPLE = stream_of("code"), stream_of("sample")
 class VectorDecoder(nn.Module):
     """The values of every token from one vector: it is brought to each place, and decoded there.
 
+    The place scales and shifts what it is told. Where places are only added, as in the paper, the
+    decoder gives the mean of all for long: 100 steps on waves leave 0.59 of their variance, here
+    0.02 (an encoder 16 wide).
+
     Args:
         width: of the vector.
         length: tokens of the whole view.
@@ -43,15 +47,14 @@ class VectorDecoder(nn.Module):
     def __init__(self, width: int, length: int, values: int, *, hidden: int):
         super().__init__()
         self.enter = nn.Linear(width, hidden)
-        self.places = nn.Parameter(torch.randn(length, hidden) * 0.5)
-        self.inside = nn.Sequential(
-            nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
-        )
+        self.scale = nn.Parameter(torch.randn(length, hidden))
+        self.shift = nn.Parameter(torch.randn(length, hidden) * 0.5)
+        self.inside = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         self.leave = nn.Linear(hidden, values)
 
     def forward(self, vector: Float[Tensor, "batch width"]) -> Float[Tensor, "batch length values"]:
         """Values of the whole view."""
-        return self.leave(self.inside(self.enter(vector)[:, None] + self.places))
+        return self.leave(self.inside(self.enter(vector)[:, None] * self.scale + self.shift))
 
 
 class Autoencoder(Objective):
@@ -112,6 +115,10 @@ class Autoencoder(Objective):
     def rebuilt(self, encoding: Encoding) -> Float[Tensor, "batch length values"]:
         """What is decoded without any noise."""
         return self.decoder(encoding.pooled)
+
+    def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
+        """The distance of each value from what is decoded."""
+        return distances(self.rebuilt(encoding), asked(seen)[0], self.loss)
 
 
 class VAE(Autoencoder):
@@ -206,6 +213,14 @@ class VAE(Autoencoder):
         """What is decoded from the code's mean."""
         return self.decoder(self.code(encoding)[0])
 
+    def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
+        """Nats of each value around what is decoded, with its share of the code's divergence."""
+        target, is_target = asked(seen)
+        mean, log_variance = self.code(encoding)
+        nats = gaussian_nll(self.decoder(mean), target, self.spread(target)).view(target.shape)
+        shares = is_target.flatten(1).sum(1).clamp(min=1)
+        return nats + (self.divergence(mean, log_variance, mean) / shares)[:, None, None]
+
     def prior(self, noise: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
         """Codes made of standard normal noise."""
         return noise
@@ -296,6 +311,21 @@ class NextStep(Objective):
         target, _ = asked(views[0])
         mean, _ = self.predict(encodings[0], target.shape[1])
         return [replace(views[0], target=mean.to(target))]
+
+    def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
+        """Nats of each value given the tokens before it, or its distance from what was foretold."""
+        target, _ = asked(seen)
+        mean, log_variance = self.predict(encoding, target.shape[1])
+        if self.loss != "gaussian":
+            return distances(mean, target, self.loss)
+        return gaussian_nll(mean, target, log_variance).view(target.shape)
+
+
+def distances(pred: Tensor, target: Tensor, metric: Distance) -> Float[Tensor, "*values"]:
+    """The distance of every value by itself."""
+    return regress(pred[..., None], target[..., None], metric=metric, reduction="none").view(
+        target.shape
+    )
 
 
 def asked(seen: View) -> tuple[Tensor, Tensor]:
