@@ -131,7 +131,10 @@ def score(
     )  # fmt: skip
     with replacing(path) as partial:
         (found.to_parquet if path.suffix == ".parquet" else found.to_csv)(partial, index=False)
-    what, none = "windows" if per_window else "steps", int(found["score"].isna().sum())
+    what, none = (
+        "windows" if per_window else "steps",
+        int(np.isnan(found["score"].to_numpy()).sum()),
+    )
     print(f"{len(found):,} {what} scored, {none:,} of them without a value: {output}")
 
 

@@ -1,15 +1,18 @@
 """Generative models of values: known answers, and the formulas written out."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from tiny_series import TinySeries, make_series
+from tiny_video import make_video
 
 from unlabel.core import Encoding, normal, stream_of, view
 from unlabel.couplings import standard_log_prob
 from unlabel.modalities.series import SeriesEncoder
+from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import VAE, Autoencoder, NextStep
 from unlabel.objectives.generative import VectorDecoder
 from unlabel.objectives.likelihood import gaussian_nll
@@ -282,3 +285,31 @@ def test_the_report_is_given_what_was_rebuilt(method):
     assert found.target.shape == views[0].target.shape
     assert not torch.equal(found.target, views[0].target)
     assert view("whole") == method.views[0]
+
+
+@pytest.mark.parametrize(("kind", "frames"), [("vit", 1), ("videomae", 4)])
+def test_the_jacobian_of_patches_is_strictly_lower_triangular_in_raster_order(kind, frames):
+    torch.manual_seed(0)
+    config = {"model_type": kind, "hidden_size": 8, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 2, "intermediate_size": 8, "patch_size": 4}
+    encoder = VisualEncoder.from_config(config, frames=frames, size=8, causal=True, dropout=0.0)
+    module = Pretraining(encoder, NextStep(loss="mse")).double()
+    batch = make_video(encoder, 1)
+    (seen,) = module.view(batch)
+
+    def means(patches):
+        given = replace(seen, inputs={**seen.inputs, "patches": patches})
+        return module.objective.predict(encoder(given), encoder.length)[0]
+
+    jacobian = torch.autograd.functional.jacobian(means, seen.inputs["patches"].double())
+    by_token = jacobian[0, :, :, 0].abs().amax((1, 3))
+    assert (by_token.triu() == 0).all() and (by_token.tril(-1).diagonal(-1) > 0).all()
+
+
+def test_what_has_no_order_of_patches_cannot_be_causal():
+    with pytest.raises(ValueError, match="has no order of patches to be causal in"):
+        VisualEncoder.from_config({"model_type": "vit"}, frames=4, size=32, causal=True)
+    with pytest.raises(ValueError, match="A causal class token sees no patch"):
+        VisualEncoder.from_config(
+            {"model_type": "vit"}, frames=1, size=32, causal=True, pooling="cls"
+        )

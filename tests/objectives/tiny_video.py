@@ -24,6 +24,7 @@ from unlabel.objectives import (
     MoCoV3,
     MotionClustering,
     MultiViewTimeContrast,
+    NextStep,
     PixContrast,
     PixPro,
     ReorderPrediction,
@@ -87,6 +88,7 @@ VIDEO = {
     # Generative.
     "autoencoder_clips": (lambda: Autoencoder(hidden=16, after="mask_values"), "tubes"),
     "flow": (lambda: Flow(), "flow"),
+    "next_patch": (lambda: NextStep(loss="mse"), "causal"),
     "vae_clips": (lambda: VAE(width=8, hidden=32), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
@@ -103,6 +105,7 @@ _FLOW = {"model_type": "coupling_flow", "patch_size": 4, "hidden_size": 16, "num
 def tiny_video(kind: str = "frames", *, seed: int = 0) -> VisualEncoder:
     """A ViT by frame (`frames`), a VideoMAE of two frames a token (`tubes`), or a flow."""
     torch.manual_seed(seed)
+    about = {"frames": FRAMES, "causal": kind == "causal"}
     config = (
         _FLOW
         if kind == "flow"
@@ -111,10 +114,11 @@ def tiny_video(kind: str = "frames", *, seed: int = 0) -> VisualEncoder:
             | {
                 "frames": {"model_type": "vit"},
                 "tubes": {"model_type": "videomae", "tubelet_size": 2},
+                "causal": {"model_type": "videomae", "tubelet_size": 2},
             }[kind]
         )
     )
-    return VisualEncoder.from_config(config, frames=FRAMES, size=SIZE, dropout=0.0)
+    return VisualEncoder.from_config(config, size=SIZE, dropout=0.0, **about)
 
 
 def clip_of(index: int, *, times: int = TIMES, size: int = SIZE) -> dict:

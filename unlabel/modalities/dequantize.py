@@ -18,7 +18,7 @@ def spread_window(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Win
         share: width of the noise, of each channel's standard deviation (default 0.05).
     """
     share = arguments(spec, share=0.05)["share"]
-    _, std = mean_and_std(window.values, window.known)
+    std = mean_and_std(window.values, window.known)[1]
     noise = draw(batch, spec, window.values[0].numel()).view_as(window.values).to(window.values)
     return window.change(window.values + share * std * (noise - 0.5))
 

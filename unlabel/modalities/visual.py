@@ -52,6 +52,8 @@ class VisualEncoder(nn.Module):
         pooling: how tokens become one vector: `mean`, `cls` (the class token) or `max`.
         mean: of the pixels from 0 to 1, by channel, taken out of them.
         std: likewise, divided by.
+        causal: every patch sees itself and those before it only, in the grid's order (time, rows,
+            columns).
 
     Raises:
         ValueError: an unknown setting, sizes that do not go together, or a model this class
@@ -59,7 +61,7 @@ class VisualEncoder(nn.Module):
     """
 
     # What some encoder of clips gives; an instance says what it gives itself.
-    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise", "likelihood"}
+    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise", "likelihood", "causal"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
     local = ViewSpec("crop+flip+jitter", args=_LOCAL)
@@ -76,16 +78,19 @@ class VisualEncoder(nn.Module):
         pooling: str = "mean",
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
+        causal: bool = False,
     ):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
-        self.driver = driver_of(model, frames=frames, size=size)
-        self.frames, self.size, self.pooling = frames, size, pooling
+        self.driver = driver_of(model, frames=frames, size=size, causal=causal)
+        self.frames, self.size, self.pooling, self.causal = frames, size, pooling, causal
         self.width, self.cell = self.driver.width, self.driver.cell
         self.layer_width = self.width
         self.grid = _grid(self.driver, frames, size)
         self.length, self.token_values = math.prod(self.grid), math.prod(self.cell) * self.channels
+        if pooling == "cls" and causal:
+            raise ValueError("A causal class token sees no patch; set pooling to mean or max.")
         if pooling == "cls" and not self.driver.specials:
             raise ValueError(
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
@@ -97,7 +102,7 @@ class VisualEncoder(nn.Module):
         self.in_patches, is_flow = self.driver.in_patches, isinstance(self.driver, Flow)
         in_layers = self.in_patches and not is_flow
         self.gives = _GIVES | ({"layers", "visible_only"} if in_layers else set())
-        self.gives |= {"likelihood"} if is_flow else set()
+        self.gives |= {"likelihood"} if is_flow else {"causal"} if causal else set()
         self.gives |= {"framewise"} if frames == 1 or self.driver.framewise else set()
         self.gives |= frozenset() if frames == 1 else _CLIPS_GIVE
         self.views = frozenset(VIEWS) - (_CLIP_VIEWS if frames == 1 else frozenset())
@@ -191,7 +196,7 @@ class VisualEncoder(nn.Module):
         """What a transformers folder cannot say of this encoder."""
         return {
             "modality": "frames" if self.frames == 1 else "video",
-            **{n: getattr(self, n) for n in ("frames", "size", "pooling")},
+            **{n: getattr(self, n) for n in ("frames", "size", "pooling", "causal")},
             **{n: [round(x, 6) for x in getattr(self, n).tolist()] for n in ("mean", "std")},
         }
 

@@ -34,13 +34,16 @@ class States(NamedTuple):
 
 
 class Patches(nn.Module):
-    """A ViT or VideoMAE on patches, visible ones only where the view is so."""
+    """A ViT or VideoMAE on patches, visible ones only where the view is so.
+
+    Causal, each sees those before it alone: earlier frames, then rows above, then to the left.
+    """
 
     framewise, in_patches = False, True
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, *, causal: bool = False):
         super().__init__()
-        self.transformer = PatchTransformer(model)
+        self.transformer, self.causal = PatchTransformer(model), causal
         frames, rows, columns = self.transformer.cell
         self.cell, self.width = Cell(frames, rows, columns), self.transformer.width
         self.specials = self.transformer.specials
@@ -60,6 +63,7 @@ class Patches(nn.Module):
             grid=None if grid is None else grid.shape[2:],
             keep_positions=view.keep_positions,
             keep_features=view.keep_features,
+            causal=self.causal,
         )
         count = self.specials
         first = states[-1][:, 0] if count else None
@@ -184,21 +188,27 @@ class Flow(nn.Module):
 
 
 def driver_of(
-    model: PreTrainedModel, *, frames: int, size: int
+    model: PreTrainedModel, *, frames: int, size: int, causal: bool = False
 ) -> Patches | FrameByFrame | Convolution | MaskedConvolution | Flow:
     """What calls the model.
 
     Raises:
-        ValueError: a model that nothing here can call.
+        ValueError: a model that nothing here can call, or not causally.
     """
+    in_patches = isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1)
+    if causal and not in_patches:
+        raise ValueError(
+            f"{type(model).__name__} on {frames} frame(s) has no order of patches to be causal in; "
+            "use a VideoMAEModel (videomae), or a ViTModel (vit) on single frames."
+        )
     if isinstance(model, R2Plus1DModel):
         return Convolution(model)
     if isinstance(model, CouplingFlowModel):
         return Flow(model)
     if isinstance(model, ConvMAEModel) and frames == 1:
         return MaskedConvolution(model, size=size)
-    if isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1):
-        return Patches(model)
+    if in_patches:
+        return Patches(model, causal=causal)
     if getattr(model, "main_input_name", "") == "pixel_values" and "image" in (
         getattr(model, "input_modalities", None) or ()
     ):
