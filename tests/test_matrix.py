@@ -23,12 +23,18 @@ ROWS, STEPS = 8, 12
 PATCHES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 PATCHES |= {"intermediate_size": 48, "patch_size": 8}
 RESNET = {"model_type": "resnet", "hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
+FLOW = {"model_type": "coupling_flow", "hidden_size": 16, "num_hidden_layers": 2}
+CAUSAL = {"causal": True}  # of the options, and no key of a configuration
 # The encoders of each kind of data, the first one that gives what a method needs is taken.
 ENCODERS = {
     "text": [{"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}],
-    "series": [{"d_model": 24, "num_hidden_layers": 2, "num_attention_heads": 2}],
-    "frames": [PATCHES],
-    "video": [PATCHES | {"tubelet_size": 2}, RESNET],
+    "series": [
+        {"d_model": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
+        {"model_type": "dilated_conv", "hidden_size": 16, "num_hidden_layers": 3},
+        FLOW,
+    ],
+    "frames": [PATCHES, FLOW, PATCHES | CAUSAL],
+    "video": [PATCHES | {"tubelet_size": 2}, RESNET, FLOW, PATCHES | {"tubelet_size": 2} | CAUSAL],
     "audio": [
         {**PATCHES, "num_mel_bins": 16, "patch_size": 16},
         {"model_type": "wave_conv", "hidden_size": 24},
@@ -87,7 +93,9 @@ def read(data_folder, tmp_path_factory):
 
     @functools.cache
     def prepared(kind, place, horizon, beside, links):
-        options = KINDS[kind](config=ENCODERS[kind][place], **more[kind])
+        config = dict(ENCODERS[kind][place])
+        options = KINDS[kind](**{k: config.pop(k) for k in CAUSAL.keys() & config}, **more[kind])
+        options.config = config
         options.view_column = "view" if "view" in beside else None
         source = str(folder / "views.csv") if "view" in beside else data[kind]
         asks: Any = _Asks(horizon, beside, links)

@@ -56,7 +56,7 @@ def _arguments(given: Sequence[str]) -> list[str]:
         out.insert(1, "--config")
     for i, word in enumerate(out):
         is_bare = i + 1 == len(out) or out[i + 1].startswith("--")
-        if word in ("--resume", "--per_step") and is_bare:
+        if word in ("--resume", "--per_step", "--per_window") and is_bare:
             out[i] = f"{word}=true"
         if word == "--objective" and i + 1 < len(out):
             method = CATALOGUE.get(out[i + 1].lower())
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
+    from unlabel.scoring import score
 
     commands = {
         "train": train,
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "embed": embed,
         "export": export,
         "forecast": forecast,
+        "score": score,
         "pictures": pictures,
         "report": report,
         "list": list_methods,

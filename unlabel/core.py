@@ -197,6 +197,7 @@ class Encoding:
         layers: hidden states by layer, embedding layer first, `(batch, length, layer_width)`; None
             unless asked for.
         table: the encoder's own token vectors, for a head tied to them, `(vocabulary, width)`.
+        likelihood: ln p of what the encoder sees, in nats, `(batch,)`, where it gives that.
     """
 
     pooled: Float[Tensor, "batch width"]
@@ -204,6 +205,7 @@ class Encoding:
     mask: Bool[Tensor, "batch length"]
     layers: tuple[Float[Tensor, "batch length layer_width"], ...] | None = None
     table: Float[Tensor, "vocabulary width"] | None = None
+    likelihood: Float[Tensor, "batch"] | None = None
 
 
 class Encoder(Protocol):
@@ -337,8 +339,17 @@ def cat_batches(batches: Sequence[Batch]) -> Batch:
 def split_encoding(encoding: Encoding, rows: Sequence[int]) -> list[Encoding]:
     """Undo `cat_views` on what the encoder gave back."""
     layers = [layer.split(list(rows)) for layer in encoding.layers or ()]
+    nats = encoding.likelihood
+    likelihoods = [None] * len(rows) if nats is None else nats.split(list(rows))
     return [
-        Encoding(pooled, tokens, mask, tuple(layer[i] for layer in layers) or None, encoding.table)
+        Encoding(
+            pooled,
+            tokens,
+            mask,
+            tuple(layer[i] for layer in layers) or None,
+            encoding.table,
+            likelihoods[i],
+        )
         for i, (pooled, tokens, mask) in enumerate(
             zip(
                 encoding.pooled.split(list(rows)),
@@ -354,12 +365,14 @@ def cat_encodings(encodings: Sequence[Encoding]) -> Encoding:
     """Encodings of micro-batches as one."""
     length = max(e.mask.shape[1] for e in encodings)
     layers = zip(*(e.layers or () for e in encodings), strict=True)
+    nats = [e.likelihood for e in encodings if e.likelihood is not None]
     return Encoding(
         pooled=torch.cat([e.pooled for e in encodings]),
         tokens=torch.cat([lengthen(e.tokens, length) for e in encodings]),
         mask=torch.cat([lengthen(e.mask, length) for e in encodings]),
         layers=tuple(torch.cat([lengthen(x, length) for x in layer]) for layer in layers) or None,
         table=encodings[0].table,
+        likelihood=torch.cat(nats) if nats else None,
     )
 
 
@@ -396,3 +409,11 @@ def uniform(
     row = _mix(start + ordinal.to(torch.int64) * golden)
     bits = _mix(row[:, None] + (columns[None, :] + 1) * golden)
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)
+
+
+def normal(
+    seed: int, ordinal: Int[Tensor, "batch"], stream: int, count: int
+) -> Float[Tensor, "batch count"]:
+    """Numbers of the standard normal distribution, likewise."""
+    # The draws are multiples of 2**-24; the smallest is 0, which would be minus infinity.
+    return torch.special.ndtri(uniform(seed, ordinal, stream, count).clamp(min=2.0**-25))

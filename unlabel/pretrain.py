@@ -12,6 +12,7 @@ from typing import Any, Literal
 import transformers
 
 from unlabel.files import write_json
+from unlabel.heads import save_heads
 from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
@@ -145,6 +146,7 @@ def _train_one(
     finished = trainer.state.global_step >= trainer.state.max_steps
     if lead:
         model.save_pretrained(run / "model")
+        save_heads(method, run)
         about["result"] = {
             "finished": finished,
             "steps": trainer.state.global_step,

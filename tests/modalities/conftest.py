@@ -31,6 +31,7 @@ def make_series():
                 "output_size": 16,
                 "num_hidden_layers": 3,
             },
+            "flow": {"model_type": "coupling_flow", "patch_size": PATCH, "hidden_size": 16},
         }[kind]
         encoder = SeriesEncoder.from_config(config, context=context, **settings)
         # Flags of gaps start at 0 and would hide a mistake.
@@ -115,6 +116,7 @@ def make_visual():
         "resnet": small,
         "convnext": {"hidden_sizes": [8, 16, 32], "depths": [1, 1, 1]},
         "r2plus1d": small,
+        "coupling_flow": {"hidden_size": 16, "num_hidden_layers": 2},
         "convmae": {"hidden_sizes": [8, 16, 32], "depths": [1, 1, 2], "strides": [2, 2, 2]},
     }
 

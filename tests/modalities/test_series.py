@@ -158,7 +158,7 @@ def test_layers_of_a_convolution_are_as_wide_as_its_blocks_and_tokens_as_its_out
 
 
 def test_every_method_for_series_can_be_built_on_one_of_its_encoders(make_series):
-    encoders = [make_series("conv"), make_series(), make_series(causal=True)]
+    encoders = [make_series("conv"), make_series(), make_series(causal=True), make_series("flow")]
     for name, method in CATALOGUE.items():
         if lacking(method(), MODALITIES["series"]):
             continue  # what `unlabel list --modality series` refuses

@@ -137,6 +137,8 @@ def test_float64_gradient_is_the_numerical_one(made):
     leaves = [e.pooled.detach().requires_grad_() for e in encodings]
     tokens = [e.tokens.detach().requires_grad_() for e in encodings]
     layers = [x.detach().clone().requires_grad_() for e in encodings for x in e.layers or ()]
+    given = [e.likelihood for e in encodings if e.likelihood is not None]
+    layers += [x.detach().clone().requires_grad_() for x in given]
 
     def loss(*inputs):
         n, left = len(encodings), iter(inputs[2 * len(encodings) :])
@@ -147,6 +149,7 @@ def test_float64_gradient_is_the_numerical_one(made):
                 e.mask,
                 tuple(next(left) for _ in e.layers) if e.layers else None,
                 None if e.table is None else e.table.detach(),
+                None if e.likelihood is None else next(left),
             )
             for p, t, e in zip(inputs[:n], inputs[n : 2 * n], encodings, strict=True)
         ]

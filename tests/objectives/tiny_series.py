@@ -17,7 +17,9 @@ from unlabel.objectives import (
     DINO,
     IBOT,
     MAE,
+    VAE,
     AlignUniform,
+    Autoencoder,
     Backcast,
     BarlowTwins,
     BEiT,
@@ -26,6 +28,7 @@ from unlabel.objectives import (
     DeepInfoMax,
     DeepMIM,
     FlatNCE,
+    FlowPrior,
     Forecast,
     HardNegatives,
     HierarchicalContrast,
@@ -35,6 +38,7 @@ from unlabel.objectives import (
     LocalAggregation,
     MaskedHistory,
     MaskedValues,
+    NextStep,
     ReorderPrediction,
     SensorContrast,
     ShuffledHistory,
@@ -102,6 +106,14 @@ SERIES = {
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
+    # Generative.
+    "autoencoder": lambda: Autoencoder(hidden=16),
+    "denoising": lambda: Autoencoder(hidden=16, after="jitter", loss="huber"),
+    "vae": lambda: VAE(width=8, hidden=64, beta=0.1),
+    "vae_fixed": lambda: VAE(width=4, hidden=16, deviation=0.5, beta=0.1, before="scaling"),
+    "next_step": lambda: NextStep(),
+    "next_step_l1": lambda: NextStep(loss="l1"),
+    "flow_prior": lambda: FlowPrior(width=6, hidden=32, steps=2, beta=0.1),
 }
 
 
@@ -120,6 +132,7 @@ class Window:
     keep: Tensor | None = None
     drop: bool = False
     asks: bool = False
+    clean: tuple[Tensor, Tensor] | None = None
 
 
 class TinySeries(nn.Module):
@@ -194,6 +207,9 @@ class TinySeries(nn.Module):
             view.keep_positions = rearrange(w.keep, "b (l p) -> b l p", p=self.patch).all(2)
         if w.asks or w.asked.any():
             view.target, view.is_target = flat(normal * w.observed), flat(w.asked & w.observed)
+        if w.clean is not None:
+            values, there = w.clean
+            view.target, view.is_target = flat((values - loc) / scale * there), flat(there)
         if w.drop:
             gone = flat(w.hidden).any(2)
             kept = gone.int().argsort(dim=1, stable=True)[:, : int((~gone).sum(1).min())]
@@ -233,6 +249,11 @@ def _draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Tensor:
 
 def _plain(w: Window, batch, spec, encoder, **_: Any) -> Window:
     return w
+
+
+def _whole(w: Window, batch, spec, encoder, **_: Any) -> Window:
+    t = encoder.context
+    return replace(w, clean=(w.values[:, :t], w.observed[:, :t]))
 
 
 def _mask_values(w, batch, spec, encoder, unit="patch", ratio=0.4, mean_length=3.0, drop=False):
@@ -323,6 +344,7 @@ def _overlap(w, batch, spec, encoder, side="left", ratio=0.5):
 
 LINKS = {
     "plain": _plain,
+    "whole": _whole,
     "mask_values": _mask_values,
     "future": _future,
     "past": _past,

@@ -13,14 +13,18 @@ from unlabel.objectives import (
     DINO,
     IBOT,
     MAE,
+    VAE,
+    Autoencoder,
     BEiT,
     Colorization,
     DeepMIM,
+    Flow,
     LocalMIM,
     MaskedValues,
     MoCoV3,
     MotionClustering,
     MultiViewTimeContrast,
+    NextStep,
     PixContrast,
     PixPro,
     ReorderPrediction,
@@ -81,6 +85,11 @@ VIDEO = {
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",
     ),
+    # Generative.
+    "autoencoder_clips": (lambda: Autoencoder(hidden=16, after="mask_values"), "tubes"),
+    "flow": (lambda: Flow(), "flow"),
+    "next_patch": (lambda: NextStep(loss="mse"), "causal"),
+    "vae_clips": (lambda: VAE(width=8, hidden=32), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {
@@ -90,19 +99,26 @@ _SIZES = {
     "intermediate_size": 16,
     "patch_size": 4,
 }
+_FLOW = {"model_type": "coupling_flow", "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2}
 
 
 def tiny_video(kind: str = "frames", *, seed: int = 0) -> VisualEncoder:
-    """A ViT on each frame alone (`frames`), or a VideoMAE of two frames a token (`tubes`)."""
+    """A ViT by frame (`frames`), a VideoMAE of two frames a token (`tubes`), or a flow."""
     torch.manual_seed(seed)
+    about = {"frames": FRAMES, "causal": kind == "causal"}
     config = (
-        dict(_SIZES)
-        | {
-            "frames": {"model_type": "vit"},
-            "tubes": {"model_type": "videomae", "tubelet_size": 2},
-        }[kind]
+        _FLOW
+        if kind == "flow"
+        else (
+            dict(_SIZES)
+            | {
+                "frames": {"model_type": "vit"},
+                "tubes": {"model_type": "videomae", "tubelet_size": 2},
+                "causal": {"model_type": "videomae", "tubelet_size": 2},
+            }[kind]
+        )
     )
-    return VisualEncoder.from_config(config, frames=FRAMES, size=SIZE, dropout=0.0)
+    return VisualEncoder.from_config(config, size=SIZE, dropout=0.0, **about)
 
 
 def clip_of(index: int, *, times: int = TIMES, size: int = SIZE) -> dict:

@@ -33,6 +33,7 @@ class FramesOptions:
         size: rows and columns that the encoder sees.
         spare: frames are kept so many times as large, so that crops have pixels to choose from.
         pooling: `mean`, `cls` or `max`; None takes the pretrained folder's, else `mean`.
+        causal: every patch of a `vit` or `videomae` sees itself and those before it only.
         dropout: sets every dropout probability; None leaves the model's own.
         start: where samples lie in a video: `random`, `even`, or `motion` for where it moves.
         hop: seconds from sample to sample of a video, each epoch the same; None draws them.
@@ -50,6 +51,7 @@ class FramesOptions:
     size: int = 64
     spare: float = 1.0
     pooling: str | None = None
+    causal: bool = False
     dropout: float | None = None
     start: Literal["random", "even", "motion"] = "random"
     hop: float | None = None
@@ -109,6 +111,7 @@ class FramesOptions:
     def _encoder(self, seed: int, begun: Path | None) -> VisualEncoder:
         settings = {"frames": getattr(self, "frames", 1), "size": self.size}
         settings |= {} if self.pooling is None else {"pooling": self.pooling}
+        settings |= {"causal": True} if self.causal else {}
         how: dict[str, Any] = {"settings": settings, "new": {}}
         return encoder_of(VisualEncoder, self, seed=seed, begun=begun, **how)
 

@@ -68,6 +68,7 @@ class PatchTransformer(nn.Module):
         grid: Sequence[int] | None = None,
         keep_positions: Bool[Tensor, "batch tokens"] | None = None,
         keep_features: Bool[Tensor, "batch width"] | None = None,
+        causal: bool = False,
     ) -> list[Float[Tensor, "batch specials_and_tokens width"]]:
         """Hidden states by layer, embedding layer first; the last has gone through the norm.
 
@@ -81,6 +82,8 @@ class PatchTransformer(nn.Module):
             grid: whose places they are; the table is interpolated where it is not the model's.
             keep_positions: False at tokens zeroed after projection and position.
             keep_features: False at embedding columns zeroed there.
+            causal: every patch sees itself, those at earlier places and the class tokens, which
+                see each other alone.
         """
         embeddings = self.model.embeddings
         projection = embeddings.patch_embeddings.projection
@@ -92,7 +95,8 @@ class PatchTransformer(nn.Module):
         tokens = cut(tokens, None, keep_features)
         if hasattr(embeddings, "dropout"):
             tokens = embeddings.dropout(tokens)
-        return self._layers(tokens, self._allowed(mask, tokens.dtype))
+        before = positions if causal else None
+        return self._layers(tokens, self._allowed(mask, before, tokens.dtype))
 
     def _apply(self, fn: Any, recurse: bool = True) -> "PatchTransformer":
         # A VideoMAE keeps its table as a plain tensor, which would stay behind on the CPU.
@@ -134,8 +138,23 @@ class PatchTransformer(nn.Module):
             states[-1] = self.model.layernorm(states[-1])
         return states
 
-    def _allowed(self, mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the attention scores: 0 where a token may look, else a huge negative."""
+    def _allowed(
+        self, mask: Tensor | None, positions: Tensor | None, dtype: torch.dtype
+    ) -> Tensor | None:
+        """What is added to the attention scores: 0 where a token may look, else a huge negative.
+
+        With positions it looks at none after its own.
+        """
+        if positions is not None:
+            place = F.pad(positions, (self.specials, 0), value=-1)
+            allowed = place[:, None, :] <= place[:, :, None]
+            if mask is not None:
+                real = F.pad(mask, (self.specials, 0), value=True)[:, None, :]
+                # A padded token looks at itself, so that no row of the softmax is empty.
+                itself = torch.eye(place.shape[1], dtype=torch.bool, device=mask.device)
+                allowed = allowed & real | itself
+            huge = torch.finfo(dtype).min
+            return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, huge)[:, None]
         if mask is None:
             return None
         # A sample without a real token looks everywhere, so that no row of the softmax is empty.

@@ -18,11 +18,12 @@ from unlabel.modalities.configs import (
     saved_config,
     saved_settings,
 )
+from unlabel.modalities.coupling_flow import CouplingFlowConfig
 from unlabel.modalities.order import reversed_steps
 from unlabel.modalities.patchtst import DEFAULTS, PatchTST
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.series_collator import SeriesCollator, inputs_of
-from unlabel.modalities.series_drivers import Convolution, check_sizes, driver_of, places_of
+from unlabel.modalities.series_drivers import Convolution, Flow, check_sizes, driver_of, places_of
 from unlabel.modalities.series_encode import encode
 from unlabel.modalities.series_show import show
 from unlabel.modalities.series_views import SPLITS, VIEWS, Window, finish
@@ -32,6 +33,8 @@ POOLINGS = ("mean", "last", "max")
 _WEIGHTS = "unlabel.safetensors"
 _GIVES = frozenset({"pooled", "tokens", "times", "layers", "values", "length"})
 _GIVES |= {"future", "sensor", "places"}
+# Links that zero embeddings.
+_ZEROES = frozenset({"token_cutoff", "span_cutoff", "feature_cutoff"})
 
 
 class SeriesEncoder(nn.Module):
@@ -42,7 +45,8 @@ class SeriesEncoder(nn.Module):
     a causal encoder shares; with norm `none` it knows nothing of later steps at all.
 
     Args:
-        model: a PatchTSTModel (one channel at a time) or a DilatedConvModel (a token a step).
+        model: a PatchTSTModel (one channel at a time), a DilatedConvModel (a token a step), or a
+            CouplingFlowModel (invertible, with the likelihood of whole windows).
         context: steps of a whole view.
         channels: values of one step.
         norm: `standard` (mean and std), `last` (newest value and std) or `none`.
@@ -57,7 +61,7 @@ class SeriesEncoder(nn.Module):
     """
 
     # What some encoder of series gives; an instance says what it gives itself.
-    gives = _GIVES | {"causal", "visible_only"}
+    gives = _GIVES | {"causal", "visible_only", "likelihood"}
     views = frozenset(VIEWS)
     usual = "crop+jitter"
     local = ViewSpec("crop+jitter", args=(("crop.ratio", 0.8),))
@@ -98,6 +102,11 @@ class SeriesEncoder(nn.Module):
             nn.init.zeros_(self.missing.weight)  # a plain PatchTST starts as what it was
         self.gives = _GIVES | ({"causal"} if self.causal else set())
         self.gives |= {"visible_only"} if patches else set()
+        if isinstance(self.driver, Flow):
+            if covariates or static:
+                raise ValueError("A flow has no room for covariates or static values.")
+            self.gives |= {"likelihood"}
+            self.views = frozenset(VIEWS) - _ZEROES  # there is nothing to zero
         # A context shorter than the position table takes its last places.
         self.first_place = places_of(model, self.length) - self.length
 
@@ -122,7 +131,8 @@ class SeriesEncoder(nn.Module):
 
         Args:
             config: keys of the configuration, `model_type` among them: `patchtst` (default, small,
-                patches of 12 steps) or `dilated_conv`.
+                patches of 12 steps), `dilated_conv`, or `coupling_flow` (`patch_size` steps a
+                token).
             context: steps of a whole view.
             channels: values of one step.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -137,6 +147,9 @@ class SeriesEncoder(nn.Module):
         if kind == "patchtst":
             defaults |= {**DEFAULTS, "context_length": context}
             defaults["patch_stride"] = keys.get("patch_length", DEFAULTS["patch_length"])
+        if kind == "coupling_flow":
+            patch = keys.get("patch_size", CouplingFlowConfig().patch_size)
+            defaults = {"length": context // patch, "values": patch * channels}
         made = new_config(kind, keys, defaults=defaults, dropout=dropout)
         model = AutoModel.from_config(made)
         return cls(model, context=context, channels=channels, **settings)
@@ -247,7 +260,7 @@ class SeriesEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
-        states, tokens = self.driver(
+        states, tokens, *nats = self.driver(
             view.inputs["values"],
             view.inputs["observed"],
             self._added(view),
@@ -261,6 +274,7 @@ class SeriesEncoder(nn.Module):
             tokens=tokens,
             mask=view.mask,
             layers=tuple(states) if "layers" in want else None,
+            likelihood=nats[0] if nats else None,
         )
 
     def check_gaps(self, time_gap: float | None) -> None:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from unlabel.modalities.coupling_flow import CouplingFlowModel
 from unlabel.modalities.dilated_conv import DilatedConvModel
 from unlabel.modalities.patchtst import PatchTST, is_patchtst
 
@@ -43,7 +45,25 @@ class Convolution(nn.Module):
         return list(out.hidden_states), out.last_hidden_state
 
 
-def driver_of(model: PreTrainedModel, *, causal: bool) -> PatchTST | Convolution:
+class Flow(nn.Module):
+    """An invertible model behind the same call, with the likelihood of each window beside."""
+
+    def __init__(self, model: CouplingFlowModel):
+        super().__init__()
+        self.model = model
+        self.patch: int = model.config.patch_size
+        self.width: int = model.config.hidden_size
+        self.embedding_width: int = model.config.values
+
+    def forward(
+        self, values: Float[Tensor, "batch tokens patch channels"], *_: Any, **__: Any
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Latents by step, one vector a token, and ln p of each window."""
+        out = self.model(rearrange(values, "b l p c -> b l (p c)"))
+        return list(out.hidden_states), out.last_hidden_state, out.log_prob
+
+
+def driver_of(model: PreTrainedModel, *, causal: bool) -> PatchTST | Convolution | Flow:
     """What calls the model.
 
     Raises:
@@ -51,11 +71,14 @@ def driver_of(model: PreTrainedModel, *, causal: bool) -> PatchTST | Convolution
     """
     if isinstance(model, DilatedConvModel):
         return Convolution(model)
+    if isinstance(model, CouplingFlowModel) and not causal:
+        return Flow(model)
     if is_patchtst(model):
         return PatchTST(model, causal=causal)  # type: ignore[arg-type]
     raise ValueError(
         f"{type(model).__name__} is no encoder of series that unlabel can drive; use a "
-        "PatchTSTModel (model_type: patchtst) or a DilatedConvModel (model_type: dilated_conv)."
+        "PatchTSTModel (model_type: patchtst), a DilatedConvModel (model_type: dilated_conv), or "
+        "(not causal) a CouplingFlowModel (model_type: coupling_flow)."
     )
 
 
@@ -73,6 +96,14 @@ def check_sizes(model: PreTrainedModel, *, context: int, channels: int, tokens: 
                 f"A context of {context} steps is {tokens} whole patches, but the PatchTST has "
                 f"places for 1 to {places}; change context, or its context_length."
             )
+    elif isinstance(model, CouplingFlowModel):
+        config = model.config
+        if (tokens, config.patch_size * channels) != (config.length, config.values):
+            raise ValueError(
+                f"The flow takes {config.length} tokens of {config.values} numbers, but a context "
+                f"of {context} steps and {channels} channel(s) is {tokens} of "
+                f"{config.patch_size * channels}."
+            )
     elif channels != model.config.num_input_channels:
         raise ValueError(
             f"The model takes {model.config.num_input_channels} channels, but channels is "
@@ -88,4 +119,4 @@ def places_of(model: PreTrainedModel, tokens: int) -> int:
     return encoder.positional_encoder.position_enc.shape[0]
 
 
-__all__ = ["Convolution", "check_sizes", "driver_of", "places_of"]
+__all__ = ["Convolution", "Flow", "check_sizes", "driver_of", "places_of"]

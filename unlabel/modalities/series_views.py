@@ -6,6 +6,7 @@ Links before `future` or `past` act on history and future together, so that what
 belongs to what is seen; links after it act on the history alone.
 """
 
+from unlabel.modalities.dequantize import spread_window
 from unlabel.modalities.series_augment import (
     frequency_mask,
     frequency_mix,
@@ -24,6 +25,7 @@ from unlabel.modalities.series_cuts import (
 from unlabel.modalities.series_masks import future, hide, mask_values, plain
 from unlabel.modalities.series_order import reorder, reverse, shuffle, triple
 from unlabel.modalities.series_window import Window, finish
+from unlabel.modalities.whole import whole_window
 
 VIEWS = {
     "plain": plain,
@@ -46,6 +48,8 @@ VIEWS = {
     "crop": crop,
     "overlap": overlap,
     "triple": triple,
+    "whole": whole_window,
+    "dequantize": spread_window,
 }
 # Links that cut the window into history and future; `past` turns it round first.
 SPLITS = ("future", "past")

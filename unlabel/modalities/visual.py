@@ -22,7 +22,7 @@ from unlabel.modalities.configs import (
 )
 from unlabel.modalities.visual_collator import VisualCollator
 from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_processor
-from unlabel.modalities.visual_drivers import driver_of, local_size
+from unlabel.modalities.visual_drivers import Flow, check_flow, driver_of, local_size
 from unlabel.modalities.visual_features import hog_values
 from unlabel.modalities.visual_fit import finish, fit, grid_of
 from unlabel.modalities.visual_show import show
@@ -52,6 +52,8 @@ class VisualEncoder(nn.Module):
         pooling: how tokens become one vector: `mean`, `cls` (the class token) or `max`.
         mean: of the pixels from 0 to 1, by channel, taken out of them.
         std: likewise, divided by.
+        causal: every patch sees itself and those before it only, in the grid's order (time, rows,
+            columns).
 
     Raises:
         ValueError: an unknown setting, sizes that do not go together, or a model this class
@@ -59,7 +61,7 @@ class VisualEncoder(nn.Module):
     """
 
     # What some encoder of clips gives; an instance says what it gives itself.
-    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise"}
+    gives = _GIVES | _CLIPS_GIVE | {"layers", "visible_only", "framewise", "likelihood", "causal"}
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
     local = ViewSpec("crop+flip+jitter", args=_LOCAL)
@@ -76,16 +78,19 @@ class VisualEncoder(nn.Module):
         pooling: str = "mean",
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
+        causal: bool = False,
     ):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
-        self.driver = driver_of(model, frames=frames, size=size)
-        self.frames, self.size, self.pooling = frames, size, pooling
+        self.driver = driver_of(model, frames=frames, size=size, causal=causal)
+        self.frames, self.size, self.pooling, self.causal = frames, size, pooling, causal
         self.width, self.cell = self.driver.width, self.driver.cell
         self.layer_width = self.width
         self.grid = _grid(self.driver, frames, size)
         self.length, self.token_values = math.prod(self.grid), math.prod(self.cell) * self.channels
+        if pooling == "cls" and causal:
+            raise ValueError("A causal class token sees no patch; set pooling to mean or max.")
         if pooling == "cls" and not self.driver.specials:
             raise ValueError(
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
@@ -94,13 +99,18 @@ class VisualEncoder(nn.Module):
         self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
-        self.in_patches = self.driver.in_patches
-        self.gives = _GIVES | ({"layers", "visible_only"} if self.in_patches else set())
+        self.in_patches, is_flow = self.driver.in_patches, isinstance(self.driver, Flow)
+        in_layers = self.in_patches and not is_flow
+        self.gives = _GIVES | ({"layers", "visible_only"} if in_layers else set())
+        self.gives |= {"likelihood"} if is_flow else {"causal"} if causal else set()
         self.gives |= {"framewise"} if frames == 1 or self.driver.framewise else set()
         self.gives |= frozenset() if frames == 1 else _CLIPS_GIVE
         self.views = frozenset(VIEWS) - (_CLIP_VIEWS if frames == 1 else frozenset())
         if not self.in_patches:
             self.views -= {"feature_cutoff"}  # there are no embedding columns
+        if is_flow:
+            self.views -= {"token_cutoff", "span_cutoff", "feature_cutoff"}
+            check_flow(model, self.grid, self.token_values)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -124,7 +134,7 @@ class VisualEncoder(nn.Module):
         Args:
             config: keys of the configuration, `model_type` among them: `vit` (default of single
                 frames), `videomae` (default of clips), `r2plus1d`, `convmae`, or any image model's,
-                as `resnet`; small unless said otherwise.
+                as `resnet`, or `coupling_flow` (invertible); small unless said otherwise.
             frames: of a whole view.
             size: of a whole view, in pixels.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -135,7 +145,9 @@ class VisualEncoder(nn.Module):
         """
         keys = dict(config)
         kind = keys.pop("model_type", "vit" if frames == 1 else "videomae")
-        made = new_config(kind, keys, defaults=defaults_of(kind, frames, size), dropout=dropout)
+        made = new_config(
+            kind, keys, defaults=defaults_of(kind, frames, size, keys), dropout=dropout
+        )
         return cls(_bare(AutoModel.from_config, made), frames=frames, size=size, **settings)
 
     @classmethod
@@ -184,7 +196,7 @@ class VisualEncoder(nn.Module):
         """What a transformers folder cannot say of this encoder."""
         return {
             "modality": "frames" if self.frames == 1 else "video",
-            **{n: getattr(self, n) for n in ("frames", "size", "pooling")},
+            **{n: getattr(self, n) for n in ("frames", "size", "pooling", "causal")},
             **{n: [round(x, 6) for x in getattr(self, n).tolist()] for n in ("mean", "std")},
         }
 
@@ -266,6 +278,7 @@ class VisualEncoder(nn.Module):
             tokens=tokens,
             mask=states.mask,
             layers=tuple(states.layers) if "layers" in want else None,
+            likelihood=states.likelihood,
         )
 
     def show(self, view: View, rows: int) -> dict[str, Any]:

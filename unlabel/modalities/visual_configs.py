@@ -28,13 +28,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "depths": [1, 1, 1],
         "layer_type": "basic",
     },
+    "coupling_flow": {"patch_size": 8},
     "convnext": {"hidden_sizes": [32, 64, 128], "depths": [1, 1, 2], "num_stages": 3},
 }
 
 
-def defaults_of(kind: str, frames: int, size: int) -> dict[str, Any]:
-    """What a new configuration of a model type has where the user says nothing."""
+def defaults_of(kind: str, frames: int, size: int, keys: dict[str, Any]) -> dict[str, Any]:
+    """What a new configuration of a model type has where the user's keys say nothing."""
     own = dict(DEFAULTS.get(kind, {}))
+    if kind == "coupling_flow":
+        side, deep = keys.get("patch_size", own["patch_size"]), keys.get("tubelet_size", 1)
+        own["length"] = frames // deep * (size // side) ** 2
+        own["values"] = deep * side**2 * 3
     if kind in ("vit", "videomae"):
         own["image_size"] = size
     if kind == "videomae":

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, VideoMAEModel, ViTModel
 from unlabel.core import View
 from unlabel.modalities.clip import Cell
 from unlabel.modalities.conv_mae import ConvMAEModel
+from unlabel.modalities.coupling_flow import CouplingFlowModel
 from unlabel.modalities.patch_transformer import PatchTransformer
 from unlabel.modalities.r2plus1d import R2Plus1DModel
 from unlabel.modalities.visual_fit import real_cells
@@ -23,21 +24,26 @@ class States(NamedTuple):
         layers: tokens by layer, each `(batch, length, width)`, the last one the encoder's.
         mask: True at real tokens, `(batch, length)`.
         first: the class token, `(batch, width)`, where the model has one.
+        likelihood: ln p of each clip, `(batch,)`, where the model gives it.
     """
 
     layers: list[Tensor]
     mask: Tensor
     first: Tensor | None = None
+    likelihood: Tensor | None = None
 
 
 class Patches(nn.Module):
-    """A ViT or VideoMAE on patches, visible ones only where the view is so."""
+    """A ViT or VideoMAE on patches, visible ones only where the view is so.
+
+    Causal, each sees those before it alone: earlier frames, then rows above, then to the left.
+    """
 
     framewise, in_patches = False, True
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, *, causal: bool = False):
         super().__init__()
-        self.transformer = PatchTransformer(model)
+        self.transformer, self.causal = PatchTransformer(model), causal
         frames, rows, columns = self.transformer.cell
         self.cell, self.width = Cell(frames, rows, columns), self.transformer.width
         self.specials = self.transformer.specials
@@ -57,6 +63,7 @@ class Patches(nn.Module):
             grid=None if grid is None else grid.shape[2:],
             keep_positions=view.keep_positions,
             keep_features=view.keep_features,
+            causal=self.causal,
         )
         count = self.specials
         first = states[-1][:, 0] if count else None
@@ -162,29 +169,65 @@ class MaskedConvolution(nn.Module):
         return States(list(out.hidden_states), view.mask)
 
 
+class Flow(nn.Module):
+    """An invertible model of whole clips, in patches."""
+
+    framewise, in_patches, specials = False, True, 0
+
+    def __init__(self, model: CouplingFlowModel):
+        super().__init__()
+        self.model: Any = model
+        self.width: int = model.config.hidden_size
+        side = model.config.patch_size
+        self.cell = Cell(model.config.tubelet_size, side, side)
+
+    def forward(self, view: View) -> States:
+        """One vector a token (the flow's latents are no layers: they have its values' width)."""
+        out = self.model(view.inputs["patches"])
+        return States([out.last_hidden_state], view.mask, likelihood=out.log_prob)
+
+
 def driver_of(
-    model: PreTrainedModel, *, frames: int, size: int
-) -> Patches | FrameByFrame | Convolution | MaskedConvolution:
+    model: PreTrainedModel, *, frames: int, size: int, causal: bool = False
+) -> Patches | FrameByFrame | Convolution | MaskedConvolution | Flow:
     """What calls the model.
 
     Raises:
-        ValueError: a model that nothing here can call.
+        ValueError: a model that nothing here can call, or not causally.
     """
+    in_patches = isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1)
+    if causal and not in_patches:
+        raise ValueError(
+            f"{type(model).__name__} on {frames} frame(s) has no order of patches to be causal in; "
+            "use a VideoMAEModel (videomae), or a ViTModel (vit) on single frames."
+        )
     if isinstance(model, R2Plus1DModel):
         return Convolution(model)
+    if isinstance(model, CouplingFlowModel):
+        return Flow(model)
     if isinstance(model, ConvMAEModel) and frames == 1:
         return MaskedConvolution(model, size=size)
-    if isinstance(model, VideoMAEModel) or (isinstance(model, ViTModel) and frames == 1):
-        return Patches(model)
+    if in_patches:
+        return Patches(model, causal=causal)
     if getattr(model, "main_input_name", "") == "pixel_values" and "image" in (
         getattr(model, "input_modalities", None) or ()
     ):
         return FrameByFrame(model, size=size)
     raise ValueError(
         f"{type(model).__name__} is no encoder of frames or clips that unlabel can drive; use a "
-        "transformers image model (vit, resnet, convnext, ...), a VideoMAEModel (videomae) or an "
-        "R2Plus1DModel (r2plus1d)."
+        "transformers image model (vit, resnet, convnext, ...), a VideoMAEModel (videomae), an "
+        "R2Plus1DModel (r2plus1d) or a CouplingFlowModel (coupling_flow)."
     )
+
+
+def check_flow(model: Any, grid: tuple[int, ...], values: int) -> None:
+    """Refuse a flow of other sizes than those of a view."""
+    config = model.config
+    if (config.length, config.values) != (math.prod(grid), values):
+        raise ValueError(
+            f"The flow takes {config.length} tokens of {config.values} numbers, but a view is "
+            f"{math.prod(grid)} of {values}."
+        )
 
 
 def padding_of(mask: Tensor) -> Tensor | None:
@@ -204,6 +247,8 @@ def local_size(driver: Any, size: int) -> int:
     """
     cell = math.lcm(driver.cell.rows, driver.cell.columns)
     small = max(1, round(size * 3 / 7 / cell)) * cell
+    if isinstance(driver, Flow):
+        return size
     if isinstance(driver, FrameByFrame) and small < size:
         try:
             _probe(driver, driver.model, small)
@@ -236,10 +281,12 @@ def _probe(
 
 __all__ = [
     "Convolution",
+    "Flow",
     "FrameByFrame",
     "MaskedConvolution",
     "Patches",
     "States",
+    "check_flow",
     "driver_of",
     "local_size",
     "padding_of",

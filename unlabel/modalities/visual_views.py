@@ -5,6 +5,7 @@ stream)`, so it belongs to the sample and not to the batch, worker or rank that 
 is one for all frames of a clip.
 """
 
+from unlabel.modalities.dequantize import spread_clip
 from unlabel.modalities.visual_background import background
 from unlabel.modalities.visual_colors import channel_cutoff, colors, gray, jitter, lab, solarize
 from unlabel.modalities.visual_features import hog_target
@@ -12,6 +13,7 @@ from unlabel.modalities.visual_geometry import blur, crop, flip, plain, rotate
 from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cutoff, token_cutoff
 from unlabel.modalities.visual_motion import flow, motion, triple
 from unlabel.modalities.visual_order import frames, reorder, reverse, speed
+from unlabel.modalities.whole import whole_clip
 
 VIEWS = {
     "plain": plain,
@@ -38,6 +40,8 @@ VIEWS = {
     "triple": triple,
     "motion": motion,
     "flow": flow,
+    "whole": whole_clip,
+    "dequantize": spread_clip,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
 RAW = frozenset({"background", "crop", "flow", "frames", "speed", "triple"})

@@ -8,6 +8,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.flows import Flow, FlowPrior
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -15,6 +16,7 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.generative import VAE, Autoencoder, NextStep
 from unlabel.objectives.infomax import DeepInfoMax
 from unlabel.objectives.instance import (
     Debiased,
@@ -54,6 +56,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "mae": MAE,
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
+    "autoencoder": Autoencoder,
+    "vae": VAE,
+    "next_step": NextStep,
+    "flow": Flow,
+    "flow_prior": FlowPrior,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -98,7 +105,9 @@ __all__ = [
     "IBOT",
     "MAE",
     "MLM",
+    "VAE",
     "AlignUniform",
+    "Autoencoder",
     "BEiT",
     "Backcast",
     "BarlowTwins",
@@ -109,6 +118,8 @@ __all__ = [
     "DeepInfoMax",
     "DeepMIM",
     "FlatNCE",
+    "Flow",
+    "FlowPrior",
     "Forecast",
     "ForecastHead",
     "HardNegatives",
@@ -124,6 +135,7 @@ __all__ = [
     "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
+    "NextStep",
     "Objective",
     "Pairs",
     "PixContrast",

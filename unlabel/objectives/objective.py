@@ -75,6 +75,19 @@ class Objective(nn.Module):
         """
         return [None] * len(views)
 
+    def surprise(self, encoding: Encoding, seen: View) -> Tensor | None:
+        """For anomaly scores: how far each value of a view is from what the model expects.
+
+        Args:
+            encoding: of `seen`.
+            seen: made by the view `whole`, which asks for everything.
+
+        Returns:
+            One number for each value, `(batch, length, values)`, or for each sample, `(batch,)`;
+            None where the method expects nothing.
+        """
+        return None
+
     def figures(self) -> dict[str, float]:
         """For the log: what is known of the method's own state, by name."""
         return {}

@@ -126,6 +126,7 @@ NEEDS = {
     "framewise": "frames that are encoded one by one",
     "future": "steps after the window",
     "layers": "the hidden layers",
+    "likelihood": "an invertible encoder (model_type: coupling_flow)",
     "length": "views of a fixed number of tokens",
     "pair": "a sentence given with each one",
     "places": "tokens that lie somewhere",
@@ -198,7 +199,8 @@ def cached_step(
 def _parts(module: Pretraining, encoding: Encoding) -> tuple[Tensor, ...]:
     """What the objective reads of an encoding."""
     tokens = (encoding.tokens,) if "tokens" in module.objective.needs else ()
-    return (encoding.pooled, *tokens, *(encoding.layers or ()))
+    nats = () if encoding.likelihood is None else (encoding.likelihood,)
+    return (encoding.pooled, *tokens, *(encoding.layers or ()), *nats)
 
 
 def _cut(module: Pretraining, place: int, encoding: Encoding) -> Encoding:
@@ -212,7 +214,8 @@ def _cut(module: Pretraining, place: int, encoding: Encoding) -> Encoding:
     reads_tokens = "tokens" in module.objective.needs
     tokens = off(encoding.tokens) if reads_tokens else encoding.tokens[..., :0].clone()
     layers = tuple(off(x) for x in encoding.layers or ()) or None
-    return Encoding(off(encoding.pooled), tokens, encoding.mask, layers, encoding.table)
+    nats = None if encoding.likelihood is None else off(encoding.likelihood)
+    return Encoding(off(encoding.pooled), tokens, encoding.mask, layers, encoding.table, nats)
 
 
 def _push(module: Pretraining, again: dict[int, Encoding], leaves: Sequence[Encoding]) -> None:

@@ -1,0 +1,146 @@
+"""`unlabel score`: what is unusual scores high, by every method that expects something."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from unlabel.cli import main
+from unlabel.data_pipes.series import read_series
+from unlabel.heads import load_scoring
+from unlabel.modalities.series import SeriesEncoder
+from unlabel.objectives import Autoencoder, Flow
+from unlabel.scoring import score_series
+
+PATCHES = {"patch_length": 6, "d_model": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+METHODS: dict[str, Any] = {
+    "autoencoder": ["--objective", "autoencoder", "--objective.hidden", "32"],
+    "vae": ["--objective", "vae", "--objective.width", "4", "--objective.deviation", "0.3"],
+    "flow_prior": [
+        "--objective",
+        "flow_prior",
+        "--objective.steps",
+        "2",
+        "--objective.beta",
+        "0.1",
+    ],
+    "next_step": ["--objective", "next_step", "--series.causal", "true"],
+    "flow": ["--objective", "flow"],
+}
+
+
+@pytest.fixture
+def waves(tmp_path):
+    """A wave with noise in two columns; `odd.csv` has a burst at steps 200 to 203 of `one`."""
+    t, rng = np.arange(400), np.random.default_rng(0)
+    of = lambda phase: np.sin(2 * np.pi * t / 12 + phase) + 0.05 * rng.normal(size=400)  # noqa: E731
+    table = pd.DataFrame({"date": pd.date_range("2024", periods=400, freq="h")})
+    table["one"], table["two"] = of(0), of(1)
+    table.to_csv(tmp_path / "waves.csv", index=False)
+    table.loc[200:203, "one"] += 3 * np.array([1, -1, 1, -1])
+    table.to_csv(tmp_path / "odd.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_a_burst_scores_highest_after_training(waves, name, capsys):
+    out = waves / "out"
+    config = {"model_type": "coupling_flow", "patch_size": 6, "hidden_size": 32}
+    config = config if name == "flow" else PATCHES
+    given = {"series.config": json.dumps(config), "series.context": "48"}
+    given |= {"training.output_dir": str(out), "training.max_steps": "200"}
+    given |= {"training.per_device_train_batch_size": "32", "training.learning_rate": "0.003"}
+    words = [word for key, value in given.items() for word in (f"--{key}", value)]
+    data = str(waves / "waves.csv")
+    main(["train", "--modality", "series", "--data", data, *METHODS[name], *words])
+    main(["score", str(out), str(waves / "odd.csv"), "--output", str(waves / "s.csv")])
+    assert "800 steps scored, 0 of them without a value" in capsys.readouterr().out
+    found = pd.read_csv(waves / "s.csv")
+    assert list(found.columns) == ["item_id", "target_name", "date", "score"]
+    one = found[found.target_name == "one"].reset_index(drop=True).score
+    two = found[found.target_name == "two"].score
+    assert 200 - 12 <= one.argmax() <= 203 + 12  # a flow scores whole windows
+    assert one[200:204].mean() > two.quantile(0.99)
+    main(
+        [
+            "score",
+            str(out),
+            str(waves / "odd.csv"),
+            "--output",
+            str(waves / "w.parquet"),
+            "--per_window",
+        ]
+    )
+    windows = pd.read_parquet(waves / "w.parquet")
+    worst = windows.loc[windows.score.idxmax()]
+    burst = pd.Timestamp("2024-01-01") + pd.Timedelta(hours=201)
+    assert worst.target_name == "one" and worst.start <= burst <= worst.end
+    assert ((windows.end - windows.start) == pd.Timedelta(hours=47)).all()
+
+
+class _Zero(torch.nn.Module):
+    def forward(self, vector):
+        return torch.zeros(len(vector), 8, 6)
+
+
+def test_scores_are_the_mean_over_the_windows_that_hold_a_step(waves):
+    encoder = SeriesEncoder.from_config(PATCHES, context=48, norm="none").eval()
+    method = Autoencoder()
+    method.decoder = _Zero()
+    data = read_series(str(waves / "odd.csv"))
+    # Of a decoder of zeros without a norm every window gives a step the same score.
+    found = score_series(encoder, method, data, stride=7)
+    table = pd.read_csv(waves / "odd.csv")
+    expected = np.concatenate([table["one"] ** 2, table["two"] ** 2])
+    np.testing.assert_allclose(found.score, expected, rtol=1e-4)
+
+
+def test_what_was_not_measured_has_no_score_and_short_series_have_one(waves):
+    table = pd.read_csv(waves / "waves.csv").iloc[:30]
+    table.loc[4, "one"] = np.nan
+    data = read_series(table)
+    encoder = SeriesEncoder.from_config(PATCHES, context=48).eval()
+    method = Autoencoder()
+    method.build(encoder)
+    found = score_series(encoder, method, data)
+    assert len(found) == 60 and list(np.flatnonzero(found.score.isna())) == [4]
+    assert len(score_series(encoder, method, data, per_window=True)) == 2
+
+
+def test_channels_together_have_one_score(waves):
+    config = {"model_type": "coupling_flow", "patch_size": 6, "hidden_size": 8}
+    encoder = SeriesEncoder.from_config(config, context=48, channels=2).eval()
+    found = score_series(encoder, Flow(), read_series(str(waves / "waves.csv")))
+    assert len(found) == 400 and "target_name" not in found
+    with pytest.raises(ValueError, match="stride is the steps"):
+        score_series(encoder, Flow(), read_series(str(waves / "waves.csv")), stride=0)
+
+
+def test_an_invertible_encoder_scores_without_a_run(tmp_path):
+    config = {"model_type": "coupling_flow", "patch_size": 6, "hidden_size": 8}
+    encoder = SeriesEncoder.from_config(config, context=48)
+    assert isinstance(load_scoring(tmp_path, encoder), Flow)
+
+
+def test_what_cannot_score_is_refused_by_name(tmp_path, waves):
+    encoder = SeriesEncoder.from_config(PATCHES, context=48)
+    with pytest.raises(ValueError, match="is not the output folder of a run"):
+        load_scoring(tmp_path, encoder)
+    about: dict[str, Any] = {"objective": {"class": "MaskedValues", "settings": {}}}
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="MaskedValues expects no values, so it cannot score any"):
+        load_scoring(tmp_path, encoder)
+    about["objective"] = {"class": "Autoencoder", "settings": {"hidden": 8, "loss": "mse"}}
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="the run has not come to its end"):
+        load_scoring(tmp_path, encoder)
+
+
+def test_another_ending_is_refused(waves, capsys):
+    with pytest.raises(SystemExit):
+        main(["score", str(waves), str(waves / "odd.csv"), "--output", "scores.txt"])
+    assert "scores are written as .csv or .parquet" in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""`unlabel score`: how unusual each step, or each window, of series is to a trained run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from unlabel.core import view
+from unlabel.data_pipes.series import read_series
+from unlabel.data_pipes.series_data import SeriesData
+from unlabel.data_pipes.series_future import times_of
+from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.embedding import device_of, modality_of, run_model_folder
+from unlabel.files import replacing
+from unlabel.heads import load_scoring
+from unlabel.modalities.series import SeriesEncoder
+from unlabel.objectives import Objective
+
+
+def score_series(
+    encoder: SeriesEncoder,
+    method: Objective,
+    data: SeriesData,
+    *,
+    per_window: bool = False,
+    stride: int | None = None,
+    size: int = 256,
+) -> pd.DataFrame:
+    """An anomaly score for every step of series, or for every window of `context` steps.
+
+    The score is what the method lost there: an autoencoder's distance, the nats a value of a VAE,
+    of autoregression or of a flow; high is unusual. It is taken in each window's normalised units
+    and is the mean over channels that are together. A step's is the mean over all windows that
+    hold it. What was not measured has none (NaN), and a flow scores no window with a gap.
+
+    Args:
+        encoder: of the run.
+        method: one that has `surprise`, with its trained heads.
+        data: the series.
+        per_window: a row for each window, by its first and last step.
+        stride: steps from window to window; default a quarter of the context.
+        size: windows a forward pass.
+
+    Returns:
+        Columns: the ids (`item_id` where they have no name), `target_name` where channels are
+        apart, the time stamps (`start` and `end` of windows), and `score`.
+
+    Raises:
+        ValueError: a stride below 1.
+    """
+    stride = max(1, encoder.context // 4) if stride is None else stride
+    if stride < 1:
+        raise ValueError(f"stride is the steps from window to window, but {stride} came.")
+    encoder.check_gaps(data.time_gap)
+    rows = SeriesRows(data.series, together=encoder.channels > 1)
+    row, origin = _windows(rows.length, encoder.context, stride)
+    scores = _scores(encoder, method, rows, row, origin, size)  # (windows, steps)
+    steps = origin[:, None] + np.arange(-scores.shape[1], 0)
+    known = np.isfinite(scores) & (steps >= 0)
+    if per_window:
+        count = known.sum(1)
+        mean = np.where(known, scores, 0).sum(1) / np.maximum(count, 1)
+        table = _names(data, rows, row)
+        table["start"] = _stamps(data, rows, row, np.maximum(steps[:, 0], 0))
+        table["end"] = _stamps(data, rows, row, origin - 1)
+        return table.assign(score=np.where(count > 0, mean, np.nan))
+    total, count = np.zeros(len(rows.values)), np.zeros(len(rows.values))
+    place = (rows.begin[row][:, None] + steps)[known]
+    np.add.at(total, place, scores[known])
+    np.add.at(count, place, 1)
+    unmeasured = ~np.isfinite(rows.values).any(1)
+    found = np.where((count > 0) & ~unmeasured, total / np.maximum(count, 1), np.nan)
+    each = np.repeat(np.arange(len(rows)), rows.length)
+    step = np.arange(len(each)) - rows.begin[each]
+    table = _names(data, rows, each)
+    table[data[0].time_name or "step"] = _stamps(data, rows, each, step)
+    return table.assign(score=found)
+
+
+def score(
+    model: str,
+    data: str,
+    output: str = "scores.csv",
+    *,
+    per_window: bool = False,
+    stride: int | None = None,
+    batch_size: int = 256,
+    id_column: str | None = None,
+    timestamp_column: str | None = None,
+    target: list[str] | None = None,
+    freq: str | None = None,
+    device: str | None = None,
+) -> None:
+    """Score how unusual each step of series is to a trained run; high is unusual.
+
+    Runs of `autoencoder`, `vae`, `flow_prior` and `next_step` score by what their heads expect,
+    those of `flow` by the likelihood of whole windows.
+
+    Args:
+        model: a run's output folder, or an invertible encoder's.
+        data: a file, folder or glob of series.
+        output: ends in `.csv` or `.parquet`.
+        per_window: a row for each window, and not for each step.
+        stride: steps from window to window; default a quarter of the context.
+        batch_size: windows a forward pass.
+        id_column: which column of a table tells the series apart.
+        timestamp_column: which column holds the time.
+        target: columns of values; default every column of numbers.
+        freq: the step, in pandas' names.
+        device: as for torch; a GPU where there is one.
+    """
+    path = Path(output)
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{output}: scores are written as .csv or .parquet; choose one.")
+    folder = run_model_folder(Path(model)) or Path(model)
+    if (kind := modality_of(folder)) != "series":
+        raise ValueError(f"{model} is an encoder of {kind}; series are scored by one of series.")
+    encoder = SeriesEncoder.from_pretrained(folder, local_files_only=True).eval()
+    method = load_scoring(Path(model), encoder).to(device_of(device))
+    columns: dict[str, Any] = {
+        "id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq
+    }  # fmt: skip
+    source = read_series(data, time_gap=encoder.time_gap or False, **columns)
+    found = score_series(
+        encoder.to(device_of(device)), method, source, per_window=per_window, stride=stride,
+        size=batch_size,
+    )  # fmt: skip
+    with replacing(path) as partial:
+        (found.to_parquet if path.suffix == ".parquet" else found.to_csv)(partial, index=False)
+    what, none = (
+        "windows" if per_window else "steps",
+        int(np.isnan(found["score"].to_numpy()).sum()),
+    )
+    print(f"{len(found):,} {what} scored, {none:,} of them without a value: {output}")
+
+
+def _windows(length: np.ndarray, context: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and origin (one past the last step) of windows that cover each row to its end."""
+    ends = [np.unique([*range(min(context, n), n, stride), n]) for n in length.tolist()]
+    return np.repeat(np.arange(len(length)), [len(e) for e in ends]), np.concatenate(ends)
+
+
+@torch.inference_mode()
+def _scores(
+    encoder: SeriesEncoder,
+    method: Objective,
+    rows: SeriesRows,
+    row: np.ndarray,
+    origin: np.ndarray,
+    size: int,
+) -> np.ndarray:
+    """Of each window's steps, NaN where there is none; the mean over channels."""
+    device, found = next(encoder.parameters()).device, []
+    for start in range(0, len(row), size):
+        now = slice(start, start + size)
+        batch = rows.batch(row[now], origin[now], encoder.context).to(device)
+        seen = encoder.view(batch, view("whole"))
+        told = method.surprise(encoder(seen), seen)
+        assert told is not None and seen.target is not None and seen.is_target is not None
+        wide = told.float() if told.dim() == 3 else told.float()[:, None, None]
+        wide = wide.expand(seen.target.shape).masked_fill(~seen.is_target, torch.nan)
+        found.append(_by_step(wide, encoder.channels).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _by_step(values: Tensor, channels: int) -> Tensor:
+    return rearrange(values, "b l (p c) -> b (l p) c", c=channels).nanmean(2)
+
+
+def _names(data: SeriesData, rows: SeriesRows, row: np.ndarray) -> pd.DataFrame:
+    """Ids, and names of channels where they are apart."""
+    own = [data[int(s)] for s in rows.series]
+    ids = np.array([s.id for s in own], dtype=object)
+    columns: dict[str, Any] = {data[0].id_name or "item_id": ids[row]}
+    if rows.values.shape[1] == 1:
+        pairs = zip(own, rows.channel, strict=True)
+        names = [s.names[c] if s.names else str(c) for s, c in pairs]
+        columns["target_name"] = np.array(names, dtype=object)[row]
+    return pd.DataFrame(columns)
+
+
+def _stamps(data: SeriesData, rows: SeriesRows, row: np.ndarray, step: np.ndarray) -> pd.Index:
+    """Time stamps of steps of rows, the rows in order."""
+    counts = np.bincount(row, minlength=len(rows))
+    places = np.split(step, np.cumsum(counts)[:-1])
+    own = [data[int(s)] for s in rows.series]
+    times = [times_of(s, 0, len(s))[p] for s, p in zip(own, places, strict=True)]
+    return times[0].append(times[1:])
+
+
+__all__ = ["score", "score_series"]
