@@ -21,6 +21,7 @@ from unlabel.objectives import (
     Backcast,
     BarlowTwins,
     BEiT,
+    ContextEncoder,
     Debiased,
     Decoupled,
     DeepInfoMax,
@@ -102,6 +103,8 @@ SERIES = {
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
+    # Two players, and labels.
+    "context_encoder": lambda: ContextEncoder(unit="span", hidden=8, heads=2, adversarial=0.1),
 }
 
 

@@ -15,6 +15,7 @@ from unlabel.objectives import (
     MAE,
     BEiT,
     Colorization,
+    ContextEncoder,
     DeepMIM,
     LocalMIM,
     MaskedValues,
@@ -81,6 +82,8 @@ VIDEO = {
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",
     ),
+    # Two players, and labels.
+    "context_encoder_clips": (lambda: ContextEncoder(hidden=8, heads=2), "tubes"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

@@ -1,5 +1,6 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
+from unlabel.objectives.adversarial import ContextEncoder
 from unlabel.objectives.autoencoder import MAE
 from unlabel.objectives.banks import InstDisc, LocalAggregation
 from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
@@ -54,6 +55,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "mae": MAE,
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
+    "context_encoder": ContextEncoder,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -103,6 +105,7 @@ __all__ = [
     "Backcast",
     "BarlowTwins",
     "Colorization",
+    "ContextEncoder",
     "Cutoff",
     "Debiased",
     "Decoupled",
