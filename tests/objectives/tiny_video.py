@@ -13,6 +13,8 @@ from unlabel.objectives import (
     DINO,
     IBOT,
     MAE,
+    S4L,
+    SLA,
     BEiT,
     Colorization,
     ContextEncoder,
@@ -84,6 +86,8 @@ VIDEO = {
     ),
     # Two players, and labels.
     "context_encoder_clips": (lambda: ContextEncoder(hidden=8, heads=2), "tubes"),
+    "s4l_clips": (lambda: S4L(pretext=RotationPrediction(), classes=3), "tubes"),
+    "sla_clips": (lambda: SLA(classes=3), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {
@@ -124,6 +128,7 @@ def clip_of(index: int, *, times: int = TIMES, size: int = SIZE) -> dict:
         "frames": frames,
         "index": index,
         "ordinal": index,
+        "label": -1 if index % 4 == 3 else index % 3,
         "partners": {
             "view": {"frames": np.ascontiguousarray(frames[:, :, ::-1])},
             "tracked": {"frames": np.roll(frames, 1, axis=0)},

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.series import SeriesData, read_series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.series_stream import stream_series
@@ -48,6 +49,8 @@ class SeriesOptions:
         stride: steps between the starts of neighbouring windows.
         balance: `windows`, each window once an epoch, or `series`, each series equally often.
         limit: series read at most.
+        labels: share of the labels of each class that training sees, where the data has labels
+            (`s4l` and `sla` use them).
         streaming: read while training and hold a part at a time (needs `max_steps`).
         mapped: read `.npy` files where they lie, window by window, and never whole. (A folder
             that `SeriesStore(..., path=)` wrote is always read so.)
@@ -75,6 +78,7 @@ class SeriesOptions:
     stride: int = 1
     balance: Literal["windows", "series"] = "windows"
     limit: int | None = None
+    labels: float = 1.0
     streaming: bool = False
     mapped: bool = False
 
@@ -109,8 +113,10 @@ class SeriesOptions:
             return self._stream(data, windows, rows, args, begun)
         store, read = self._store(data, windows)
         logger.info("%s", read)
+        store.labels = kept_labels(store.labels, self.labels, seed=args.seed)
         store = store.part(*rows)
-        return Prepared(self._encoder(store, args.seed, begun), store, read, len(store))
+        encoder, classes = self._encoder(store, args.seed, begun), int(store.labels.max()) + 1
+        return Prepared(encoder, store, read, len(store), classes or None)
 
     def _store(self, data: Any, windows: dict[str, Any]) -> tuple[SeriesStore, str]:
         """All windows, and a line on what was read."""

@@ -25,6 +25,7 @@ from unlabel.objectives.instance import (
     InstanceContrast,
     InvariantSpread,
 )
+from unlabel.objectives.labels import S4L, SLA, Supervised
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
@@ -68,6 +69,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "video_colorization": VideoColorization,
     "tracking": Tracking,
     "motion_clustering": MotionClustering,
+    "s4l": S4L,
+    "sla": SLA,
     "simclr": InstanceContrast,
     "debiased": Debiased,
     "hard_negatives": HardNegatives,
@@ -100,6 +103,8 @@ __all__ = [
     "IBOT",
     "MAE",
     "MLM",
+    "S4L",
+    "SLA",
     "AlignUniform",
     "BEiT",
     "Backcast",
@@ -140,6 +145,7 @@ __all__ = [
     "SimMIM",
     "SimSiam",
     "Sum",
+    "Supervised",
     "SwAV",
     "Term",
     "TimeContrast",
