@@ -38,6 +38,7 @@ from unlabel.objectives import (
     LocalAggregation,
     MaskedHistory,
     MaskedValues,
+    PatchContrast,
     ReorderPrediction,
     SensorContrast,
     ShuffledHistory,
@@ -110,6 +111,7 @@ SERIES = {
     "s4l": lambda: S4L(pretext=InstanceContrast(width=8), weight=0.5, classes=3),
     "s4l_reorder": lambda: S4L(pretext=ReorderPrediction(), classes=3),
     "sla": lambda: SLA(classes=3, temperature=2.0),
+    "patch_contrast": lambda: PatchContrast(places=5, width=8, temperature=0.3),
 }
 
 

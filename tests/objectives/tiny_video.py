@@ -24,6 +24,7 @@ from unlabel.objectives import (
     MoCoV3,
     MotionClustering,
     MultiViewTimeContrast,
+    PatchContrast,
     PixContrast,
     PixPro,
     ReorderPrediction,
@@ -88,6 +89,7 @@ VIDEO = {
     "context_encoder_clips": (lambda: ContextEncoder(hidden=8, heads=2), "tubes"),
     "s4l_clips": (lambda: S4L(pretext=RotationPrediction(), classes=3), "tubes"),
     "sla_clips": (lambda: SLA(classes=3), "frames"),
+    "patch_contrast_clips": (lambda: PatchContrast(places=9, width=8), "tubes"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

@@ -29,6 +29,7 @@ from unlabel.objectives.labels import S4L, SLA, Supervised
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
+from unlabel.objectives.patches import PatchContrast
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
@@ -92,6 +93,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "ibot": IBOT,
     "pix_contrast": PixContrast,
     "pix_pro": PixPro,
+    "patch_contrast": PatchContrast,
 }
 
 __all__ = [
@@ -134,6 +136,7 @@ __all__ = [
     "MultiViewTimeContrast",
     "Objective",
     "Pairs",
+    "PatchContrast",
     "PixContrast",
     "PixPro",
     "ReorderPrediction",
