@@ -26,7 +26,10 @@ RESNET = {"model_type": "resnet", "hidden_sizes": [8, 16], "depths": [1, 1], "em
 # The encoders of each kind of data, the first one that gives what a method needs is taken.
 ENCODERS = {
     "text": [{"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}],
-    "series": [{"d_model": 24, "num_hidden_layers": 2, "num_attention_heads": 2}],
+    "series": [
+        {"d_model": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
+        {"model_type": "dilated_conv", "hidden_size": 16, "num_hidden_layers": 3},
+    ],
     "frames": [PATCHES],
     "video": [PATCHES | {"tubelet_size": 2}, RESNET],
     "audio": [

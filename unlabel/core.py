@@ -399,3 +399,11 @@ def uniform(
     row = _mix(start + ordinal.to(torch.int64) * golden)
     bits = _mix(row[:, None] + (columns[None, :] + 1) * golden)
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)
+
+
+def normal(
+    seed: int, ordinal: Int[Tensor, "batch"], stream: int, count: int
+) -> Float[Tensor, "batch count"]:
+    """Numbers of the standard normal distribution, likewise."""
+    # The draws are multiples of 2**-24; the smallest is 0, which would be minus infinity.
+    return torch.special.ndtri(uniform(seed, ordinal, stream, count).clamp(min=2.0**-25))

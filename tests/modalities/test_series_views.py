@@ -18,6 +18,7 @@ KINDS = ["patchtst", "conv"]
 # A setting of every view that leaves the series as it is.
 NOTHING: dict[str, dict[str, Any]] = {
     "plain": {},
+    "whole": {},
     "mask_values": {"ratio": 0.0},
     "hide": {"ratio": 0.0},
     "shuffle": {"share": 0.0},
@@ -68,7 +69,7 @@ def chain(*links: tuple[str, dict[str, Any]], draw: int = 0):
 
 
 def test_every_view_is_tested_here():
-    assert set(STRONG) | {"plain", "future", "past"} == set(VIEWS)
+    assert set(STRONG) | {"plain", "whole", "future", "past"} == set(VIEWS)
     assert set(NOTHING) | {"future", "past", "reorder", "triple"} == set(VIEWS)
 
 
@@ -637,7 +638,7 @@ def test_nothing_outside_its_crop_reaches_an_output(make_series, make_windows):
 # -- dtypes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*STRONG, "plain", "future", "past"])
+@pytest.mark.parametrize("name", [*STRONG, "plain", "whole", "future", "past"])
 def test_views_keep_the_dtype_of_the_data(make_series, make_windows, name):
     args = STRONG.get(name, {"horizon": HORIZON} if name in ("future", "past") else {})
     for dtype in (torch.float32, torch.float64):

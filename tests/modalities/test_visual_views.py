@@ -112,7 +112,8 @@ def test_two_draws_differ_and_one_draw_repeats(make_visual, make_clips, name):
             (a.is_target, b.is_target),
         )
     )
-    assert differ == (name not in ("plain", "lab", "colors", "hog", "reverse", "span_cutoff"))
+    alike = ("plain", "whole", "lab", "colors", "hog", "reverse", "span_cutoff")
+    assert differ == (name not in alike)
     assert torch.equal(a.inputs["patches"], again.inputs["patches"])
 
 

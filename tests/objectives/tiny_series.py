@@ -19,7 +19,9 @@ from unlabel.objectives import (
     MAE,
     S4L,
     SLA,
+    VAE,
     AlignUniform,
+    Autoencoder,
     Backcast,
     BarlowTwins,
     BEiT,
@@ -38,6 +40,7 @@ from unlabel.objectives import (
     LocalAggregation,
     MaskedHistory,
     MaskedValues,
+    NextStep,
     PatchContrast,
     ReorderPrediction,
     SensorContrast,
@@ -112,6 +115,13 @@ SERIES = {
     "s4l_reorder": lambda: S4L(pretext=ReorderPrediction(), classes=3),
     "sla": lambda: SLA(classes=3, temperature=2.0),
     "patch_contrast": lambda: PatchContrast(places=5, width=8, temperature=0.3),
+    # Generative.
+    "autoencoder": lambda: Autoencoder(hidden=16),
+    "denoising": lambda: Autoencoder(hidden=16, after="jitter", loss="huber"),
+    "vae": lambda: VAE(width=8, hidden=64, beta=0.1),
+    "vae_fixed": lambda: VAE(width=4, hidden=16, deviation=0.5, beta=0.1, before="scaling"),
+    "next_step": lambda: NextStep(),
+    "next_step_l1": lambda: NextStep(loss="l1"),
 }
 
 
@@ -130,6 +140,7 @@ class Window:
     keep: Tensor | None = None
     drop: bool = False
     asks: bool = False
+    clean: tuple[Tensor, Tensor] | None = None
 
 
 class TinySeries(nn.Module):
@@ -205,6 +216,9 @@ class TinySeries(nn.Module):
             view.keep_positions = rearrange(w.keep, "b (l p) -> b l p", p=self.patch).all(2)
         if w.asks or w.asked.any():
             view.target, view.is_target = flat(normal * w.observed), flat(w.asked & w.observed)
+        if w.clean is not None:
+            values, there = w.clean
+            view.target, view.is_target = flat((values - loc) / scale * there), flat(there)
         if w.drop:
             gone = flat(w.hidden).any(2)
             kept = gone.int().argsort(dim=1, stable=True)[:, : int((~gone).sum(1).min())]
@@ -244,6 +258,11 @@ def _draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Tensor:
 
 def _plain(w: Window, batch, spec, encoder, **_: Any) -> Window:
     return w
+
+
+def _whole(w: Window, batch, spec, encoder, **_: Any) -> Window:
+    t = encoder.context
+    return replace(w, clean=(w.values[:, :t], w.observed[:, :t]))
 
 
 def _mask_values(w, batch, spec, encoder, unit="patch", ratio=0.4, mean_length=3.0, drop=False):
@@ -339,6 +358,7 @@ def _overlap(w, batch, spec, encoder, side="left", ratio=0.5):
 
 LINKS = {
     "plain": _plain,
+    "whole": _whole,
     "mask_values": _mask_values,
     "future": _future,
     "past": _past,

@@ -15,6 +15,8 @@ from unlabel.objectives import (
     MAE,
     S4L,
     SLA,
+    VAE,
+    Autoencoder,
     BEiT,
     Colorization,
     ContextEncoder,
@@ -90,6 +92,9 @@ VIDEO = {
     "s4l_clips": (lambda: S4L(pretext=RotationPrediction(), classes=3), "tubes"),
     "sla_clips": (lambda: SLA(classes=3), "frames"),
     "patch_contrast_clips": (lambda: PatchContrast(places=9, width=8), "tubes"),
+    # Generative.
+    "autoencoder_clips": (lambda: Autoencoder(hidden=16, after="mask_values"), "tubes"),
+    "vae_clips": (lambda: VAE(width=8, hidden=32), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

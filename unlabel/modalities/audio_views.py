@@ -25,6 +25,7 @@ from unlabel.modalities.audio_sound import Layout, Sound, refuse_hidden
 from unlabel.modalities.audio_voices import equalize, frequency_warp, speed
 from unlabel.modalities.draws import arguments, draw, normal
 from unlabel.modalities.order import orders, reversed_steps, segment_order
+from unlabel.modalities.whole import whole_sound
 
 
 def plain(sound: Sound, batch: Batch, spec: ViewSpec, **_: Any) -> Sound:
@@ -173,6 +174,7 @@ VIEWS = {
     "span_cutoff": span_cutoff,
     "token_cutoff": token_cutoff,
     "feature_cutoff": feature_cutoff,
+    "whole": whole_sound,
 }
 
 

@@ -36,6 +36,8 @@ class Clip:
         keeps: tokens that a view without hidden tokens has; None leaves them in.
         keep_positions: False at cells zeroed after the embedding, likewise.
         keep_features: False for embedding columns zeroed, `(batch, width)`.
+        clean: frames that are asked for as they were, whatever later links showed of them, and
+            their mask.
         target: one that is no pixel: a class, colours; `(batch, places, ...)`.
         is_target: True where that one counts; None for everywhere.
         picked: places of the sample's frames that a link picked, `(batch, picked)`.
@@ -52,6 +54,7 @@ class Clip:
     keeps: int | None = None
     keep_positions: Bool[Tensor, "batch cells_t cells_y cells_x"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
+    clean: tuple[Tensor, Tensor] | None = None
     target: Tensor | None = None
     is_target: Tensor | None = None
     picked: Int[Tensor, "batch picked"] | None = None

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec, uniform
+from unlabel.core import normal as normal_of
 
 
 def draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
@@ -16,8 +16,7 @@ def draw(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor
 
 def normal(batch: Batch, spec: ViewSpec, count: int, use: int = 0) -> Float[Tensor, "batch count"]:
     """Numbers of the standard normal distribution, likewise."""
-    # The draws are multiples of 2**-24; the smallest is 0, which would be minus infinity.
-    return torch.special.ndtri(draw(batch, spec, count, use).clamp(min=2.0**-25))
+    return normal_of(batch.seed, batch.ordinal, 8 * spec.stream + use, count)
 
 
 def arguments(spec: ViewSpec, **defaults: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from unlabel.modalities.series_cuts import (
 from unlabel.modalities.series_masks import future, hide, mask_values, plain
 from unlabel.modalities.series_order import reorder, reverse, shuffle, triple
 from unlabel.modalities.series_window import Window, finish
+from unlabel.modalities.whole import whole_window
 
 VIEWS = {
     "plain": plain,
@@ -46,6 +47,7 @@ VIEWS = {
     "crop": crop,
     "overlap": overlap,
     "triple": triple,
+    "whole": whole_window,
 }
 # Links that cut the window into history and future; `past` turns it round first.
 SPLITS = ("future", "past")

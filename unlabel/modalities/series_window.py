@@ -38,6 +38,8 @@ class Window:
         future_observed: likewise.
         keep_steps: False at steps zeroed after the input projection, `(batch, steps)`.
         keep_features: False for embedding columns zeroed, `(batch, width)`.
+        clean: values of the history that are asked for as they were, whatever later links showed
+            of them, and True where there are any, `(batch, history, channels)` each.
         target: one that is no value: a class or places of tokens, `(batch, places)`.
         is_target: True where that one counts; None for everywhere.
         weigh: the future's steps count `scale**weigh` times.
@@ -60,6 +62,7 @@ class Window:
     future_observed: Bool[Tensor, "batch horizon channels"] | None = None
     keep_steps: Bool[Tensor, "batch steps"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
+    clean: tuple[Tensor, Tensor] | None = None
     target: Tensor | None = None
     is_target: Tensor | None = None
     weigh: int = 0
@@ -244,8 +247,13 @@ def _target(window: Window, scaled: Tensor, patch: int) -> tuple[Tensor | None, 
         # Without any history there is no unit to measure the future in.
         is_target = window.future_observed & window.observed.any(1, keepdim=True)
         return is_target, torch.where(is_target, (window.future - window.loc) / window.scale, 0)
+    flat = lambda x: rearrange(x, "b (l p) c -> b l (p c)", p=patch)  # noqa: E731
+    if window.clean is not None:
+        assert window.loc is not None and window.scale is not None  # by `finish`
+        values, is_target = window.clean
+        scaled = (values - window.loc) / window.scale
+        return flat(is_target), flat(torch.where(is_target, scaled, 0))
     if window.asks:
-        flat = lambda x: rearrange(x, "b (l p) c -> b l (p c)", p=patch)  # noqa: E731
         is_target = window.is_asked & window.observed
         return flat(is_target), flat(torch.where(is_target, scaled, 0))
     return None, None

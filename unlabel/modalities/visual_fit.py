@@ -185,9 +185,15 @@ def finish(
     """
     own = grid_of(clip, cell)
     real = real_cells(clip.mask, cell, own)
-    scaled = (clip.frames - mean[:, None, None]) / std[:, None, None]
+    scale = lambda x: (x - mean[:, None, None]) / std[:, None, None]  # noqa: E731
+    scaled = scale(clip.frames)
     values = cells(scaled, cell)
     is_target, target = _target(clip, values, real)
+    if clip.clean is not None and clip.target is None:
+        asked, mask = clip.clean
+        is_real = real_cells(mask, cell, grid_of(replace(clip, frames=asked), cell))
+        target = cells(scale(asked), cell)
+        is_target = is_real.flatten(1)[:, :, None].expand_as(target)
     places = places_of(clip, cell, own, grid[0] > 1)
     flat = lambda x: None if x is None else x.flatten(1)  # noqa: E731
     if not in_patches:

@@ -12,6 +12,7 @@ from unlabel.modalities.visual_geometry import blur, crop, flip, plain, rotate
 from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cutoff, token_cutoff
 from unlabel.modalities.visual_motion import flow, motion, triple
 from unlabel.modalities.visual_order import frames, reorder, reverse, speed
+from unlabel.modalities.whole import whole_clip
 
 VIEWS = {
     "plain": plain,
@@ -38,6 +39,7 @@ VIEWS = {
     "triple": triple,
     "motion": motion,
     "flow": flow,
+    "whole": whole_clip,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
 RAW = frozenset({"background", "crop", "flow", "frames", "speed", "triple"})

@@ -16,6 +16,7 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.generative import VAE, Autoencoder, NextStep
 from unlabel.objectives.infomax import DeepInfoMax
 from unlabel.objectives.instance import (
     Debiased,
@@ -58,6 +59,9 @@ CATALOGUE: dict[str, type[Objective]] = {
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
     "context_encoder": ContextEncoder,
+    "autoencoder": Autoencoder,
+    "vae": VAE,
+    "next_step": NextStep,
     "cpc": CPC,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
@@ -107,7 +111,9 @@ __all__ = [
     "MLM",
     "S4L",
     "SLA",
+    "VAE",
     "AlignUniform",
+    "Autoencoder",
     "BEiT",
     "Backcast",
     "BarlowTwins",
@@ -134,6 +140,7 @@ __all__ = [
     "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
+    "NextStep",
     "Objective",
     "Pairs",
     "PatchContrast",
