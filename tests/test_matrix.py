@@ -143,7 +143,8 @@ def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
             _reached(module)
         optimizer.step()
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
-    assert sum(losses[-3:]) < sum(losses[:3]), losses
+    if name != "bigan":  # two players: nothing need fall
+        assert sum(losses[-3:]) < sum(losses[:3]), losses
 
 
 def _reached(module):

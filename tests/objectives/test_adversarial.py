@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from tiny_series import TinySeries, make_series
 from tiny_video import make_video, tiny_video
 
-from unlabel.objectives import ContextEncoder
+from unlabel.core import normal
+from unlabel.objectives import AdversarialAutoencoder, BiGAN, ContextEncoder
+from unlabel.objectives.adversarial import _PRIOR
 from unlabel.objectives.heads import mlp
 from unlabel.objectives.players import play, unmoved
 from unlabel.training.pretraining import Pretraining
@@ -143,7 +145,86 @@ def test_context_encoder_is_its_formula():
     torch.testing.assert_close(terms.loss, 0.75 * rec + 0.25 * made + told, rtol=1e-12, atol=0)
 
 
+def made(objective):
+    encoder = TinySeries()
+    torch.manual_seed(3)
+    module, batch = Pretraining(encoder, objective).double(), make_series(encoder)
+    views = module.view(batch)
+    noise = normal(batch.seed, batch.ordinal, _PRIOR, objective.width).double()
+    return module, batch, views, module.encode(views), noise
+
+
+def test_adversarial_autoencoder_is_its_formula_and_does_not_leak():
+    module, batch, views, encodings, noise = made(AdversarialAutoencoder(width=4, weight=0.3))
+    method = module.objective
+    step = module.score(encodings, views, batch)
+    code = method.code(encodings[0].pooled)
+    asked, target = views[0].is_target, views[0].target
+    value = (method.decoder(code) - target)[asked].square().mean()
+    of_noise, of_code = method.discriminator(noise), method.discriminator(code)
+    fooled = F.softplus(-of_code).mean()
+    told = (F.softplus(-of_noise) + F.softplus(of_code)).mean()
+    torch.testing.assert_close(step.loss, value + 0.3 * fooled + told, rtol=1e-12, atol=0)
+    judge, decoder = method.discriminator.parameters(), list(method.decoder.parameters())
+    assert all(g is None for g in gradients(step.terms["fooled"].loss, [*judge, *decoder]))
+    others = [*module.encoder.parameters(), *method.code.parameters(), *decoder]
+    assert all(g is None for g in gradients(step.terms["told"].loss, others))
+
+
+def test_a_perfect_decoder_costs_nothing():
+    module, batch, views, encodings, _ = made(AdversarialAutoencoder(width=4))
+    module.objective.decoder = Fixed(views[0].target.double())
+    assert module.score(encodings, views, batch).terms["value"].loss.item() == 0
+
+
+def test_codes_move_to_where_the_noise_is():
+    encoder = TinySeries()
+    module = Pretraining(encoder, AdversarialAutoencoder(width=2, hidden=32))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, betas=(0.5, 0.99))
+    with torch.no_grad():
+        module.objective.code.bias += 4.0
+    for step in range(200):
+        module(make_series(encoder, rows=32, first=32 * step)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    module.eval()
+    code = module.objective.code(module(make_series(encoder, rows=256)).pooled[0])
+    assert code.mean(0).abs().max() < 2
+    assert module.objective.sample(3).shape == (3, 8, 4)
+
+
+def test_bigan_is_its_formula_and_does_not_leak():
+    module, batch, views, encodings, noise = made(BiGAN(width=4, hidden=8, heads=2))
+    method = module.objective
+    step = module.score(encodings, views, batch)
+    code, judge = method.code(encodings[0].pooled), method.discriminator
+    asked, target = views[0].is_target, views[0].target.double()
+    real, fake = judge(target * asked, code), judge(method.decoder(noise) * asked, noise)
+    told = (F.softplus(-real) + F.softplus(fake)).mean()
+    fooled = (F.softplus(real) + F.softplus(-fake)).mean()
+    torch.testing.assert_close(step.loss, told + fooled, rtol=1e-12, atol=0)
+    makers = [*module.encoder.parameters(), *method.code.parameters()]
+    makers += list(method.decoder.parameters())
+    assert all(g is None for g in gradients(step.terms["told"].loss, makers))
+    assert all(g is None for g in gradients(step.terms["fooled"].loss, judge.parameters()))
+    assert all(g is not None for g in gradients(step.terms["fooled"].loss, makers))
+    assert not step.terms["rebuilt"].loss.requires_grad and step.terms["rebuilt"].weight == 0
+
+
+def test_a_judge_of_pairs_that_knows_nothing_costs_both_sides_2_ln_2():
+    module, batch, views, encodings, _ = made(BiGAN(width=4, hidden=8, heads=2))
+    for p in module.objective.discriminator.leave.parameters():
+        p.data.zero_()
+    terms = module.score(encodings, views, batch).terms
+    assert terms["told"].loss.item() == pytest.approx(2 * math.log(2))
+    assert terms["fooled"].loss.item() == pytest.approx(2 * math.log(2))
+
+
 def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="second player is 0 or more, but -1 came"):
+        AdversarialAutoencoder(weight=-1)
+    with pytest.raises(ValueError, match="3 heads cannot share a width of 128"):
+        BiGAN(heads=3)
     with pytest.raises(ValueError, match="adversarial is a share from 0 to 1, but 2 came"):
         ContextEncoder(adversarial=2)
     with pytest.raises(ValueError, match="5 heads cannot share a width of 64"):

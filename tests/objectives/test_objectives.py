@@ -13,6 +13,7 @@ from unlabel.objectives import (
     DINO,
     MLM,
     SLA,
+    BiGAN,
     Cutoff,
     FlatNCE,
     InstanceContrast,
@@ -184,6 +185,8 @@ def test_twenty_steps_lower_the_loss(made):
     module, batch = made
     if getattr(module.objective, "balance", "") == "gradient":
         pytest.skip("Its weights move, and the sum with them.")
+    if isinstance(module.objective, BiGAN):
+        pytest.skip("Of two players whose losses rise against each other nothing need fall.")
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
     losses = []
     for _ in range(20):

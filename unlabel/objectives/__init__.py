@@ -1,6 +1,6 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
-from unlabel.objectives.adversarial import ContextEncoder
+from unlabel.objectives.adversarial import AdversarialAutoencoder, BiGAN, ContextEncoder
 from unlabel.objectives.autoencoder import MAE
 from unlabel.objectives.banks import InstDisc, LocalAggregation
 from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
@@ -61,6 +61,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "context_encoder": ContextEncoder,
     "autoencoder": Autoencoder,
     "vae": VAE,
+    "adversarial_autoencoder": AdversarialAutoencoder,
+    "bigan": BiGAN,
     "next_step": NextStep,
     "cpc": CPC,
     "time_contrast": TimeContrast,
@@ -112,11 +114,13 @@ __all__ = [
     "S4L",
     "SLA",
     "VAE",
+    "AdversarialAutoencoder",
     "AlignUniform",
     "Autoencoder",
     "BEiT",
     "Backcast",
     "BarlowTwins",
+    "BiGAN",
     "Colorization",
     "ContextEncoder",
     "Cutoff",

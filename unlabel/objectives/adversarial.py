@@ -7,12 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View
+from unlabel.core import Batch, Encoder, Encoding, View, normal, stream_of
 from unlabel.objectives.gather import global_mean
+from unlabel.objectives.generative import VAE, Autoencoder, VectorDecoder, asked
 from unlabel.objectives.heads import check_heads, mlp
 from unlabel.objectives.masked import MaskedValues, at_targets
 from unlabel.objectives.objective import Term
 from unlabel.objectives.players import play
+
+_PRIOR = stream_of("noise that codes are to look like")
 
 
 class Judge(nn.Module):
@@ -123,4 +126,132 @@ class ContextEncoder(MaskedValues):
         return terms
 
 
-__all__ = ["ContextEncoder", "Judge"]
+class AdversarialAutoencoder(Autoencoder):
+    """Adversarial autoencoder: a code from which the sample comes back, and that looks like noise.
+
+    `(decoded - value)^2`, mean over all measured values, `+ weight softplus(-D(z))` for the encoder
+    whose code is z, and `softplus(-D(u)) + softplus(D(z))` for the judge D, u from N(0, I), see
+    `players`. A perfect decoder costs 0 in the first term.
+
+    Args:
+        width: of the code z.
+        weight: of what the encoder pays the judge; 0 leaves both out.
+        hidden: width of decoder and judge.
+        before: views applied before, joined by `+`; targets are taken from their result.
+        after: views of what the encoder sees; targets stay as they were.
+        args: their arguments.
+
+    Raises:
+        ValueError: a weight below 0, or an argument of a view that is not there.
+
+    Reference: Makhzani et al. 2015, arXiv 1511.05644, section 2.
+    """
+
+    paper = "Adversarial autoencoder (Makhzani et al. 2015, arXiv 1511.05644)"
+
+    def __init__(
+        self,
+        *,
+        width: int = 32,
+        weight: float = 1.0,
+        hidden: int = 256,
+        before: str = "",
+        after: str = "",
+        args: Mapping[str, Any] | None = None,
+    ):
+        if weight < 0:
+            raise ValueError(f"The weight of the second player is 0 or more, but {weight} came.")
+        super().__init__(hidden=hidden, before=before, after=after, args=args)
+        self.width, self.weight = width, weight
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the code's layer, the decoder from it, and the judge of codes."""
+        self.code = nn.Linear(encoder.width, self.width)
+        sizes = (encoder.length, encoder.token_values)
+        self.decoder = VectorDecoder(self.width, *sizes, hidden=self.hidden)
+        judge = mlp(self.width, self.hidden, self.hidden, 1)
+        self.discriminator = judge if self.weight else None
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """Terms `value` and, unless its weight is 0, `fooled` and the judge's `told`."""
+        code = self.code(encodings[0].pooled)
+        terms = {"value": at_targets(self.decoder(code), *asked(views[0]))}
+        if self.discriminator is not None:
+            noise = normal(batch.seed, batch.ordinal, _PRIOR, self.width).to(code)
+            told, fooled = play(self.discriminator, (noise,), (code,))
+            terms |= {"fooled": Term(global_mean(fooled), self.weight)}
+            terms |= {"told": Term(global_mean(told))}
+        return terms
+
+    def rebuilt(self, encoding: Encoding) -> Float[Tensor, "batch length values"]:
+        """What is decoded from the code."""
+        return self.decoder(self.code(encoding.pooled))
+
+    prior, sample = VAE.prior, VAE.sample
+
+
+class BiGAN(AdversarialAutoencoder):
+    """BiGAN: an encoder and a generator that together fool a judge of pairs (sample, code).
+
+    The judge D is to tell the pairs of the encoder, (x, E(x)), from those of the generator,
+    (G(u), u), u from N(0, I): it pays `softplus(-D(x, E(x))) + softplus(D(G(u), u))`, and encoder
+    and generator pay `softplus(D(x, E(x))) + softplus(-D(G(u), u))`, see `players`. Where the judge
+    cannot tell, which is 2 ln 2 for both, E and G undo each other. No value is compared with
+    another; `rebuilt` is how far `G(E(x))` is from x, to look at.
+
+    Args:
+        width: of the code.
+        hidden: width of generator and judge.
+        heads: of the judge's attention.
+        before: views applied before, joined by `+`.
+        args: their arguments.
+
+    Raises:
+        ValueError: a width that the heads cannot share, or an argument of a view that is not there.
+
+    Reference: Donahue et al. 2017, arXiv 1605.09782, sections 3 and 3.4 (the loss that does not
+    saturate).
+    """
+
+    paper = "BiGAN (Donahue et al. 2017, arXiv 1605.09782)"
+
+    def __init__(
+        self,
+        *,
+        width: int = 32,
+        hidden: int = 128,
+        heads: int = 4,
+        before: str = "",
+        args: Mapping[str, Any] | None = None,
+    ):
+        check_heads(hidden, heads)
+        super().__init__(width=width, hidden=hidden, before=before, args=args)
+        self.judge_heads = heads
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the code's layer, the generator, and the judge of pairs."""
+        super().build(encoder)
+        sizes = {"hidden": self.hidden, "heads": self.judge_heads, "beside": self.width}
+        self.discriminator = Judge(encoder.length, encoder.token_values, **sizes)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """Terms `fooled`, the judge's `told`, and `rebuilt`, to look at."""
+        code, (target, is_target) = self.code(encodings[0].pooled), asked(views[0])
+        noise = normal(batch.seed, batch.ordinal, _PRIOR, self.width).to(code)
+        part = lambda x: x.to(code.dtype).masked_fill(~is_target, 0.0)  # noqa: E731
+        pairs = (part(target), code), (part(self.decoder(noise)), noise)
+        told, fooled = play(self.discriminator, *pairs, both=True)
+        with torch.no_grad():
+            rebuilt = at_targets(self.decoder(code), target, is_target)
+        return {
+            "fooled": Term(global_mean(fooled)),
+            "told": Term(global_mean(told)),
+            "rebuilt": rebuilt._replace(weight=0.0),
+        }
+
+
+__all__ = ["AdversarialAutoencoder", "BiGAN", "ContextEncoder", "Judge"]

@@ -27,8 +27,8 @@ def play(
     made: tuple[Tensor, ...],
     *,
     both: bool = False,
-) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
-    """What a round costs the judge and what it costs who made the samples, a row each.
+) -> tuple[Float[Tensor, "verdicts"], Float[Tensor, "verdicts"]]:
+    """What a round costs the judge and what it costs who made the samples, for each verdict.
 
     With D the judge's logit that a sample is real: the judge pays
     `softplus(-D(real)) + softplus(D(made))`, of samples without a gradient; the maker pays
@@ -37,7 +37,7 @@ def play(
     nothing costs 2 ln 2, and the maker then pays ln 2.
 
     Args:
-        judge: gives a logit for each row.
+        judge: gives a logit for each row, or several (of the parts of a picture).
         real: what it is to accept, all its arguments.
         made: what it is to refuse.
         both: what is real was made too (by an encoder), and its maker pays `softplus(D(real))`.
@@ -50,7 +50,7 @@ def play(
     fooled = F.softplus(-exact(unmoved(judge, *made)))
     if both:
         fooled = fooled + F.softplus(exact(unmoved(judge, *real)))
-    return told, fooled
+    return told.flatten(), fooled.flatten()
 
 
 __all__ = ["play", "unmoved"]
