@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from unlabel.objectives.heads import mlp
 from unlabel.objectives.players import play, unmoved
 from unlabel.training.pretraining import Pretraining
 
-SMALL = {"hidden": 8, "heads": 2}
+SMALL: dict[str, Any] = {"hidden": 8, "heads": 2}
 
 
 def gradients(loss, params):
@@ -72,7 +73,7 @@ def test_an_unmoved_module_keeps_its_buffers_and_says_the_same():
     assert all(p.requires_grad for p in module.parameters())
 
 
-def made_context_encoder(**more):
+def made_context_encoder(**more: Any) -> Any:
     encoder = TinySeries()
     module = Pretraining(encoder, ContextEncoder(unit="span", **SMALL, **more))
     return module, make_series(encoder)
@@ -114,6 +115,7 @@ def test_a_perfect_fill_costs_nothing_and_the_judge_cannot_tell():
 def test_what_was_not_hidden_does_not_count():
     module, batch = made_context_encoder()
     (view,) = module.view(batch)
+    assert view.is_target is not None and view.target is not None
     encodings = module.encode([view])
     other = replace(view, target=torch.where(view.is_target, view.target, 7.0))
     for name, term in module.score(encodings, [view], batch).terms.items():
@@ -145,7 +147,7 @@ def test_context_encoder_is_its_formula():
     torch.testing.assert_close(terms.loss, 0.75 * rec + 0.25 * made + told, rtol=1e-12, atol=0)
 
 
-def made(objective):
+def made(objective: Any) -> Any:
     encoder = TinySeries()
     torch.manual_seed(3)
     module, batch = Pretraining(encoder, objective).double(), make_series(encoder)
@@ -179,7 +181,7 @@ def test_a_perfect_decoder_costs_nothing():
 
 def test_codes_move_to_where_the_noise_is():
     encoder = TinySeries()
-    module = Pretraining(encoder, AdversarialAutoencoder(width=2, hidden=32))
+    module: Any = Pretraining(encoder, AdversarialAutoencoder(width=2, hidden=32))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, betas=(0.5, 0.99))
     with torch.no_grad():
         module.objective.code.bias += 4.0

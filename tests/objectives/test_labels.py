@@ -1,6 +1,7 @@
 """Labels in the batch: what methods make of them, and of samples that have none."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def silent(*heads):
             head.bias.zero_()
 
 
-def of_series(make, **more):
+def of_series(make: Any, **more: Any) -> Any:
     encoder = TinySeries()
     torch.manual_seed(5)
     return Pretraining(encoder, make(), **more).double(), make_series(encoder)

@@ -1,6 +1,7 @@
 """Contrast inside a sample: its own places are the negatives, and no other sample's."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -51,14 +52,15 @@ def test_other_samples_do_not_matter():
 
 def test_equal_tokens_give_ln_p_after_every_block():
     encoder = TinySeries()
-    module = Pretraining(encoder, PatchContrast(width=8))
+    module: Any = Pretraining(encoder, PatchContrast(width=8))
     batch = make_series(encoder)
     views = module.view(batch)
     ones = lambda e: torch.ones_like(e.tokens)  # noqa: E731
     seen = [Encoding(e.pooled, ones(e), e.mask, (ones(e),) * 2) for e in module.encode(views)]
     step = module.score(seen, views, batch)
     assert step.loss.item() == pytest.approx(math.log(8), abs=1e-5)
-    assert float(step.terms["level_1"].chance) == pytest.approx(math.log(8))
+    chance: Any = step.terms["level_1"].chance
+    assert float(chance) == pytest.approx(math.log(8))
 
 
 def test_as_many_places_as_asked_are_drawn_and_they_exist():

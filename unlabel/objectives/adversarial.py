@@ -113,14 +113,13 @@ class ContextEncoder(MaskedValues):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """Terms `value` and, unless its weight is 0, `fooled` and the judge's `told`."""
-        (encoding,), (seen,) = encodings, views
-        assert seen.target is not None and seen.is_target is not None  # the view makes both
-        pred = self.predictor(encoding.tokens[:, : seen.target.shape[1]])
-        value = at_targets(pred, seen.target, seen.is_target)
+        target, is_target = asked(views[0])
+        pred = self.predictor(encodings[0].tokens[:, : target.shape[1]])
+        value = at_targets(pred, target, is_target)
         terms = {"value": value._replace(weight=1 - self.adversarial)}
         if self.discriminator is not None:
-            part = lambda x: (x.masked_fill(~seen.is_target, 0.0),)  # noqa: E731
-            told, fooled = play(self.discriminator, part(seen.target.to(pred.dtype)), part(pred))
+            part = lambda x: (x.masked_fill(~is_target, 0.0),)  # noqa: E731
+            told, fooled = play(self.discriminator, part(target.to(pred.dtype)), part(pred))
             terms["fooled"] = Term(global_mean(fooled), self.adversarial)
             terms["told"] = Term(global_mean(told))
         return terms
