@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from unlabel.data_pipes.labels import kept_labels
+from unlabel.data_pipes.series import read_series
+from unlabel.data_pipes.text import read_text
+from unlabel.data_pipes.tokens import TokenStore
 
 LABELS = np.random.default_rng(3).integers(-1, 4, 500)
 
@@ -40,3 +43,36 @@ def test_data_without_labels_stays_so():
 def test_no_share_is_refused():
     with pytest.raises(ValueError, match="share of labels to keep, from 0 to 1, but 10 came"):
         kept_labels(LABELS, 10)
+
+
+def test_a_column_of_a_table_of_text_holds_the_classes(tmp_path, tokenizer):
+    path = tmp_path / "reviews.csv"
+    rows = ["text,label", "good food here,yes", "bad service there,no", "just food,", "so good,yes"]
+    path.write_text("\n".join(rows))
+    data = read_text(path, column="text", label_column="label", min_words=2)
+    assert data.texts == ["good food here", "bad service there", "just food", "so good"]
+    assert data.classes == ("no", "yes") and data.labels.tolist() == [1, 0, -1, 1]
+    assert not data.partners
+    store = TokenStore(
+        data.texts, tokenizer, max_length=8, labels=data.labels, path=tmp_path / "store"
+    )
+    for one in (store, TokenStore.open(tmp_path / "store")):
+        assert [one[i]["label"] for i in range(4)] == [1, 0, -1, 1]
+    assert "label" not in TokenStore(data.texts, tokenizer, max_length=8)[0]
+    with pytest.raises(ValueError, match="needs the column of the text by name"):
+        read_text(path, label_column="label")
+
+
+def test_a_column_of_a_table_of_series_holds_the_classes(tmp_path):
+    path = tmp_path / "series.csv"
+    rows = [
+        f"{one},{t},{t * t},{kind}"
+        for one, kind in (("a", "x"), ("b", "y"), ("c", "x"), ("d", ""))
+        for t in range(8)
+    ]
+    path.write_text("\n".join(["unique_id,ds,y,kind", *rows]))
+    data = read_series(path, label_column="kind")
+    assert data.classes == ("x", "y") and [s.label for s in data] == [0, 1, 0, -1]
+    assert data[0].values.shape == (8, 1)
+    with pytest.raises(ValueError, match="no column 'sort'"):
+        read_series(path, label_column="sort")

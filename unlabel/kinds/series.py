@@ -41,6 +41,7 @@ class SeriesOptions:
         target: columns of values; None takes every column of numbers.
         covariates: columns known beside the values, now and later.
         static: columns that hold for a whole series.
+        label_column: of a table, the class of a whole series.
         freq: the step, in pandas' names (`h`, `MS`); None takes the commonest difference.
         time_gap: for irregular times: each row is a step, and the log of the time since the one
             before is a covariate; `true`, or the unit in seconds.
@@ -71,6 +72,7 @@ class SeriesOptions:
     target: list[str] | None = None
     covariates: list[str] | None = None
     static: list[str] | None = None
+    label_column: str | None = None
     freq: str | None = None
     time_gap: bool | float = False
     missing: list[float] = field(default_factory=list)
@@ -124,7 +126,8 @@ class SeriesOptions:
         if not self.mapped and not written:
             source = self._read(data)
             return SeriesStore(source, **windows), source.summary()
-        if unused := [k for k, v in self._reading().items() if v not in (None, [], False)]:
+        given = {**self._reading(), "label_column": self.label_column}
+        if unused := [k for k, v in given.items() if v not in (None, [], False)]:
             raise ValueError(
                 f"What lies on disk is taken as it is, so {', '.join(unused)} cannot be heeded; "
                 "leave it out, or leave out mapped."
@@ -145,6 +148,8 @@ class SeriesOptions:
                 "streaming reads series one after the other, and a part at a time: leave out "
                 "mapped, and give data that is not generated in memory."
             )
+        if self.label_column is not None:
+            raise ValueError("A stream of series has no labels: leave out label_column.")
         if args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
         rank, size = world()
@@ -168,7 +173,7 @@ class SeriesOptions:
     def _read(self, data: Any) -> SeriesData:
         if data == self.corpus:
             return embedded_series()
-        return read_series(data, **self._reading())
+        return read_series(data, **self._reading(), label_column=self.label_column)
 
     def _reading(self) -> dict[str, Any]:
         names = ("id_column", "timestamp_column", "target", "covariates", "static", "freq")
