@@ -37,6 +37,17 @@ def test_generated_sounds_train_sla(tmp_path):
     assert log["chance/joint"] == pytest.approx(2.773, abs=1e-3)
 
 
+def test_text_of_classes_trains_s4l_on_a_share_of_them(tmp_path, sentences):
+    rows = [f'"{text}",{("even", "odd")[i % 2]}' for i, text in enumerate(sentences)]
+    (tmp_path / "text.csv").write_text("\n".join(["text,kind", *rows]))
+    words = [f"--data={tmp_path / 'text.csv'}", "--text.column=text", "--text.label_column=kind"]
+    small = "{hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}"
+    words += ["--text.labels=0.5", "--text.vocabulary=200", f"--text.config={small}"]
+    about, log = trained(tmp_path / "run", *words, "--objective=s4l")
+    assert about["classes"] == 2
+    assert log["chance/supervised/label"] == pytest.approx(0.693, abs=1e-3)
+
+
 def test_data_without_labels_is_refused_in_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit):
         trained(tmp_path / "run", "--modality=series", "--objective=sla")
