@@ -49,6 +49,8 @@ OPTIONS = {
     "deep_infomax": {"prior_weight": 0.0},  # the prior is a second player: no sum need fall
     "local_aggregation": {"temperature": 0.2},
     "instdisc": {"temperature": 0.2},
+    "s4l": {"classes": 8},
+    "sla": {"classes": 8},
 }
 CELLS = [(name, kind) for name in CATALOGUE for kind in KINDS]
 
@@ -128,6 +130,8 @@ def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
             if place == len(ENCODERS[kind]) - 1:
                 raise
     batch = encoder.collator(seed=0)([made.store[i] for i in range(ROWS)])
+    if (batch.label < 0).all():  # of data without classes, as if it had three
+        batch.label = torch.arange(ROWS) % 3
     with torch.no_grad():
         module(batch)
     module.step()  # clusters and memories have seen something
@@ -136,7 +140,7 @@ def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
     for step in range(STEPS):
         torch.manual_seed(0)
         found = module(batch)
-        loss = found.terms["info_nce"].loss if "info_nce" in found.terms else found.loss
+        loss = found.terms.get("info_nce", found.terms.get("value", found)).loss
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         found.loss.backward()
@@ -144,7 +148,8 @@ def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
             _reached(module)
         optimizer.step()
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
-    assert sum(losses[-3:]) < sum(losses[:3]), losses
+    if name != "bigan":  # two players: nothing need fall
+        assert sum(losses[-3:]) < sum(losses[:3]), losses
 
 
 def _reached(module):

@@ -219,6 +219,8 @@ class Encoder(Protocol):
         local: the view that usually shows a small part of a sample, of smaller inputs where the
             model takes them; None where there is none.
         layer_width: of the hidden states, where it gives `layers`.
+        turned: views that can be told apart and keep a sample's class, the first one plain; where
+            it gives `turned`.
         table_size: rows and columns of the token table, where it gives `table`.
         token_values: numbers that one token stands for, where it gives `values`.
         channels: numbers of one step, likewise.
@@ -233,6 +235,7 @@ class Encoder(Protocol):
     views: frozenset[str]
     usual: str
     local: ViewSpec | None
+    turned: tuple[ViewSpec, ...]
     table_size: tuple[int, int]
     token_values: int
     channels: int

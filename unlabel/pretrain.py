@@ -117,7 +117,7 @@ def _train_one(
     prepared = options.prepare(data, method, args, begun)
     model = prepared.encoder
     transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made
-    pretraining = Pretraining(model, method, prepared.samples)
+    pretraining = Pretraining(model, method, prepared.samples, prepared.classes)
     lead = args.process_index == 0
     if lead and not resume:
         model.save_pretrained(untrained)
@@ -131,6 +131,7 @@ def _train_one(
         "architecture": model.model.config.model_type,
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": prepared.samples,
+        "classes": prepared.classes,
         "processes": args.world_size,
         "read": prepared.read,
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},

@@ -165,7 +165,7 @@ def test_every_method_for_series_can_be_built_on_one_of_its_encoders(make_series
         fitting = [e for e in encoders if not lacking(method(), e)]
         assert fitting, name
         for encoder in fitting:
-            Pretraining(encoder, method(), 64)
+            Pretraining(encoder, method(), 64, 3)
 
 
 @pytest.mark.parametrize("context", ["encoder", "gru"])

@@ -17,12 +17,17 @@ from unlabel.objectives import (
     DINO,
     IBOT,
     MAE,
+    S4L,
+    SLA,
     VAE,
+    AdversarialAutoencoder,
     AlignUniform,
     Autoencoder,
     Backcast,
     BarlowTwins,
     BEiT,
+    BiGAN,
+    ContextEncoder,
     Debiased,
     Decoupled,
     DeepInfoMax,
@@ -39,6 +44,7 @@ from unlabel.objectives import (
     MaskedHistory,
     MaskedValues,
     NextStep,
+    PatchContrast,
     ReorderPrediction,
     SensorContrast,
     ShuffledHistory,
@@ -106,6 +112,14 @@ SERIES = {
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
+    # Two players, and labels.
+    "context_encoder": lambda: ContextEncoder(unit="span", hidden=8, heads=2, adversarial=0.1),
+    "s4l": lambda: S4L(pretext=InstanceContrast(width=8), weight=0.5, classes=3),
+    "s4l_reorder": lambda: S4L(pretext=ReorderPrediction(), classes=3),
+    "sla": lambda: SLA(classes=3, temperature=2.0),
+    "adversarial_autoencoder": lambda: AdversarialAutoencoder(width=16, hidden=64, weight=0.01),
+    "bigan": lambda: BiGAN(width=4, hidden=8, heads=2),
+    "patch_contrast": lambda: PatchContrast(places=5, width=8, temperature=0.3),
     # Generative.
     "autoencoder": lambda: Autoencoder(hidden=16),
     "denoising": lambda: Autoencoder(hidden=16, after="jitter", loss="huber"),
@@ -159,11 +173,12 @@ class TinySeries(nn.Module):
         self.token_values, self.length = patch * channels, context // patch
         self.layer_width, self.grid = width, (self.length,)
         self.gives = frozenset(
-            "pooled tokens times layers values future sensor length visible_only".split()
+            "pooled tokens times layers values future sensor length visible_only turned".split()
         ) | ({"causal"} if causal else set())
         self.views = frozenset(LINKS)
         self.usual = "crop+jitter"
         self.local = ViewSpec("crop+jitter", args=(("crop.sigma", 0.5),))
+        self.turned = (ViewSpec("plain"), ViewSpec("reverse"))
         self.causal = causal
         self.embed = nn.Linear(self.token_values, width)
         self.flags = nn.Linear(self.token_values, width, bias=False)
@@ -285,6 +300,11 @@ def _past(w, batch, spec, encoder, horizon):
     return _future(replace(w, **turned), batch, spec, encoder, horizon)
 
 
+def _reverse(w, batch, spec, encoder):
+    parts = ("values", "observed", "hidden", "asked")
+    return replace(w, **{k: getattr(w, k)[:, : encoder.context].flip(1) for k in parts})
+
+
 def _hide(w, batch, spec, encoder, ratio, mean_length):
     return replace(w, hidden=(_draw(batch, spec, w.values.shape[1]) < ratio)[:, :, None] | w.hidden)
 
@@ -348,6 +368,7 @@ LINKS = {
     "mask_values": _mask_values,
     "future": _future,
     "past": _past,
+    "reverse": _reverse,
     "hide": _hide,
     "shuffle": _shuffle,
     "jitter": _jitter,
@@ -377,6 +398,6 @@ def make_series(encoder: TinySeries, rows: int = 8, first: int = 0, horizon: int
         index=index,
         ordinal=index,
         seed=3,
-        label=torch.full((rows,), -1),
+        label=torch.where(index % 4 == 3, -1, index % 3),
         partners={"sensor": {**other, "mask": mask}},
     )

@@ -31,6 +31,7 @@ def read_series(
     target: Names = None,
     covariates: Names = None,
     static: Names = None,
+    label_column: str | None = None,
     freq: str | None = None,
     time_gap: bool | float = False,
     missing: Sequence[float] = (),
@@ -59,6 +60,7 @@ def read_series(
         target: columns of values; None as said above.
         covariates: columns known beside the values; their gaps are filled forward.
         static: columns of numbers that hold for a whole series; the first row counts.
+        label_column: of a table, the class of a whole series, likewise; an empty field is none.
         freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
         time_gap: for irregular times: rows stay steps, and the last covariate of each is
             `ln(gap / unit)`, the gap being the time since the last row before that holds a value
@@ -74,8 +76,9 @@ def read_series(
             file, and the column and row where there are some.
     """
     reading = Reading.of(
-        id_column, timestamp_column, target, covariates, static, freq, time_gap, missing, encoding
-    )
+        id_column, timestamp_column, target, covariates, static, freq, time_gap, missing, encoding,
+        label_column,
+    )  # fmt: skip
     check_limit(limit)
     series: list[Series] = []
     parts = _parts(source, reading.report)
@@ -115,7 +118,7 @@ class Reading:
     def of(
         cls, id_column: str | None, timestamp_column: str | None, target: Names, covariates: Names,
         static: Names, freq: str | None, time_gap: bool | float, missing: Sequence[float],
-        encoding: str | None,
+        encoding: str | None, label_column: str | None = None,
     ) -> "Reading":  # fmt: skip
         """From the arguments of `read_series`."""
         if freq is not None:
@@ -125,8 +128,9 @@ class Reading:
         if time_gap is not False and not 0 < time_gap < float("inf"):
             raise ValueError(f"time_gap is True or a unit of time above 0, but is {time_gap}.")
         columns = Columns(
-            id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static)
-        )
+            id_column, timestamp_column, _tuple(target), _tuple(covariates), _tuple(static),
+            label_column,
+        )  # fmt: skip
         return cls(Rules(columns, freq, tuple(missing), bool(time_gap)), encoding)
 
     def read(self, name: str, part: Any, *, alone: bool, limit: int | None = None) -> list[Series]:
@@ -221,7 +225,7 @@ def _read(
     classes: dict[str, int], line: int, limit: int | None,
 ) -> list[Series]:  # fmt: skip
     if isinstance(content, pd.DataFrame):
-        return read_frame(content, name, rules, report, line=line)
+        return read_frame(content, name, rules, report, line=line, classes=classes)
     if rules.time_gap:
         raise BrokenFile(NO_TIME)
     if isinstance(content, Cases):

@@ -30,6 +30,7 @@ class Columns:
     target: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,13 @@ class Rules:
 
 
 def read_frame(
-    frame: pd.DataFrame, name: str, rules: Rules, report: ReadReport, *, line: int = 0
+    frame: pd.DataFrame,
+    name: str,
+    rules: Rules,
+    report: ReadReport,
+    *,
+    line: int = 0,
+    classes: dict[str, int] | None = None,
 ) -> list[Series]:
     """The series of a table, each a view of one array.
 
@@ -60,6 +67,7 @@ def read_frame(
         rules: how to read it.
         report: takes counts.
         line: of the file in which row 0 stands, for messages.
+        classes: names of the classes met so far, and their places; takes further ones.
 
     Raises:
         BrokenFile: naming the column, and the row, that cannot be used.
@@ -109,7 +117,13 @@ def read_frame(
     if columns.static:
         static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
     note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
-    return _cut(values, covariates, static, grid, ids, columns)
+    found = _cut(values, covariates, static, grid, ids, columns)
+    if columns.label is not None and classes is not None:
+        first = _column(frame, columns.label).iloc[source[grid.first]]
+        for one, label in zip(found, first, strict=True):
+            if not pd.isna(label) and str(label):
+                one.label = classes.setdefault(str(label), len(classes))
+    return found
 
 
 def _stamps(frame: pd.DataFrame, column: str | None, line: int) -> Stamps | None:
@@ -217,6 +231,7 @@ def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.Dat
 def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) -> Columns:
     there = list(frame.columns)
     wanted = [given.id, given.time, *given.target, *given.covariates, *given.static]
+    wanted.append(given.label)
     if unknown := [c for c in wanted if c is not None and c not in there]:
         shown = ", ".join(map(repr, there[:20])) + ", ..." * (len(there) > 20)
         raise BrokenFile(f"no column {', '.join(map(repr, unknown))}; it has the columns {shown}")
@@ -240,7 +255,7 @@ def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) 
             )
     if not target:
         raise BrokenFile(f"no column of numbers among {', '.join(map(repr, there[:20]))}")
-    return Columns(id_column, time, target, given.covariates, given.static)
+    return Columns(id_column, time, target, given.covariates, given.static, given.label)
 
 
 def _find_dates(frame: pd.DataFrame, columns: Sequence[str]) -> str | None:

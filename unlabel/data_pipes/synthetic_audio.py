@@ -37,6 +37,8 @@ class SyntheticAudio:
     tempo: np.ndarray
     rate: int
 
+    classes = CLASSES
+
     @property
     def lengths(self) -> Int64[np.ndarray, "clips"]:
         """Samples of each clip."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from unlabel.data_pipes.formats import Columns, Row
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import resolve, rows_of
@@ -25,6 +28,7 @@ class _Options:
     limit: int | None
     keep_repeats: bool
     encoding: str | None
+    labelled: bool = False  # the last column is a class
 
 
 @dataclass
@@ -34,10 +38,14 @@ class TextData:
     Attributes:
         columns: name -> one text a record; the first column is the anchor.
         report: what was read and what was left out.
+        labels: place of each record's class in `classes`, -1 for none; None without a column.
+        classes: names of the classes, sorted.
     """
 
     columns: dict[str, list[str]]
     report: ReadReport
+    labels: Int64[np.ndarray, "count"] | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def texts(self) -> list[str]:
@@ -95,6 +103,7 @@ def read_text(
     *,
     column: str | int | None = None,
     columns: Sequence[str | int] | None = None,
+    label_column: str | int | None = None,
     min_words: int = 1,
     max_words: int | None = None,
     max_chars: int = 100_000,
@@ -114,6 +123,7 @@ def read_text(
             .json, .parquet; text may be packed as .gz, .bz2, .xz or .zst.
         column: which column of a table holds the text. A number means a table without header row.
         columns: several columns instead: anchor, positive and perhaps negative.
+        label_column: the column of classes beside them; an empty field is none.
         min_words: records in which a text has fewer words are left out.
         max_words: the same for more words; None for no bound. (Tokenising truncates anyway.)
         max_chars: the same in characters, so that a file without line ends does no harm.
@@ -132,6 +142,11 @@ def read_text(
         raise ValueError(
             f"columns= takes two or more names, but came {columns!r}; for one: column=."
         )
+    if label_column is not None and (streaming or (column is None and columns is None)):
+        raise ValueError(
+            f"label_column={label_column!r} needs the column of the text by name (column=, or "
+            "columns=), and data that is no stream."
+        )
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, but is {limit}; leave it out to read all.")
     if encoding is not None:
@@ -141,7 +156,11 @@ def read_text(
             raise ValueError(f"Python knows no encoding {encoding!r}; try 'latin-1'.") from e
     wanted: Columns = tuple(columns) if columns else None if column is None else (column,)
     names = tuple(str(c) for c in columns) if columns else ("text",)
-    options = _Options(wanted, min_words, max_words, max_chars, limit, keep_repeats, encoding)
+    labelled = label_column is not None
+    if wanted and label_column is not None:
+        wanted = (*wanted, label_column)
+    bounds = (min_words, max_words, max_chars, limit, keep_repeats, encoding)
+    options = _Options(wanted, *bounds, labelled)
     source = resolve(source)
     if streaming:
         stream = TextStream(source, names, options)
@@ -150,7 +169,16 @@ def read_text(
     report = ReadReport()
     records = list(_records(source, report, options, memory=None))
     _refuse_nothing(bool(records), report)
-    return TextData(dict(zip(names, map(list, zip(*records, strict=True)), strict=True)), report)
+    found = list(map(list, zip(*records, strict=True)))
+    labels, classes = _classes(found.pop()) if labelled else (None, ())
+    return TextData(dict(zip(names, found, strict=True)), report, labels, classes)
+
+
+def _classes(names: Sequence[str]) -> tuple[Int64[np.ndarray, "count"], tuple[str, ...]]:
+    """Labels, and what they count; an empty name is no class."""
+    classes = tuple(sorted(set(names) - {""}))
+    place = {"": -1} | {name: i for i, name in enumerate(classes)}
+    return np.array([place[name] for name in names], np.int64), classes
 
 
 def _refuse_nothing(found: bool, report: ReadReport) -> None:
@@ -192,8 +220,12 @@ def _records(
 def _clean(row: Row, options: _Options) -> tuple[tuple[str, ...], str | None]:
     if row.problem:
         return (), row.problem
-    texts = []
-    for value in row.values:
+    texts, label = [], ()
+    values = row.values
+    if options.labelled:
+        *values, last = values
+        label = ("" if last is None else " ".join(str(last).split()),)
+    for value in values:
         if not isinstance(value, str):
             return (), "missing"
         if len(value) > options.max_chars:
@@ -210,4 +242,4 @@ def _clean(row: Row, options: _Options) -> tuple[tuple[str, ...], str | None]:
         if options.max_words is not None and len(words) > options.max_words:
             return (), "too_long"
         texts.append(" ".join(words))
-    return tuple(texts), None
+    return (*texts, *label), None

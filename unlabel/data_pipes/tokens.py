@@ -31,6 +31,7 @@ class TokenStore:
         tokenizer: a fast one.
         max_length: tokens at most, special ones included; longer sentences are cut.
         partners: name -> texts that belong to the sentences, one each.
+        labels: class of each sentence, -1 for none.
         path: folder to write to; the arrays are then memory-mapped and cost workers nothing.
         progress: show a bar.
 
@@ -46,6 +47,7 @@ class TokenStore:
         *,
         max_length: int,
         partners: Mapping[str, Sequence[str]] | None = None,
+        labels: Int64[np.ndarray, "count"] | None = None,
         path: str | Path | None = None,
         progress: bool = True,
     ):
@@ -55,6 +57,7 @@ class TokenStore:
         lengths, self.truncated, self.unknown, flat = _collect(chunks, self.path, tokenizer)
         self._offsets: Int64[np.ndarray, "count+1"] = np.concatenate([[0], np.cumsum(lengths)])
         self._ids: Int32[np.ndarray, "tokens"] = flat
+        self.labels = labels
         self.partners = {
             name: TokenStore(
                 texts, tokenizer, max_length=max_length, progress=progress,
@@ -95,6 +98,8 @@ class TokenStore:
             raise IndexError(f"An ordinal is a place in the run, 0 or more, but came {ordinal}.")
         index = int(ordinal) % len(self)
         sample = {"input_ids": self.ids(index), "index": index, "ordinal": int(ordinal)}
+        if self.labels is not None:
+            sample["label"] = int(self.labels[index])
         if self.partners:
             sample["partners"] = {name: s.ids(index) for name, s in self.partners.items()}
         return sample
@@ -113,7 +118,9 @@ class TokenStore:
     def _save(self, path: Path) -> None:
         np.save(path / "offsets.npy", self._offsets)
         about = {"truncated": self.truncated, "unknown": self.unknown, "tokens": len(self._ids)}
-        about["partners"] = list(self.partners)
+        about |= {"partners": list(self.partners), "labelled": self.labels is not None}
+        if self.labels is not None:
+            np.save(path / "labels.npy", self.labels)
         (path / "store.json").write_text(json.dumps(about))  # last: its presence says 'whole'
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,6 +134,8 @@ class TokenStore:
         try:
             about = json.loads((self.path / "store.json").read_text())
             self._offsets = np.load(self.path / "offsets.npy")
+            labelled = about.get("labelled", False)
+            self.labels = np.load(self.path / "labels.npy") if labelled else None
             self._ids = np.memmap(self.path / "ids.int32", np.int32, "r").view(np.ndarray)
             if not self._offsets[-1] == len(self._ids) == about["tokens"]:
                 raise ValueError(f"{about['tokens']} ids were written, {len(self._ids)} are there")

@@ -9,6 +9,7 @@ import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.kept_frames import KeptFrames
+from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video_list import Row
@@ -99,6 +100,12 @@ class VideoData:
     def labels(self) -> np.ndarray:
         """Class of each video, -1 for none, `(count,)`."""
         return np.array([item.label for item in self.items], np.int64)
+
+    def keep_labels(self, share: float, *, seed: int = 0) -> None:
+        """Forget all labels but a share of those of each class, see `kept_labels`."""
+        kept = kept_labels(self.labels, share, seed=seed)
+        for item, label in zip(self.items, kept.tolist(), strict=True):
+            item.label = label
 
     def column(self, name: str) -> list[Any]:
         """A further column of the list, for each video; None where a video has no such.

@@ -1,13 +1,14 @@
 """Sound in a run: its options, and how data, encoder and samples are made from them."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
+from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.synthetic_audio import SyntheticAudio, generate_audio
 from unlabel.kinds.prepared import Prepared, encoder_of
 from unlabel.modalities.audio import AudioEncoder
@@ -52,6 +53,8 @@ class AudioOptions:
         short: recordings shorter than a sample: `pad`, `loop` or `skip`.
         clips: samples of each recording in an epoch.
         limit: recordings read at most.
+        labels: share of the labels of each class that training sees, where the data has labels
+            (`s4l` and `sla` use them).
     """
 
     corpus: ClassVar[str] = "synthetic"  # the data that needs no download, and the default
@@ -74,6 +77,7 @@ class AudioOptions:
     short: Literal["pad", "loop", "skip"] = "pad"
     clips: int = 1
     limit: int | None = None
+    labels: float = 1.0
 
     def prepare(
         self,
@@ -99,7 +103,7 @@ class AudioOptions:
         if encoder.norm.kind == "fixed" and begun is None and self.pretrained is None:
             places = np.linspace(0, len(store) - 1, min(MEASURED, len(store))).astype(int)
             encoder.measure(encoder.collator()([store[int(p)] for p in places]))
-        return Prepared(encoder, store, store.summary(), len(store))
+        return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
 
     def _encoder(self, seed: int, begun: Path | None) -> AudioEncoder:
         names = ("rate", "seconds", "norm", "pooling", "hop", "window")
@@ -111,7 +115,8 @@ class AudioOptions:
         seconds = max(encoder.seconds, self.sample or 0.0)
         if data == self.corpus:
             count = min(GENERATED, self.limit or GENERATED)
-            return generate_audio(count, rate=encoder.rate, seconds=seconds, seed=seed)
+            made = generate_audio(count, rate=encoder.rate, seconds=seconds, seed=seed)
+            return replace(made, label=kept_labels(made.label, self.labels, seed=seed))
         source = read_audio(
             data,
             path_column=self.path_column,
@@ -121,6 +126,7 @@ class AudioOptions:
             pattern=self.pattern,
             limit=self.limit,
         )
+        source.keep_labels(self.labels, seed=seed)
         return AudioStore(
             source,
             rate=encoder.rate,

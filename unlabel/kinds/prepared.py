@@ -15,12 +15,14 @@ class Prepared:
         store: samples, map-style by ordinal or an iterable of batches, as the trainer takes them.
         read: one line on what was read and what was left out.
         samples: how many there are, None for a stream.
+        classes: how many their labels count, None where they have no labels.
     """
 
     encoder: Any
     store: Any
     read: str
     samples: int | None
+    classes: int | None = None
 
 
 def encoder_of(

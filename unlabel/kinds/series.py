@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.series import SeriesData, read_series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.series_stream import stream_series
@@ -40,6 +41,7 @@ class SeriesOptions:
         target: columns of values; None takes every column of numbers.
         covariates: columns known beside the values, now and later.
         static: columns that hold for a whole series.
+        label_column: of a table, the class of a whole series.
         freq: the step, in pandas' names (`h`, `MS`); None takes the commonest difference.
         time_gap: for irregular times: each row is a step, and the log of the time since the one
             before is a covariate; `true`, or the unit in seconds.
@@ -48,6 +50,8 @@ class SeriesOptions:
         stride: steps between the starts of neighbouring windows.
         balance: `windows`, each window once an epoch, or `series`, each series equally often.
         limit: series read at most.
+        labels: share of the labels of each class that training sees, where the data has labels
+            (`s4l` and `sla` use them).
         streaming: read while training and hold a part at a time (needs `max_steps`).
         mapped: read `.npy` files where they lie, window by window, and never whole. (A folder
             that `SeriesStore(..., path=)` wrote is always read so.)
@@ -68,6 +72,7 @@ class SeriesOptions:
     target: list[str] | None = None
     covariates: list[str] | None = None
     static: list[str] | None = None
+    label_column: str | None = None
     freq: str | None = None
     time_gap: bool | float = False
     missing: list[float] = field(default_factory=list)
@@ -75,6 +80,7 @@ class SeriesOptions:
     stride: int = 1
     balance: Literal["windows", "series"] = "windows"
     limit: int | None = None
+    labels: float = 1.0
     streaming: bool = False
     mapped: bool = False
 
@@ -109,8 +115,10 @@ class SeriesOptions:
             return self._stream(data, windows, rows, args, begun)
         store, read = self._store(data, windows)
         logger.info("%s", read)
+        store.labels = kept_labels(store.labels, self.labels, seed=args.seed)
         store = store.part(*rows)
-        return Prepared(self._encoder(store, args.seed, begun), store, read, len(store))
+        encoder, classes = self._encoder(store, args.seed, begun), int(store.labels.max()) + 1
+        return Prepared(encoder, store, read, len(store), classes or None)
 
     def _store(self, data: Any, windows: dict[str, Any]) -> tuple[SeriesStore, str]:
         """All windows, and a line on what was read."""
@@ -118,7 +126,8 @@ class SeriesOptions:
         if not self.mapped and not written:
             source = self._read(data)
             return SeriesStore(source, **windows), source.summary()
-        if unused := [k for k, v in self._reading().items() if v not in (None, [], False)]:
+        given = {**self._reading(), "label_column": self.label_column}
+        if unused := [k for k, v in given.items() if v not in (None, [], False)]:
             raise ValueError(
                 f"What lies on disk is taken as it is, so {', '.join(unused)} cannot be heeded; "
                 "leave it out, or leave out mapped."
@@ -139,6 +148,8 @@ class SeriesOptions:
                 "streaming reads series one after the other, and a part at a time: leave out "
                 "mapped, and give data that is not generated in memory."
             )
+        if self.label_column is not None:
+            raise ValueError("A stream of series has no labels: leave out label_column.")
         if args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
         rank, size = world()
@@ -162,7 +173,7 @@ class SeriesOptions:
     def _read(self, data: Any) -> SeriesData:
         if data == self.corpus:
             return embedded_series()
-        return read_series(data, **self._reading())
+        return read_series(data, **self._reading(), label_column=self.label_column)
 
     def _reading(self) -> dict[str, Any]:
         names = ("id_column", "timestamp_column", "target", "covariates", "static", "freq")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unlabel.data_pipes.docstrings import docstring_corpus
+from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.text import TextData, TextStream, read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
@@ -45,6 +46,8 @@ class TextOptions:
         dropout: sets every dropout probability; None leaves the model's own.
         column: the column of a table that holds the text.
         columns: several columns instead: anchor, positive and perhaps hard negative.
+        label_column: the column of classes beside them.
+        labels: share of the labels of each class that training sees (`s4l` uses them).
         limit: records read at most.
         min_words: shorter sentences are left out.
         streaming: read while training and hold nothing in memory (needs `max_steps`).
@@ -62,6 +65,8 @@ class TextOptions:
     dropout: float | None = None
     column: str | None = None
     columns: list[str] | None = None
+    label_column: str | None = None
+    labels: float = 1.0
     limit: int | None = None
     min_words: int = 1
     streaming: bool = False
@@ -86,24 +91,28 @@ class TextOptions:
         """
         if self.streaming and args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
-        source = self._read(data)
+        source = self._read(data, args.seed)
         encoder = self._encoder(source, args.seed, begun)
         store = _store(source, encoder, args)
         samples = len(store) if isinstance(store, TokenStore) else None
-        return Prepared(encoder, store, source.report.summary(), samples)
+        classes = len(getattr(source, "classes", ())) or None
+        return Prepared(encoder, store, source.report.summary(), samples, classes)
 
-    def _read(self, data: str | Sequence[str]) -> TextData | TextStream:
+    def _read(self, data: str | Sequence[str], seed: int) -> TextData | TextStream:
         if data == self.corpus:
             return docstring_corpus(limit=self.limit, progress=True)
         source = read_text(
             data,
             column=self.column,
             columns=self.columns,
+            label_column=self.label_column,
             limit=self.limit,
             min_words=self.min_words,
             streaming=self.streaming,
         )
         logger.info("%s", source.report.summary())
+        if isinstance(source, TextData) and source.labels is not None:
+            source.labels = kept_labels(source.labels, self.labels, seed=seed)
         return source
 
     def _encoder(self, source: TextData | TextStream, seed: int, begun: Path | None) -> TextEncoder:
@@ -156,5 +165,9 @@ def _store(
     names: list[str] = ["positive", "negative"]
     partners = dict(zip(names, source.partners.values(), strict=False))
     return TokenStore(
-        source.texts, encoder.tokenizer, max_length=encoder.max_length, partners=partners
+        source.texts,
+        encoder.tokenizer,
+        max_length=encoder.max_length,
+        partners=partners,
+        labels=source.labels,
     )

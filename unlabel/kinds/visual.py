@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pandas as pd
+
 from unlabel.data_pipes.frame_store import FrameStore
 from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.synthetic_video import embedded_videos
@@ -18,6 +20,12 @@ from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
 _FLOW = 32  # rows and columns of the optical flow that the view `motion` reads
+
+
+def _labelled_synthetic() -> pd.DataFrame:
+    """The generated files, and what each shows."""
+    rows = [(str(clip.path), clip.action) for clip in embedded_videos()]
+    return pd.DataFrame(rows, columns=["path", "label"])
 
 
 @dataclass
@@ -42,6 +50,8 @@ class FramesOptions:
         damaged: `skip` a damaged file, or `use` what lies before the damage.
         cache_gb: decoded frames kept on disk at most; 0 decodes each time again.
         limit: files read at most.
+        labels: share of the labels of each class that training sees, where the data has labels
+            (`s4l` and `sla` use them).
     """
 
     corpus: ClassVar[str] = "synthetic"  # the data that needs no download, and the default
@@ -60,6 +70,7 @@ class FramesOptions:
     damaged: Literal["skip", "use"] = "skip"
     cache_gb: float = 2.0
     limit: int | None = None
+    labels: float = 1.0
 
     def prepare(
         self,
@@ -79,15 +90,17 @@ class FramesOptions:
         Raises:
             ValueError: nothing in the data can be decoded, or no clip fits into it.
         """
-        source = [c.path for c in embedded_videos()] if data == self.corpus else data
+        source = _labelled_synthetic() if data == self.corpus else data
         about = {
             "manifest": Path(str(args.output_dir)) / "media.json",
             "keep": self._keep(objective),
         }
         read = self._read(source, **about, **self._named("damaged", "limit"))
+        read.keep_labels(self.labels, seed=args.seed)
         store = self._store(read, objective, args.seed)
         logger.info("%s", store.summary())
-        return Prepared(self._encoder(args.seed, begun), store, store.summary(), len(store))
+        encoder, classes = self._encoder(args.seed, begun), len(store.classes) or None
+        return Prepared(encoder, store, store.summary(), len(store), classes)
 
     def _read(self, source: Any, **options: Any) -> VideoData:
         return read_frames(source, **options, **self._named("path_column", "label_column"))

@@ -29,7 +29,7 @@ from unlabel.modalities.configs import (
 from unlabel.modalities.series import pool
 
 POOLINGS = ("mean", "max", "last", "cls")
-_GIVES = frozenset({"pooled", "tokens", "times", "layers", "length", "grid"})
+_GIVES = frozenset({"pooled", "tokens", "times", "layers", "length", "grid", "turned"})
 
 
 class AudioEncoder(nn.Module):
@@ -62,6 +62,7 @@ class AudioEncoder(nn.Module):
     views = frozenset(VIEWS)
     usual = "crop+jitter"
     local = ViewSpec("crop+jitter", args=(("crop.high", 0.4), ("crop.low", 0.1)))
+    turned = (ViewSpec("plain"), ViewSpec("reverse"))
 
     def __init__(
         self,

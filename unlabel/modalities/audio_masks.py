@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.audio_sound import Layout, Sound, frames_of, tokens_of
 from unlabel.modalities.draws import arguments, draw
-from unlabel.modalities.series_masks import random_spans, smallest
+from unlabel.modalities.series_masks import one_run, random_spans, smallest
 
-UNITS = ("patch", "time", "span", "band")
+UNITS = ("patch", "time", "span", "band", "block", "centre")
 
 
 def mask_values(sound: Sound, batch: Batch, spec: ViewSpec, *, layout: Layout, **_: Any) -> Sound:
@@ -25,7 +25,8 @@ def mask_values(sound: Sound, batch: Batch, spec: ViewSpec, *, layout: Layout, *
     Args of the spec:
         unit: `patch`, an exact share of tokens, at least one; `time`, all bands at a share of the
             times; `band`, all times of a share of the tokens' bands; `span`, all bands at runs of
-            times, a share on average.
+            times, a share on average; `block`, all bands at one run of times, and `centre`, the
+            run in the middle.
         ratio: the share (default 0.4).
         mean_length: of a span, in times of tokens (default 3).
         drop: leave the hidden tokens out of the view, so that the encoder hears the others only
@@ -67,7 +68,7 @@ def span_cutoff(sound: Sound, batch: Batch, spec: ViewSpec, *, layout: Layout, *
     """
     ratio = arguments(spec, ratio=0.1)["ratio"]
     can = frames_of(sound.mask, layout)
-    is_cut = _run(draw(batch, spec, 1), can, (can.sum(1) * ratio).long())
+    is_cut = one_run(draw(batch, spec, 1), can, (can.sum(1) * ratio).long())
     return sound.hide(repeat(is_cut, "b t -> b t f", f=layout.bands))
 
 
@@ -88,7 +89,7 @@ def frequency_mask(
         return sound.change(_band_stop(sound.waveform, start, ratio, layout.rate))
     everywhere = torch.ones(len(batch), layout.bands, dtype=torch.bool, device=start.device)
     count = torch.full((len(batch),), int(ratio * layout.bands), device=start.device)
-    is_cut = _run(start, everywhere, count)
+    is_cut = one_run(start, everywhere, count)
     return sound.hide(repeat(is_cut, "b f -> b t f", t=layout.frames))
 
 
@@ -146,11 +147,14 @@ def _chosen(
         many = torch.full((rows,), count, device=can.device)
         found = smallest(draw(batch, spec, bands), everywhere, many)
         return repeat(found, "b f -> b t f", t=times) & can, count * times
-    flat = can.any(2) if unit == "time" else can.flatten(1)
+    flat = can.flatten(1) if unit == "patch" else can.any(2)
     many = (flat.sum(1) * ratio).long().clamp(min=least)
-    found = smallest(draw(batch, spec, flat.shape[1]), flat, many)
+    if unit in ("block", "centre"):
+        found = one_run(draw(batch, spec, 1) if unit == "block" else 0.5, flat, many)
+    else:
+        found = smallest(draw(batch, spec, flat.shape[1]), flat, many)
     count = max(least, int(flat.shape[1] * ratio))
-    if unit == "time":
+    if unit != "patch":
         return repeat(found, "b t -> b t f", f=bands), count * bands
     return found.unflatten(1, layout.grid), count
 
@@ -164,16 +168,6 @@ def _over(
     wide = repeat(chosen, "b t f -> b (t p) (f q)", p=frames, q=bands)
     whole[:, : wide.shape[1], : wide.shape[2]] = wide
     return whole
-
-
-def _run(
-    start: Float[Tensor, "batch 1"], can: Bool[Tensor, "batch n"], count: Int[Tensor, "batch"]
-) -> Bool[Tensor, "batch n"]:
-    """One run of `count` places among those that come first and `can`, evenly placed."""
-    place = torch.arange(can.shape[1], device=can.device)
-    room = can.sum(1) - count + 1
-    first = (start[:, 0] * room).long()[:, None]
-    return can & (place >= first) & (place < first + count[:, None])
 
 
 def _band_stop(

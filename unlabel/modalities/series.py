@@ -32,7 +32,7 @@ from unlabel.modalities.series_window import NORMS
 POOLINGS = ("mean", "last", "max")
 _WEIGHTS = "unlabel.safetensors"
 _GIVES = frozenset({"pooled", "tokens", "times", "layers", "values", "length"})
-_GIVES |= {"future", "sensor", "places"}
+_GIVES |= {"future", "sensor", "places", "turned"}
 # Links that zero embeddings.
 _ZEROES = frozenset({"token_cutoff", "span_cutoff", "feature_cutoff"})
 
@@ -65,6 +65,7 @@ class SeriesEncoder(nn.Module):
     views = frozenset(VIEWS)
     usual = "crop+jitter"
     local = ViewSpec("crop+jitter", args=(("crop.ratio", 0.8),))
+    turned = (ViewSpec("plain"), ViewSpec("reverse"))
 
     def __init__(
         self,

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_window import Window
 
-UNITS = ("step", "span", "patch", "channel")
+UNITS = ("step", "span", "patch", "channel", "block", "centre")
 
 
 def smallest(
@@ -54,6 +54,23 @@ def random_spans(
     return (run + starts_inside) % 2 == 1
 
 
+def one_run(
+    start: Float[Tensor, "batch 1"] | float,
+    can: Bool[Tensor, "batch n"],
+    count: Int[Tensor, "batch"],
+) -> Bool[Tensor, "batch n"]:
+    """True on one run of `count` places among those that `can`.
+
+    Args:
+        start: where it begins, from 0 (the first place) to below 1 (as late as it fits).
+        can: True where a place exists; padding may lie at either end.
+        count: places.
+    """
+    place, room = can.cumsum(1) - 1, can.sum(1, keepdim=True) - count[:, None] + 1
+    first = (start * room).long()
+    return can & (place >= first) & (place < first + count[:, None])
+
+
 def plain(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:
     """The series as it is; two draws of it differ by the encoder's dropout alone."""
     arguments(spec)
@@ -82,7 +99,9 @@ def mask_values(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_
 
     Args of the spec:
         unit: `step` and `patch` hide an exact share of steps or tokens, at least one; `span` runs
-            of steps, a share on average; `channel` an exact share of channels, as a whole.
+            of steps, a share on average; `channel` an exact share of channels, as a whole;
+            `block` one run of tokens, of all channels, and `centre` the one in the middle, an exact
+            share too.
         ratio: the share (default 0.4).
         mean_length: of a span, in steps (default 3).
         together: all channels at the same steps, else each at its own (default).
@@ -146,7 +165,12 @@ def _hidden(
         hidden[:, :now] = is_in[:, None, :] & exists[:, :, None]
         return hidden
     kinds = 1 if together else channels
-    if unit == "span":
+    if unit in ("block", "centre"):
+        can = rearrange(exists, "b (l p) -> b l p", p=patch).any(2)
+        start = draw(batch, spec, 1) if unit == "block" else 0.5
+        run = one_run(start, can, (can.sum(1) * ratio).long().clamp(min=1))
+        chosen = repeat(run, "b l -> b (l p) 1", p=patch)
+    elif unit == "span":
         draws = draw(batch, spec, kinds * (now + 1))
         spans = random_spans(
             rearrange(draws, "b (c n) -> (b c) n", c=kinds), ratio=ratio, mean_length=mean_length
@@ -184,6 +208,7 @@ __all__ = [
     "future",
     "hide",
     "mask_values",
+    "one_run",
     "plain",
     "random_channels",
     "random_spans",

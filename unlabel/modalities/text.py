@@ -78,6 +78,7 @@ class TextEncoder(nn.Module):
     views = frozenset(VIEWS)
     usual = "plain"
     local = named("crop", low=0.3, high=0.7)
+    turned = ()
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from unlabel.core import Batch, Encoding, View, ViewSpec
+from unlabel.core import view as named
 from unlabel.modalities.clip import Clip
 from unlabel.modalities.configs import (
     new_config,
@@ -33,7 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 # Shares of the area of small crops, of DINO's; an instance adds their size.
 _LOCAL = (("crop.high", 0.3), ("crop.low", 0.05))
 # The last two are partners that clips may come with: another camera, a tracked patch.
-_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "places"})
+_GIVES = frozenset({"pooled", "tokens", "values", "length", "grid", "places", "turned"})
 # What needs more than one frame.
 _CLIPS_GIVE = frozenset({"times", "view", "tracked"})
 _CLIP_VIEWS = TIMED | {"flow", "frames", "motion"}
@@ -65,6 +66,7 @@ class VisualEncoder(nn.Module):
     views = frozenset(VIEWS)
     usual = "crop+flip+jitter"
     local = ViewSpec("crop+flip+jitter", args=_LOCAL)
+    turned = tuple(named("rotate", turns=turns) for turns in range(4))
     channels = 3
     mean: Tensor
     std: Tensor

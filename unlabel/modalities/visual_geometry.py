@@ -129,25 +129,30 @@ def flip(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
 def rotate(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
     """Turn samples by 0, 90, 180 or 270 degrees (counterclockwise), drawn evenly.
 
-    Args of the spec: ask (make the number of quarter turns the target, default False).
+    Args of the spec: ask (make the number of quarter turns the target, default False), turns (so
+        many for every sample; None, the default, draws them).
 
     Raises:
         ValueError: the pictures are not square.
 
     Reference: Gidaris et al. 2018 (RotNet), arXiv 1803.07728, section 3.
     """
-    ask = arguments(spec, ask=False)["ask"]
+    args = arguments(spec, ask=False, turns=None)
     rows, columns = clip.frames.shape[3:]
     if rows != columns:
         raise ValueError(f"rotate takes square pictures, but they are {rows} x {columns}.")
     turns = (draw(batch, spec, 1) * 4).long()
+    if args["turns"] is not None:
+        turns = torch.full_like(turns, args["turns"] % 4)
     frames, corners = clip.frames, clip.corners
     for count in (1, 2, 3):
         is_it = (turns == count)[:, :, None]
         frames = torch.where(is_it[..., None, None], clip.frames.rot90(count, (3, 4)), frames)
         if corners is not None:
             corners = torch.where(is_it, _turned(clip, count), corners)
-    return replace(clip, frames=frames, corners=corners, target=turns if ask else clip.target)
+    return replace(
+        clip, frames=frames, corners=corners, target=turns if args["ask"] else clip.target
+    )
 
 
 def _turned(clip: Clip, count: int) -> Tensor:

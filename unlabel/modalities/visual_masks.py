@@ -15,7 +15,7 @@ from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import smallest
 from unlabel.modalities.visual_fit import real_cells
 
-UNITS = ("patch", "tube", "frame", "block", "square")
+UNITS = ("patch", "tube", "frame", "block", "square", "centre")
 # Rectangles drawn for a block mask; what they leave uncovered is hidden row by row.
 _BLOCKS = 64
 
@@ -30,8 +30,8 @@ def mask_values(
     Args of the spec:
         unit: `patch` hides cells of their own each; `tube` the same places at all times; `frame`
             all places of some times; `block` the union of random rectangles, at all times;
-            `square` squares of a grid of their own, at all times. All hide an exact share of what
-            exists, at least one.
+            `square` squares of a grid of their own, at all times; `centre` the middle of the
+            picture, at all times. All hide an exact share of what exists, at least one.
         ratio: the share (default 0.4).
         drop: leave the hidden cells out of the view, so that the encoder sees the visible ones
             only (MAE).
@@ -45,7 +45,8 @@ def mask_values(
     Reference: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.3 (tubes); Feichtenhofer
     et al. 2022, arXiv 2205.09113, section 3 (patches); Bardes et al. 2024 (V-JEPA), arXiv
     2404.08471, section 3.2, and Bao et al. 2021 (BEiT), 2106.08254, algorithm 1 (blocks); Xie
-    et al. 2022 (SimMIM), 2111.09886, section 3.2 (squares).
+    et al. 2022 (SimMIM), 2111.09886, section 3.2 (squares); Pathak et al. 2016, 1604.07379,
+    section 3.3 (centre).
     """
     args = arguments(spec, unit="patch", ratio=0.4, drop=False, area=0.15, side=32, mean_length=3)
     unit, ratio = args["unit"], args["ratio"]
@@ -123,10 +124,12 @@ def _hidden(
 ) -> Bool[Tensor, "batch cells_t cells_y cells_x"]:
     """Which cells to hide, padding or not."""
     times, rows, columns = real.shape[1:]
-    if unit in ("tube", "block", "square"):
+    if unit in ("tube", "block", "square", "centre"):
         places = rows * columns // side**2
         if unit == "block":
             scores = block_order(draw(batch, spec, 4 * _BLOCKS), rows, columns, area).flatten(1)
+        elif unit == "centre":
+            scores = from_centre(rows, columns, real.device).flatten().expand(len(real), -1)
         else:
             scores = draw(batch, spec, places)
         can = torch.ones_like(scores, dtype=torch.bool)
@@ -172,6 +175,14 @@ def block_order(
     return first * (rows * columns) + place.to(draws.dtype)
 
 
+def from_centre(
+    rows: int, columns: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "rows columns"]:
+    """How far each cell lies from the middle of the picture, as shares of its half sides."""
+    away = lambda n: ((torch.arange(n, device=device) + 0.5) * (2 / n) - 1).abs()  # noqa: E731
+    return torch.maximum(away(rows)[:, None], away(columns)[None, :])
+
+
 def _side(pixels: int, cell: Cell, grid: Sequence[int]) -> int:
     """Cells along a square's side."""
     side = pixels // cell.rows
@@ -200,6 +211,7 @@ __all__ = [
     "UNITS",
     "block_order",
     "feature_cutoff",
+    "from_centre",
     "mask_values",
     "span_cutoff",
     "token_cutoff",

@@ -1,5 +1,6 @@
 """Methods of self-supervision: kernels, heads, state, and the catalogue of objectives."""
 
+from unlabel.objectives.adversarial import AdversarialAutoencoder, BiGAN, ContextEncoder
 from unlabel.objectives.autoencoder import MAE
 from unlabel.objectives.banks import InstDisc, LocalAggregation
 from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
@@ -26,9 +27,11 @@ from unlabel.objectives.instance import (
     InstanceContrast,
     InvariantSpread,
 )
+from unlabel.objectives.labels import S4L, SLA, Supervised
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
+from unlabel.objectives.patches import PatchContrast
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
@@ -56,8 +59,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "mae": MAE,
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
+    "context_encoder": ContextEncoder,
     "autoencoder": Autoencoder,
     "vae": VAE,
+    "adversarial_autoencoder": AdversarialAutoencoder,
+    "bigan": BiGAN,
     "next_step": NextStep,
     "flow": Flow,
     "flow_prior": FlowPrior,
@@ -73,6 +79,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "video_colorization": VideoColorization,
     "tracking": Tracking,
     "motion_clustering": MotionClustering,
+    "s4l": S4L,
+    "sla": SLA,
     "simclr": InstanceContrast,
     "debiased": Debiased,
     "hard_negatives": HardNegatives,
@@ -94,6 +102,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "ibot": IBOT,
     "pix_contrast": PixContrast,
     "pix_pro": PixPro,
+    "patch_contrast": PatchContrast,
 }
 
 __all__ = [
@@ -105,13 +114,18 @@ __all__ = [
     "IBOT",
     "MAE",
     "MLM",
+    "S4L",
+    "SLA",
     "VAE",
+    "AdversarialAutoencoder",
     "AlignUniform",
     "Autoencoder",
     "BEiT",
     "Backcast",
     "BarlowTwins",
+    "BiGAN",
     "Colorization",
+    "ContextEncoder",
     "Cutoff",
     "Debiased",
     "Decoupled",
@@ -138,6 +152,7 @@ __all__ = [
     "NextStep",
     "Objective",
     "Pairs",
+    "PatchContrast",
     "PixContrast",
     "PixPro",
     "ReorderPrediction",
@@ -149,6 +164,7 @@ __all__ = [
     "SimMIM",
     "SimSiam",
     "Sum",
+    "Supervised",
     "SwAV",
     "Term",
     "TimeContrast",

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
+from unlabel.objectives.heads import check_heads
 from unlabel.objectives.masked import at_targets, masked_view, target_values
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
@@ -101,8 +102,7 @@ class MAE(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if hidden % heads:
-            raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
+        check_heads(hidden, heads)
         how = {"unit": unit, "ratio": ratio, "drop": True}
         self.views = (masked_view(how, features, args=args),)
         self.normalize, self.features = normalize and not features, features

@@ -8,6 +8,7 @@ from unlabel.core import ViewSpec
 
 USUAL = "usual"  # stands for the views that an encoder names as usual for its data
 LOCAL = "local"  # likewise, for views of a small part of a sample
+TURNED = "turned"  # the draw-th of those that can be told apart and keep a sample's class
 
 
 def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> ViewSpec:
@@ -69,11 +70,13 @@ def multi_crop(
 
 
 def usual(spec: ViewSpec, encoder: Any) -> ViewSpec | None:
-    """The view with `usual` and `local` replaced by the views that an encoder (class) names so.
+    """The view with `usual`, `local` and `turned` replaced by those that an encoder names so.
 
-    None where it names no local view.
+    None where it (or its class) names no local view, or not as many that are turned.
     """
     names, own = spec.name.split("+"), dict(spec.args)
+    if spec.name == TURNED:
+        return encoder.turned[spec.draw] if spec.draw < len(encoder.turned) else None
     if not {USUAL, LOCAL} & set(names):
         return spec
     small = encoder.local

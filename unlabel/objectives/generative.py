@@ -330,7 +330,7 @@ def distances(pred: Tensor, target: Tensor, metric: Distance) -> Float[Tensor, "
 
 def asked(seen: View) -> tuple[Tensor, Tensor]:
     """Target and `is_target` of a view that makes both."""
-    assert seen.target is not None and seen.is_target is not None  # by the link `whole`
+    assert seen.target is not None and seen.is_target is not None  # the view makes both
     return seen.target, seen.is_target
 
 

@@ -28,6 +28,16 @@ def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def check_heads(hidden: int, heads: int) -> None:
+    """Refuse a width that the heads of an attention cannot share.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if hidden % heads:
+        raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
+
+
 def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     """Two linear layers with layer norm and ReLU between."""
     return nn.Sequential(

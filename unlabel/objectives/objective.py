@@ -37,6 +37,7 @@ class Objective(nn.Module):
         teacher_momentum: set where a view wants the `teacher` encoder; a `Ramp` where it changes.
         horizon: steps after the encoder's view that it wants of each sample, to predict them.
         samples: of the data set, where their number is known.
+        classes: of its labels, where it has any.
         paper: reference.
     """
 
@@ -45,13 +46,22 @@ class Objective(nn.Module):
     teacher_momentum: float | Ramp | None = None
     horizon: int = 0
     samples: int | None = None
+    classes: int | None = None
     paper: str = ""
 
-    def meet(self, encoder: Encoder | type[Encoder], samples: int | None = None) -> None:
-        """Learn what it will train: the encoder's usual and local views, the number of samples."""
+    def meet(
+        self,
+        encoder: Encoder | type[Encoder],
+        samples: int | None = None,
+        classes: int | None = None,
+    ) -> None:
+        """Learn what it will train: the encoder's own views, how many samples and classes.
+
+        A number of classes that it was given as an argument stays.
+        """
         named = (usual(spec, encoder) for spec in self.views)
         self.views = tuple(spec for spec in named if spec is not None)
-        self.samples = samples
+        self.samples, self.classes = samples, self.classes or classes
 
     def build(self, encoder: Encoder) -> None:
         """Make the heads, now that the encoder's sizes are known."""

@@ -70,12 +70,17 @@ class Sum(Objective):
         self.teacher_momentum = next(iter(momenta), None)
         self.horizon = max(o.horizon for o in active.values())
 
-    def meet(self, encoder: Encoder | type[Encoder], samples: int | None = None) -> None:
+    def meet(
+        self,
+        encoder: Encoder | type[Encoder],
+        samples: int | None = None,
+        classes: int | None = None,
+    ) -> None:
         """Every part learns it."""
         for part in self.parts.values():
-            part.meet(encoder, samples)
+            part.meet(encoder, samples, classes)
         self.views = tuple(dict.fromkeys(v for o in self.parts.values() for v in o.views))
-        self.samples = samples
+        self.samples, self.classes = samples, classes
 
     def build(self, encoder: Encoder) -> None:
         """Make every part's heads."""

@@ -40,6 +40,7 @@ class Pretraining(nn.Module):
         encoder: a modality's adapter, such as `TextEncoder`.
         objective: one method, or a `Sum`.
         samples: of the data set, where their number is known; memories of all of them need it.
+        classes: of its labels, where it has any; objectives that use labels need it.
 
     Raises:
         ValueError: the objective needs what this encoder cannot give.
@@ -48,10 +49,16 @@ class Pretraining(nn.Module):
     encoder: Any
     teacher: Teacher | None
 
-    def __init__(self, encoder: nn.Module, objective: Objective, samples: int | None = None):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        objective: Objective,
+        samples: int | None = None,
+        classes: int | None = None,
+    ):
         super().__init__()
         self.encoder, self.objective = encoder, objective
-        objective.meet(self.encoder, samples)
+        objective.meet(self.encoder, samples, classes)
         if missing := lacking(objective, self.encoder):
             gives = ", ".join(sorted(self.encoder.gives))
             raise ValueError(
@@ -137,6 +144,7 @@ NEEDS = {
     "token_ids": "a vocabulary",
     "tokens": "a vector of each token",
     "tracked": "patches tracked through a video",
+    "turned": "views that can be told apart and keep a sample's class",
     "values": "numbers that a token stands for",
     "view": "a second camera",
     "visible_only": "an encoder that leaves hidden tokens out",

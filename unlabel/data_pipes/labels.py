@@ -1,0 +1,34 @@
+"""Labels of a data set, of which training is to see a share."""
+
+import numpy as np
+from jaxtyping import Int64
+
+__all__ = ["kept_labels"]
+
+
+def kept_labels(
+    labels: Int64[np.ndarray, "count"], share: float, *, seed: int = 0
+) -> Int64[np.ndarray, "count"]:
+    """The labels of a share of each class, at least of one member; -1 for all others.
+
+    Args:
+        labels: -1 for none.
+        share: from 0 (none) to 1 (all).
+        seed: of the draw.
+
+    Raises:
+        ValueError: no share.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"labels is the share of labels to keep, from 0 to 1, but {share} came.")
+    if not share:
+        return np.full_like(labels, -1)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    # Members of a class, in the order of the draw: the place of each among its own.
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    _, first, count = np.unique(labels[by_class], return_index=True, return_counts=True)
+    place = np.arange(len(labels)) - np.repeat(first, count)
+    keeps = place < np.repeat(np.maximum(1, np.round(share * count)), count)
+    kept = np.full_like(labels, -1)
+    kept[by_class[keeps]] = labels[by_class[keeps]]
+    return kept
