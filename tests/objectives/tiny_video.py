@@ -15,7 +15,10 @@ from unlabel.objectives import (
     MAE,
     BEiT,
     Colorization,
+    ContextPrediction,
+    Counting,
     DeepMIM,
+    Jigsaw,
     LocalMIM,
     MaskedValues,
     MoCoV3,
@@ -81,6 +84,12 @@ VIDEO = {
         lambda: Sum({"turn": RotationPrediction(), "color": VideoColorization(references=2)}),
         "frames",
     ),
+    # Pieces of a picture.
+    "context_prediction": (lambda: ContextPrediction(hidden=16), "frames"),
+    "context_prediction_tubes": (lambda: ContextPrediction(hidden=16), "tubes"),
+    "jigsaw": (lambda: Jigsaw(orders=6, hidden=16), "frames"),
+    "jigsaw_tubes": (lambda: Jigsaw(orders=4, grid=2, hidden=16), "tubes"),
+    "counting": (lambda: Counting(width=16, hidden=16, margin=1.0), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

@@ -27,6 +27,7 @@ from unlabel.objectives.instance import (
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
+from unlabel.objectives.pieces import ContextPrediction, Counting, Jigsaw
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
@@ -62,6 +63,9 @@ CATALOGUE: dict[str, type[Objective]] = {
     "reorder": ReorderPrediction,
     "shuffle_and_learn": ShuffleAndLearn,
     "rotation": RotationPrediction,
+    "context_prediction": ContextPrediction,
+    "jigsaw": Jigsaw,
+    "counting": Counting,
     "colorization": Colorization,
     "video_colorization": VideoColorization,
     "tracking": Tracking,
@@ -103,6 +107,8 @@ __all__ = [
     "Backcast",
     "BarlowTwins",
     "Colorization",
+    "ContextPrediction",
+    "Counting",
     "Cutoff",
     "Debiased",
     "Decoupled",
@@ -116,6 +122,7 @@ __all__ = [
     "InstDisc",
     "InstanceContrast",
     "InvariantSpread",
+    "Jigsaw",
     "LocalAggregation",
     "LocalMIM",
     "MaskedHistory",
