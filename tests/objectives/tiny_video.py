@@ -17,6 +17,7 @@ from unlabel.objectives import (
     Colorization,
     ContextPrediction,
     Counting,
+    CPCv2,
     DeepMIM,
     Jigsaw,
     LocalMIM,
@@ -90,6 +91,8 @@ VIDEO = {
     "jigsaw": (lambda: Jigsaw(orders=6, hidden=16), "frames"),
     "jigsaw_tubes": (lambda: Jigsaw(orders=4, grid=2, hidden=16), "tubes"),
     "counting": (lambda: Counting(width=16, hidden=16, margin=1.0), "frames"),
+    "cpc_v2": (lambda: CPCv2(grid=3, ahead=(1, 2), width=8, hidden=8, blocks=2), "frames"),
+    "cpc_v2_tubes": (lambda: CPCv2(grid=3, ahead=(1,), width=8, hidden=8, blocks=1), "tubes"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

@@ -15,6 +15,7 @@ from unlabel.objectives.forecast import (
     MaskedHistory,
     ShuffledHistory,
 )
+from unlabel.objectives.grid import CPCv2
 from unlabel.objectives.infomax import DeepInfoMax
 from unlabel.objectives.instance import (
     Debiased,
@@ -56,6 +57,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "local_mim": LocalMIM,
     "deep_mim": DeepMIM,
     "cpc": CPC,
+    "cpc_v2": CPCv2,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
     "sensor_contrast": SensorContrast,
@@ -106,6 +108,7 @@ __all__ = [
     "BEiT",
     "Backcast",
     "BarlowTwins",
+    "CPCv2",
     "Colorization",
     "ContextPrediction",
     "Counting",
