@@ -25,6 +25,7 @@ from unlabel.objectives import (
     Decoupled,
     DeepInfoMax,
     DeepMIM,
+    Exemplar,
     FlatNCE,
     Forecast,
     HardNegatives,
@@ -102,6 +103,8 @@ SERIES = {
     "forecast_sum": lambda: Sum(
         {"ahead": Forecast(horizon=8), "back": Backcast(horizon=6), "mask": MaskedValues()}
     ),
+    "exemplar_triplet": lambda: Exemplar(copies=3, width=8),
+    "exemplar_classes": lambda: Exemplar(copies=2, loss="classes"),
 }
 
 

@@ -19,6 +19,7 @@ from unlabel.objectives import (
     Counting,
     CPCv2,
     DeepMIM,
+    Exemplar,
     Jigsaw,
     LocalMIM,
     MaskedValues,
@@ -93,6 +94,7 @@ VIDEO = {
     "counting": (lambda: Counting(width=16, hidden=16, margin=1.0), "frames"),
     "cpc_v2": (lambda: CPCv2(grid=3, ahead=(1, 2), width=8, hidden=8, blocks=2), "frames"),
     "cpc_v2_tubes": (lambda: CPCv2(grid=3, ahead=(1,), width=8, hidden=8, blocks=1), "tubes"),
+    "exemplar": (lambda: Exemplar(copies=3, width=8), "frames"),
 }
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {

@@ -8,6 +8,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.exemplar import Exemplar
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -68,6 +69,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "context_prediction": ContextPrediction,
     "jigsaw": Jigsaw,
     "counting": Counting,
+    "exemplar": Exemplar,
     "colorization": Colorization,
     "video_colorization": VideoColorization,
     "tracking": Tracking,
@@ -117,6 +119,7 @@ __all__ = [
     "Decoupled",
     "DeepInfoMax",
     "DeepMIM",
+    "Exemplar",
     "FlatNCE",
     "Forecast",
     "ForecastHead",
