@@ -21,6 +21,7 @@ from unlabel.objectives import (
     DeepMIM,
     Exemplar,
     Jigsaw,
+    JigsawClustering,
     LocalMIM,
     MaskedValues,
     MoCoV3,
@@ -95,7 +96,11 @@ VIDEO = {
     "cpc_v2": (lambda: CPCv2(grid=3, ahead=(1, 2), width=8, hidden=8, blocks=2), "frames"),
     "cpc_v2_tubes": (lambda: CPCv2(grid=3, ahead=(1,), width=8, hidden=8, blocks=1), "tubes"),
     "exemplar": (lambda: Exemplar(copies=3, width=8), "frames"),
+    "jigsaw_clustering": (lambda: JigsawClustering(width=8, temperature=0.3), "frames"),
+    "jigsaw_clustering_tubes": (lambda: JigsawClustering(width=8, augment="jitter"), "tubes"),
 }
+# Their views mix the samples of a rank: other ranks, other pictures, and another loss.
+MIXED = frozenset({"jigsaw_clustering", "jigsaw_clustering_tubes"})
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {
     "hidden_size": 16,

@@ -27,6 +27,7 @@ from unlabel.objectives.instance import (
     InvariantSpread,
 )
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
+from unlabel.objectives.montage import JigsawClustering
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
 from unlabel.objectives.pieces import ContextPrediction, Counting, Jigsaw
@@ -70,6 +71,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "jigsaw": Jigsaw,
     "counting": Counting,
     "exemplar": Exemplar,
+    "jigsaw_clustering": JigsawClustering,
     "colorization": Colorization,
     "video_colorization": VideoColorization,
     "tracking": Tracking,
@@ -129,6 +131,7 @@ __all__ = [
     "InstanceContrast",
     "InvariantSpread",
     "Jigsaw",
+    "JigsawClustering",
     "LocalAggregation",
     "LocalMIM",
     "MaskedHistory",
