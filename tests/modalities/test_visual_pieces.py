@@ -1,5 +1,7 @@
 """Pieces of pictures: where they lie, what is drawn for them, and how they come together again."""
 
+from typing import Any
+
 import pytest
 import torch
 from einops import rearrange
@@ -165,7 +167,7 @@ def test_pieces_of_a_montage_are_changed_one_by_one(encoder):
 
 def test_standardized_samples_have_the_datas_mean_and_deviation(encoder):
     batch, _ = picture(encoder)
-    made = encoder.view(batch, view("piece+standardize", **{"piece.place": 4}))
+    made = encoder.view(batch, chain("piece+standardize", args={"piece.place": 4}))
     values = rearrange(made.inputs["patches"], "b l (c v) -> b c (l v)", c=3)
     torch.testing.assert_close(values.mean(2), torch.zeros(3, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(values.std(2, correction=0), torch.ones(3, 3), atol=1e-3, rtol=0)
@@ -184,6 +186,7 @@ def test_a_model_of_one_size_gets_pieces_of_that_size(encoder, monkeypatch):
 
 def test_what_cannot_be_cut_is_refused(encoder):
     batch, _ = picture(encoder)
+    args: Any
     for args, said in (
         ({"grid": 0}, "Pieces need a grid of at least 1"),
         ({"gap": -1.0}, "a gap above -1"),

@@ -63,6 +63,7 @@ def test_a_layer_of_zeros_gives_ln_of_the_samples_and_the_loss_is_cross_entropy(
 
 
 def test_refusals_say_what_would_work():
+    wrong: Any
     for wrong in ({"loss": "hinge"}, {"copies": 1}):
         with pytest.raises(ValueError, match="give 'triplet' or 'classes', and at least 2 views"):
             Exemplar(**wrong)

@@ -77,6 +77,7 @@ def test_arguments_of_views_reach_them():
     assert dict(Jigsaw(args={"gray.ratio": 0.9}).views[0].parts()[1].args) == {"ratio": 0.9}
     with pytest.raises(ValueError, match="no argument of a view in piece"):
         ContextPrediction(after="", args={"channel_cutoff.ratio": 0.5})
+    wrong: Any
     for wrong in ({"grid": 4}, {"orders": 25, "grid": 2}, {"orders": 1}):
         with pytest.raises(ValueError, match="A puzzle has a grid of 2 or 3"):
             Jigsaw(**wrong)
@@ -143,6 +144,7 @@ def test_a_sample_alone_or_twice_has_no_other():
     assert counted(one)["contrast"].loss.item() == 0.0
     twice = counted([torch.zeros(3, 3)] * 5, index=torch.tensor([1, 1, 1]))
     assert twice["contrast"].loss.item() == 0.0
+    wrong: Any
     for wrong in ({"margin": 0.0}, {"width": 0}):
         with pytest.raises(ValueError, match="margin and width are above 0"):
             Counting(**wrong)

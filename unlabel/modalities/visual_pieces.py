@@ -89,9 +89,9 @@ def tiles(
     shown = torch.arange(count, device=clip.frames.device).repeat(len(clip.frames))
     draws = draw(batch, spec, 2 * count).repeat_interleave(count, 0)
     box = _boxes(draws, shown, clip.frames.shape[3:], args)
-    many = {f.name: getattr(clip, f.name) for f in fields(clip)}
-    many = {
-        k: x.repeat_interleave(count, 0) if isinstance(x, Tensor) else x for k, x in many.items()
+    given = {f.name: getattr(clip, f.name) for f in fields(clip)}
+    many: dict[str, Any] = {
+        k: x.repeat_interleave(count, 0) if isinstance(x, Tensor) else x for k, x in given.items()
     }
     own = replace(batch, ordinal=batch.ordinal.repeat_interleave(count, 0))
     return _cut(Clip(**many), own, shown, box, _side(args, size, cell, resizes), args)

@@ -149,7 +149,7 @@ class CPCv2(Objective):
         loss = torch.stack([global_mean(x) for x in losses]).mean()
         return {"below": Term(loss, chance=math.log(len(number)))}
 
-    def numbers(self, index: Int[Tensor, "batch"]) -> Int[Tensor, "pieces"]:
+    def numbers(self, index: Int[Tensor, "batch"]) -> Int[Tensor, "numbers"]:
         """One for each piece; of a sample that is there twice the same, which is no negative."""
         count = self.grid**2
         return (index[:, None] * count + torch.arange(count, device=index.device)).flatten()
