@@ -47,6 +47,8 @@ RANDOM = [
     view("frames", count=4, stride=2),
     view("speed", ask=True),
     view("background", way="random", ratio=1.0),
+    view("piece", place="beside", gap=0.5, jitter=0.1),
+    view("crop+piece+jitter+standardize", **{"piece.orders": 4}),  # pyright: ignore[reportArgumentType]
     chain("background+crop+flip+jitter", args={"background.way": "remove"}),
     view("crop+flip+jitter+mask_values+gray"),
 ]
@@ -97,8 +99,8 @@ def test_a_sample_gets_the_same_view_in_another_batch(make_visual, make_clips, s
             assert (alone.is_target[0] == together.is_target[row]).all()
 
 
-# `motion` and `flow` show what is given, see test_visual_motion.
-@pytest.mark.parametrize("name", sorted(set(VIEWS) - {"motion", "flow"}))
+# `motion` and `flow` show what is given, see test_visual_motion; `montage` wants `tiles`.
+@pytest.mark.parametrize("name", sorted(set(VIEWS) - {"motion", "flow", "montage"}))
 def test_two_draws_differ_and_one_draw_repeats(make_visual, make_clips, name):
     encoder = make_visual()
     batch = make_clips(encoder, 8, lengths=[12] * 8)
@@ -112,7 +114,7 @@ def test_two_draws_differ_and_one_draw_repeats(make_visual, make_clips, name):
             (a.is_target, b.is_target),
         )
     )
-    alike = ("plain", "whole", "lab", "colors", "hog", "reverse", "span_cutoff")
+    alike = ("plain", "whole", "lab", "colors", "hog", "reverse", "span_cutoff", "standardize")
     assert differ == (name not in alike)
     assert torch.equal(a.inputs["patches"], again.inputs["patches"])
 

@@ -32,6 +32,7 @@ from unlabel.objectives import (
     Decoupled,
     DeepInfoMax,
     DeepMIM,
+    Exemplar,
     FlatNCE,
     FlowPrior,
     Forecast,
@@ -128,6 +129,8 @@ SERIES = {
     "next_step": lambda: NextStep(),
     "next_step_l1": lambda: NextStep(loss="l1"),
     "flow_prior": lambda: FlowPrior(width=6, hidden=32, steps=2, beta=0.1),
+    "exemplar_triplet": lambda: Exemplar(copies=3, width=8),
+    "exemplar_classes": lambda: Exemplar(copies=2, loss="classes"),
 }
 
 

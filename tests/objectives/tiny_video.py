@@ -22,8 +22,14 @@ from unlabel.objectives import (
     BiGAN,
     Colorization,
     ContextEncoder,
+    ContextPrediction,
+    Counting,
+    CPCv2,
     DeepMIM,
+    Exemplar,
     Flow,
+    Jigsaw,
+    JigsawClustering,
     LocalMIM,
     MaskedValues,
     MoCoV3,
@@ -103,7 +109,20 @@ VIDEO = {
     "flow": (lambda: Flow(), "flow"),
     "next_patch": (lambda: NextStep(loss="mse"), "causal"),
     "vae_clips": (lambda: VAE(width=8, hidden=32), "frames"),
+    # Pieces of a picture.
+    "context_prediction": (lambda: ContextPrediction(hidden=16), "frames"),
+    "context_prediction_tubes": (lambda: ContextPrediction(hidden=16), "tubes"),
+    "jigsaw": (lambda: Jigsaw(orders=6, hidden=16), "frames"),
+    "jigsaw_tubes": (lambda: Jigsaw(orders=4, grid=2, hidden=16), "tubes"),
+    "counting": (lambda: Counting(width=16, hidden=16, margin=1.0), "frames"),
+    "cpc_v2": (lambda: CPCv2(grid=3, ahead=(1, 2), width=8, hidden=8, blocks=2), "frames"),
+    "cpc_v2_tubes": (lambda: CPCv2(grid=3, ahead=(1,), width=8, hidden=8, blocks=1), "tubes"),
+    "exemplar": (lambda: Exemplar(copies=3, width=8), "frames"),
+    "jigsaw_clustering": (lambda: JigsawClustering(width=8, temperature=0.3), "frames"),
+    "jigsaw_clustering_tubes": (lambda: JigsawClustering(width=8, augment="jitter"), "tubes"),
 }
+# Their views mix the samples of a rank: other ranks, other pictures, and another loss.
+MIXED = frozenset({"jigsaw_clustering", "jigsaw_clustering_tubes"})
 TIMES, FRAMES, SIZE = 12, 6, 16
 _SIZES = {
     "hidden_size": 16,

@@ -45,6 +45,7 @@ class Clip:
         corners: where the top left, top right and bottom left corner of the picture lie in the one
             as stored, rows and columns from 0 to 1, `(batch, 3, 2)`.
         is_sized: a link chose rows and columns; else they are still the data's own.
+        ordinal: of the pieces that the rows are, which later links draw by; None for samples.
     """
 
     frames: Shaped[Tensor, "batch times channels rows columns"]
@@ -61,6 +62,7 @@ class Clip:
     count: Int[Tensor, "batch 1"] | None = None
     corners: Float[Tensor, "batch 3 2"] | None = None
     is_sized: bool = False
+    ordinal: Int[Tensor, "batch"] | None = None
 
     def moved(self, top: Any, bottom: Any, left: Any, right: Any) -> "Clip":
         """With the corners of a part of the picture, in shares of it, numbers or `(batch, 1)`."""

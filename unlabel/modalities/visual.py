@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ class VisualEncoder(nn.Module):
                 f"{type(model).__name__} has no class token to pool by; set pooling to mean or max."
             )
         small = local_size(self.driver, size)
+        self.resizes = small < size
         self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
@@ -232,10 +234,13 @@ class VisualEncoder(nn.Module):
                     f"mask in {spec.name!r}."
                 )
             about = {**sizes, "cell": self.cell, "width": self.width, "mean": self.mean}
+            about |= {"std": self.std, "resizes": self.resizes}
             if part.name not in RAW:
                 clip = fit(clip, **sizes, cell=self.cell)
                 about["grid"] = grid_of(clip, self.cell)
-            clip = VIEWS[part.name](clip, batch, part, **about)
+            # A piece is a sample of its own.
+            own = batch if clip.ordinal is None else replace(batch, ordinal=clip.ordinal)
+            clip = VIEWS[part.name](clip, own, part, **about)
         return fit(clip, **sizes, cell=self.cell)
 
     def target_values(self, link: ViewSpec) -> int:

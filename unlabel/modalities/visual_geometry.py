@@ -56,17 +56,21 @@ def crop(
             f"crop needs 0 < low <= high <= 1 and aspect >= 1, but low is {low}, high is {high} "
             f"and aspect is {aspect}."
         )
-    if clip.picked is None:
-        count = args["frames"]
-        start = random_start(clip, batch, spec, count, use=1)
-        clip = pick(clip, start + torch.arange(count, device=start.device))
-    clip = as_float(clip, dtype)
+    clip = random_frames(clip, batch, spec, args["frames"], dtype)
     box = boxes(draw(batch, spec, 4), clip.frames.shape[3:], low=low, high=high, aspect=aspect)
     frames_ = cut_box(clip.frames, box.to(clip.frames), args["size"])
     y, x, height, width = box.T[:, :, None]
     edges = ((1 + edge) / 2 for edge in (y - height, y + height, x - width, x + width))
     clip = clip.moved(*edges)
     return replace(clip, frames=frames_, is_sized=True)
+
+
+def random_frames(clip: Clip, batch: Batch, spec: ViewSpec, count: int, dtype: torch.dtype) -> Clip:
+    """The clip with pixels from 0 to 1, of `count` frames in a row where no link picked others."""
+    if clip.picked is None:
+        start = random_start(clip, batch, spec, count, use=1)
+        clip = pick(clip, start + torch.arange(count, device=start.device))
+    return as_float(clip, dtype)
 
 
 def random_start(clip: Clip, batch: Batch, spec: ViewSpec, count: int, use: int) -> Tensor:
@@ -189,4 +193,14 @@ def blur(clip: Clip, batch: Batch, spec: ViewSpec, **_: Any) -> Clip:
     return replace(clip, frames=torch.where(chosen, new, clip.frames))
 
 
-__all__ = ["blur", "boxes", "crop", "cut_box", "flip", "plain", "random_start", "rotate"]
+__all__ = [
+    "blur",
+    "boxes",
+    "crop",
+    "cut_box",
+    "flip",
+    "plain",
+    "random_frames",
+    "random_start",
+    "rotate",
+]

@@ -13,6 +13,7 @@ from unlabel.modalities.visual_geometry import blur, crop, flip, plain, rotate
 from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cutoff, token_cutoff
 from unlabel.modalities.visual_motion import flow, motion, triple
 from unlabel.modalities.visual_order import frames, reorder, reverse, speed
+from unlabel.modalities.visual_pieces import montage, piece, standardize, tiles
 from unlabel.modalities.whole import whole_clip
 
 VIEWS = {
@@ -42,12 +43,17 @@ VIEWS = {
     "flow": flow,
     "whole": whole_clip,
     "dequantize": spread_clip,
+    "piece": piece,
+    "tiles": tiles,
+    "montage": montage,
+    "standardize": standardize,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
-RAW = frozenset({"background", "crop", "flow", "frames", "speed", "triple"})
+RAW = frozenset({"background", "crop", "flow", "frames", "piece", "speed", "tiles", "triple"})
 # Links that need several frames.
 TIMED = frozenset({"reverse", "reorder", "speed", "triple", "span_cutoff"})
 # Links that move pixels from cell to cell, which cannot be after some are hidden.
-MOVES = frozenset({"crop", "flip", "rotate", "blur"}) | TIMED - {"span_cutoff"} | {"flow", "frames"}
+MOVES = frozenset({"crop", "flip", "rotate", "blur", "flow", "frames", "piece", "tiles", "montage"})
+MOVES |= TIMED - {"span_cutoff"}
 
 __all__ = ["MOVES", "RAW", "TIMED", "VIEWS"]

@@ -9,6 +9,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.exemplar import Exemplar
 from unlabel.objectives.flows import Flow, FlowPrior
 from unlabel.objectives.forecast import (
     Backcast,
@@ -18,6 +19,7 @@ from unlabel.objectives.forecast import (
     ShuffledHistory,
 )
 from unlabel.objectives.generative import VAE, Autoencoder, NextStep
+from unlabel.objectives.grid import CPCv2
 from unlabel.objectives.infomax import DeepInfoMax
 from unlabel.objectives.instance import (
     Debiased,
@@ -29,9 +31,11 @@ from unlabel.objectives.instance import (
 )
 from unlabel.objectives.labels import S4L, SLA, Supervised
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
+from unlabel.objectives.montage import JigsawClustering
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
 from unlabel.objectives.patches import PatchContrast
+from unlabel.objectives.pieces import ContextPrediction, Counting, Jigsaw
 from unlabel.objectives.pretext import ReorderPrediction, RotationPrediction, ShuffleAndLearn
 from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
@@ -68,6 +72,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "flow": Flow,
     "flow_prior": FlowPrior,
     "cpc": CPC,
+    "cpc_v2": CPCv2,
     "time_contrast": TimeContrast,
     "multiview_time_contrast": MultiViewTimeContrast,
     "sensor_contrast": SensorContrast,
@@ -75,6 +80,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "reorder": ReorderPrediction,
     "shuffle_and_learn": ShuffleAndLearn,
     "rotation": RotationPrediction,
+    "context_prediction": ContextPrediction,
+    "jigsaw": Jigsaw,
+    "counting": Counting,
+    "exemplar": Exemplar,
+    "jigsaw_clustering": JigsawClustering,
     "colorization": Colorization,
     "video_colorization": VideoColorization,
     "tracking": Tracking,
@@ -124,13 +134,17 @@ __all__ = [
     "Backcast",
     "BarlowTwins",
     "BiGAN",
+    "CPCv2",
     "Colorization",
     "ContextEncoder",
+    "ContextPrediction",
+    "Counting",
     "Cutoff",
     "Debiased",
     "Decoupled",
     "DeepInfoMax",
     "DeepMIM",
+    "Exemplar",
     "FlatNCE",
     "Flow",
     "FlowPrior",
@@ -141,6 +155,8 @@ __all__ = [
     "InstDisc",
     "InstanceContrast",
     "InvariantSpread",
+    "Jigsaw",
+    "JigsawClustering",
     "LocalAggregation",
     "LocalMIM",
     "MaskedHistory",

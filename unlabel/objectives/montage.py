@@ -1,0 +1,141 @@
+"""Jigsaw clustering: pieces of many pictures in one, to be sorted by picture and by place."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unlabel.core import Batch, Encoder, Encoding, View
+from unlabel.objectives.chains import chain
+from unlabel.objectives.contrast import contrast
+from unlabel.objectives.gather import gather, global_mean, world
+from unlabel.objectives.heads import mlp_projector
+from unlabel.objectives.kernels import classify
+from unlabel.objectives.objective import Objective, Term
+
+
+class JigsawClustering(Objective):
+    """Jigsaw clustering: each place of a montage finds the pieces of its own picture.
+
+    Every picture is cut into 2 x 2 pieces, which are changed one by one, mixed over the batch and
+    put together again, as many pictures as there were. A place's vector is the mean of its tokens.
+    `cluster` is supervised contrast by picture, see `clustered`: all equal gives ln(4B - 1) for B
+    pictures. `place` is the cross-entropy over the four places that the piece came from, ln 4 where
+    the head knows nothing. Pictures are mixed on each rank, and compared with those of all.
+
+    Args:
+        temperature: T.
+        width: of the projection.
+        weight: of the places; that of the clusters is 1.
+        overlap: of neighbouring pieces, in shares of their side.
+        augment: views of each piece, joined by `+`; `usual` are those of the kind of data.
+        args: arguments of the views.
+
+    Raises:
+        ValueError: an overlap that is no share, or an argument of a view that is not there; when
+            built, an encoder whose tokens do not divide by the pieces.
+
+    Reference: Chen et al. 2021, arXiv 2104.00323, section 3: equations 1 to 4.
+    """
+
+    paper = "Jigsaw clustering (Chen et al. 2021, arXiv 2104.00323)"
+    needs = frozenset({"tokens"})
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        width: int = 128,
+        weight: float = 1.0,
+        overlap: float = 0.3,
+        augment: str = "usual",
+        args: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap is a share of a piece's side, below 1, but {overlap} came.")
+        how = {"tiles.gap": -overlap, **(args or {})}
+        self.views = (chain("tiles", augment, "montage", args=how),)
+        self.temperature, self.width, self.weight = temperature, width, weight
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the projector of the clusters and the head over the places."""
+        self.grid = encoder.grid
+        if any(n % 2 for n in self.grid[1:]):
+            raise ValueError(
+                f"A montage of 2 x 2 pieces has pieces of whole tokens, but the encoder's lie in "
+                f"{self.grid[1]} rows and {self.grid[2]} columns: give pictures or patches of a "
+                "size that makes both even."
+            )
+        self.projector = mlp_projector(encoder.width, self.width)
+        self.classifier = nn.Linear(encoder.width, 4)
+
+    def forward(
+        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
+    ) -> dict[str, Term]:
+        """Terms `cluster` and `place`."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None  # the view makes it
+        source, place = seen.target.flatten(0, 1).unbind(1)
+        pieces = self.pieces(encoding).flatten(0, 1)
+        # Pieces of a picture side by side.
+        order = (4 * source + place).argsort()
+        z = rearrange(self.projector(pieces[order]), "(b n) d -> b n d", n=4)
+        together = clustered(z, temperature=self.temperature)
+        apart = classify(self.classifier(pieces), place, reduction="none")
+        _, ranks = world()
+        return {
+            "cluster": Term(global_mean(together), chance=math.log(4 * len(z) * ranks - 1)),
+            "place": Term(global_mean(apart), self.weight, math.log(4)),
+        }
+
+    def pieces(self, encoding: Encoding) -> Float[Tensor, "batch 4 width"]:
+        """The mean of the tokens of each place, row by row."""
+        times, rows, columns = self.grid
+        lie = "b (t y h x w) ... -> b (y x) (t h w) ..."
+        sizes = {"y": 2, "x": 2, "h": rows // 2, "w": columns // 2}
+        count = times * rows * columns  # beside a longer view, padding comes behind
+        tokens = rearrange(encoding.tokens[:, :count], lie, **sizes)
+        real = rearrange(encoding.mask[:, :count], lie, **sizes)[..., None].to(tokens.dtype)
+        return (tokens * real).sum(2) / real.sum(2).clamp(min=1)
+
+
+def clustered(
+    z: Float[Tensor, "clusters members width"], *, temperature: float
+) -> Float[Tensor, "pairs"]:
+    """Supervised contrast: each member finds each other member of its cluster among all the rest.
+
+    `-ln exp(cos(z_i, z_p)/T) / sum_{a != i} exp(cos(z_i, z_a)/T)` for each ordered pair of members
+    i and p; the mean over them is the loss. Memory is linear in the members. All equal gives
+    ln(all members - 1); two members a cluster are NT-Xent.
+
+    Args:
+        z: of this rank, clusters of as many members; those of all ranks are compared.
+        temperature: T.
+
+    Reference: Khosla et al. 2020, arXiv 2004.11362, equation 2 (the sum outside the logarithm).
+    """
+    clusters, members, _ = z.shape
+    everyone, (rank, _) = gather(z).flatten(0, 1), world()
+    itself = torch.arange(clusters * members, device=z.device) + rank * clusters * members
+    number, first = itself % members, itself - itself % members
+    return torch.cat(
+        [
+            contrast(
+                z.flatten(0, 1),
+                everyone,
+                first + (number + turn) % members,
+                temperature=temperature,
+                itself=itself,
+                reduction="none",
+            )
+            for turn in range(1, members)
+        ]
+    )
+
+
+__all__ = ["JigsawClustering", "clustered"]
