@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
+    from unlabel.words.word2vec import word2vec
 
     commands = {
         "train": train,
@@ -114,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "propagation": bench_propagation,
             "sounds": bench_sounds,
         },
+        "word2vec": word2vec,
         "scan": scan,
         "embed": embed,
         "export": export,
