@@ -8,6 +8,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.electra import Electra
 from unlabel.objectives.forecast import (
     Backcast,
     Forecast,
@@ -24,6 +25,7 @@ from unlabel.objectives.instance import (
     InstanceContrast,
     InvariantSpread,
 )
+from unlabel.objectives.language import NextSentence, NextToken, PermutationLM
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
@@ -34,6 +36,7 @@ from unlabel.objectives.sides import CMC, SensorContrast
 from unlabel.objectives.sum import Sum
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.tokenizer import BEiT
+from unlabel.objectives.tsdae import TSDAE
 from unlabel.objectives.twins import AlignUniform, BarlowTwins, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
@@ -42,6 +45,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "simcse": SimCSE,
     "cutoff": Cutoff,
     "mlm": MLM,
+    "nsp": NextSentence,
+    "electra": Electra,
+    "tsdae": TSDAE,
+    "next_token": NextToken,
+    "permutation_lm": PermutationLM,
     "moco": MoCo,
     "pairs": Pairs,
     "masked_values": MaskedValues,
@@ -98,6 +106,7 @@ __all__ = [
     "IBOT",
     "MAE",
     "MLM",
+    "TSDAE",
     "AlignUniform",
     "BEiT",
     "Backcast",
@@ -108,6 +117,7 @@ __all__ = [
     "Decoupled",
     "DeepInfoMax",
     "DeepMIM",
+    "Electra",
     "FlatNCE",
     "Forecast",
     "ForecastHead",
@@ -124,8 +134,11 @@ __all__ = [
     "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
+    "NextSentence",
+    "NextToken",
     "Objective",
     "Pairs",
+    "PermutationLM",
     "PixContrast",
     "PixPro",
     "ReorderPrediction",
