@@ -1,6 +1,7 @@
 """ELECTRA and TSDAE: known answers, gradients that stay apart, and loading the result."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ def test_a_detector_that_knows_nothing_gives_ln_2(make_encoder, make_batch):
     module = electra(make_encoder)
     terms = module(make_batch(module.encoder)).terms
     assert terms["replaced"].loss.item() == pytest.approx(math.log(2), abs=0.1)
-    torch.nn.init.zeros_(module.objective.detector[2].weight)
-    torch.nn.init.zeros_(module.objective.generator.predictor.norm.weight)
+    module.objective.detector[2].weight.data.zero_()
+    module.objective.generator.predictor.norm.weight.data.zero_()
     terms = module(make_batch(module.encoder)).terms
     assert terms["replaced"].loss.item() == pytest.approx(math.log(2), abs=1e-6)
     assert terms["replaced"].weight == 50
@@ -46,7 +47,7 @@ def test_the_generators_gradient_never_comes_from_the_detector(make_encoder, mak
 def test_a_drawn_token_that_is_the_original_counts_as_original(make_encoder, make_batch):
     module = electra(make_encoder)
     batch = make_batch(module.encoder)
-    (seen,) = module.view(batch)
+    seen: Any = module.view(batch)[0]
     filled, ids = seen.inputs["input_ids"], seen.target
     assert torch.equal(filled[~seen.is_target], ids[~seen.is_target])
     filled[seen.is_target] = ids[seen.is_target]  # a generator that is always right
@@ -61,7 +62,7 @@ def test_draws_follow_the_generators_chances(make_encoder, make_batch):
     module = electra(make_encoder)
     batch = make_batch(module.encoder)
     module.objective.generator.predictor.bias.data[5:7] = 20.0  # two tokens, one chance each
-    (seen,) = module.view(batch)
+    seen: Any = module.view(batch)[0]
     drawn = seen.inputs["input_ids"][seen.is_target]
     assert ((drawn == 5) | (drawn == 6)).all() and 0.2 < (drawn == 5).float().mean() < 0.8
     again = module.view(batch)[0].inputs["input_ids"]
@@ -142,10 +143,10 @@ def test_tsdae_with_a_silent_head_gives_ln_v_and_a_perfect_one_0(make_encoder, m
     encoder = make_encoder()
     module = Pretraining(encoder, TSDAE(layers=1, heads=2))
     batch = make_batch(encoder)
-    torch.nn.init.zeros_(module.objective.predictor.norm.weight)
+    module.objective.predictor.norm.weight.data.zero_()
     term = module(batch).terms["token"]
     assert term.loss.item() == pytest.approx(math.log(encoder.table_size[0]), abs=1e-5)
-    (seen,) = module.view(batch)
+    seen: Any = module.view(batch)[0]
     answers = seen.target[:, 1:][seen.is_target[:, 1:]]
     module.objective.predictor.forward = lambda x, table: 99.0 * F.one_hot(answers, len(table))
     assert module(batch).terms["token"].loss.item() == pytest.approx(0, abs=1e-6)
@@ -154,11 +155,12 @@ def test_tsdae_with_a_silent_head_gives_ln_v_and_a_perfect_one_0(make_encoder, m
 def test_a_width_that_heads_cannot_share_is_refused(make_encoder):
     with pytest.raises(ValueError, match="cannot be shared by 5 heads"):
         Pretraining(make_encoder(), TSDAE(heads=5))
+    bad: Any
     for bad in ({"ratio": 1.0}, {"ratio": -0.1}):
         with pytest.raises(ValueError, match="ratio"):
             TSDAE(**bad)
     with pytest.raises(ValueError, match="above 0"):
-        Electra(size=0)
+        Electra(size=0.0)
 
 
 def test_tsdae_exports_to_sentence_transformers(tmp_path, make_encoder, make_batch, sentences):

@@ -1,6 +1,7 @@
 """Next token, permutation and next sentence: what each prediction sees, known answers, loading."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_next_token_with_a_silent_head_gives_ln_v(make_encoder, make_batch):
     encoder = make_encoder()
     for method in (NextToken(), PermutationLM()):
         module = Pretraining(encoder, method)
-        torch.nn.init.zeros_(module.objective.predictor.norm.weight)
+        module.objective.predictor.norm.weight.data.zero_()
         term = module(make_batch(encoder)).terms["token"]
         assert term.loss.item() == pytest.approx(math.log(encoder.table_size[0]), abs=1e-5)
 
@@ -104,6 +105,7 @@ def test_the_last_share_of_the_order_is_asked_for(make_encoder, make_batch):
     seen = encoder.view(batch, view("permutation", share=0.25))
     words = encoder.vocabulary.is_word(batch.inputs["input_ids"], batch.mask).sum(1)
     assert torch.equal(seen.is_target.sum(1), (words * 0.25).ceil().long())
+    bad: Any
     for bad in ({"share": 0.0}, {"order": "backward"}):
         with pytest.raises(ValueError, match="share"):
             PermutationLM(**bad)
@@ -139,7 +141,7 @@ def test_a_pair_is_two_sentences_in_one_row_with_segments(make_encoder, make_bat
 def test_next_sentence_with_a_silent_head_gives_ln_2(make_encoder, make_batch):
     encoder = make_encoder()
     module = Pretraining(encoder, NextSentence())
-    torch.nn.init.zeros_(module.objective.classifier[2].weight)
+    module.objective.classifier[2].weight.data.zero_()
     term = module(make_batch(encoder, partners=True)).terms["next"]
     assert term.loss.item() == pytest.approx(math.log(2), abs=1e-6)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,8 @@ def written_out(runs, inward, outward, skip_gram):
 @pytest.mark.parametrize("skip_gram", [True, False])
 def test_the_step_is_the_gradient_of_the_formula_written_out(skip_gram):
     runs, inward, outward = some_runs()
-    inward.requires_grad_(), outward.requires_grad_()
+    for table in (inward, outward):
+        table.requires_grad_()
     loss, count = written_out(runs, inward, outward, skip_gram)
     loss.backward()
     outs = torch.cat([runs.centres, runs.negatives], 1)
@@ -74,6 +76,7 @@ def test_the_step_is_the_gradient_of_the_formula_written_out(skip_gram):
         )
     for table, rows, change in ((inward, runs.around, made.inward), (outward, outs, made.outward)):
         summed = torch.zeros_like(table).index_add_(0, rows.flatten(), change.flatten(0, 1))
+        assert table.grad is not None
         torch.testing.assert_close(summed, -table.grad, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(made.loss, loss.detach() / count, rtol=1e-12, atol=1e-12)
 
@@ -124,7 +127,7 @@ def test_rare_words_are_left_out_and_lines_keep_their_numbers():
 
 @pytest.mark.parametrize("skip_gram", [True, False])
 def test_words_of_one_context_come_together_and_the_loss_falls(skip_gram):
-    how = {"skip_gram": skip_gram, "width": 16, "sample": 0, "epochs": 30, "lr": 0.05}
+    how: Any = {"skip_gram": skip_gram, "width": 16, "sample": 0, "epochs": 30, "lr": 0.05}
     made = train_word2vec(TOPICS, progress=False, **how)
     assert made.losses[-1] < made.losses[0] < 6.01 * math.log(2)
     near = dict(made.nearest("cat", len(made)))
@@ -134,6 +137,7 @@ def test_words_of_one_context_come_together_and_the_loss_falls(skip_gram):
 
 
 def test_bad_settings_are_refused():
+    bad: Any
     for bad in ({"window": 0}, {"sample": 1.0}, {"negatives": 0}, {"lr": -1.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             train_word2vec(TOPICS, progress=False, **bad)

@@ -76,7 +76,7 @@ def word_vectors(
     except ImportError:
         raise ImportError("word_vectors needs gensim: pip install 'unlabel[peers]'.") from None
     lines = [split(sentence) for sentence in sentences]
-    model = Word2Vec(
+    model: Any = Word2Vec(
         vector_size=width,
         window=5,
         min_count=5,

@@ -114,7 +114,7 @@ def _gensim(name: str, texts: list[str], settings: dict[str, Any], sts: str | No
         raise RuntimeError("The peer is gensim: pip install 'unlabel[peers]'.") from None
     own = {key: settings[key] for key in ("window", "min_count", "sample", "seed")}
     is_skip_gram = settings["skip_gram"]
-    model = Word2Vec(
+    model: Any = Word2Vec(
         vector_size=settings["width"],
         sg=int(is_skip_gram),
         negative=settings["negatives"],

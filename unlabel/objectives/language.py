@@ -9,6 +9,7 @@ from torch import nn
 from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
+from unlabel.objectives.heads import tanh_projector
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.masked import MLM
 from unlabel.objectives.objective import Objective, Term
@@ -96,11 +97,10 @@ class NextSentence(Objective):
 
     def build(self, encoder: Encoder) -> None:
         """Make the head: BERT's tanh layer, and two classes."""
-        self.classifier = nn.Sequential(
-            nn.Linear(encoder.width, encoder.width), nn.Tanh(), nn.Linear(encoder.width, 2)
-        )
-        nn.init.normal_(self.classifier[2].weight, std=0.02)
-        nn.init.zeros_(self.classifier[2].bias)
+        last = nn.Linear(encoder.width, 2)
+        nn.init.normal_(last.weight, std=0.02)
+        nn.init.zeros_(last.bias)
+        self.classifier = nn.Sequential(*tanh_projector(encoder.width), last)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
