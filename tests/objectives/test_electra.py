@@ -147,7 +147,7 @@ def test_tsdae_with_a_silent_head_gives_ln_v_and_a_perfect_one_0(make_encoder, m
     term = module(batch).terms["token"]
     assert term.loss.item() == pytest.approx(math.log(encoder.table_size[0]), abs=1e-5)
     seen: Any = module.view(batch)[0]
-    answers = seen.target[:, 1:][seen.is_target[:, 1:]]
+    answers = seen.target[:, 1:][batch.mask[:, 1:]]
     module.objective.predictor.forward = lambda x, table: 99.0 * F.one_hot(answers, len(table))
     assert module(batch).terms["token"].loss.item() == pytest.approx(0, abs=1e-6)
 

@@ -174,7 +174,7 @@ def mask_tokens(
 def delete_tokens(
     view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
 ) -> View:
-    """Delete words, at least one stays; the whole sentence is asked for.
+    """Delete words, at least one stays; the target is the whole sentence, in its own places.
 
     Args of the spec: ratio (default 0.6), the chance of each word.
     """
@@ -191,7 +191,6 @@ def delete_tokens(
         view,
         inputs={**view.inputs, "input_ids": ids.gather(1, order)},
         mask=torch.arange(mask.shape[1], device=mask.device) < count,
-        is_target=mask,
         target=ids,
     )
 

@@ -104,10 +104,8 @@ class TSDAE(Objective):
     ) -> dict[str, Term]:
         """One term, `token`."""
         (encoding,), (seen,) = encodings, views
-        ids, is_target = seen.target, seen.is_target
-        assert ids is not None and is_target is not None  # the view makes both
-        assert encoding.table is not None  # it was asked for
-        asked = is_target[:, 1:]
+        ids, asked = seen.target, batch.mask[:, 1:]
+        assert ids is not None and encoding.table is not None  # the view makes it, it was asked for
         tokens = self.decoder(encoding.pooled, ids[:, :-1], encoding.table)
         logits = self.predictor(tokens[asked], encoding.table)
         losses = classify(logits, ids[:, 1:][asked], reduction="none")
