@@ -75,6 +75,7 @@ def read(data_folder, tmp_path_factory):
     with gzip.open(data_folder / "text/wiki_en_valid.txt.gz", "rt") as lines:
         given = [next(lines).strip() for _ in range(60)]
     table = pd.DataFrame({"one": given, "positive": given[1:] + given[:1]})
+    table["negative"] = given[9:] + given[:9]
     table.to_csv(folder / "text.csv", index=False)
     video = data_folder / "video"
     clips = [str(p) for p in sorted((video / "weizmann9").rglob("*.mp4"))[:10]]
@@ -83,7 +84,7 @@ def read(data_folder, tmp_path_factory):
     pairs.to_csv(folder / "views.csv", index=False)
     sounds = [str(p) for p in sorted((data_folder / "audio/fsdd/recordings").glob("*.wav"))[::97]]
     more = {
-        "text": {"vocabulary": 300, "columns": ["one", "positive"], "dropout": 0.1},
+        "text": {"vocabulary": 300, "columns": ["one", "positive", "negative"], "dropout": 0.1},
         "series": {"context": 128, "rows": [0, 2000], "channels": "independent", "dropout": 0.0},
         "frames": {"size": 32, "cache_gb": 0},
         "video": {"size": 32, "frames": 8, "window": 12, "cache_gb": 0},

@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.pretrain import train
     from unlabel.report import report
     from unlabel.scoring import score
+    from unlabel.words.word2vec import word2vec
 
     commands = {
         "train": train,
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "propagation": bench_propagation,
             "sounds": bench_sounds,
         },
+        "word2vec": word2vec,
         "scan": scan,
         "embed": embed,
         "export": export,

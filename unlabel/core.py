@@ -174,6 +174,9 @@ class View:
         places: where each token lies in the sample, its middle and its extent along each axis, in
             shares of the sample, `(batch, places, axes, 2)`. The axes are time for a sequence,
             rows and columns for pictures, and all three for a clip; None where it is not known.
+        attend: True where a place (first) may see another, `(batch, length, length)`; None where
+            each sees all that `mask` shows.
+        label: a class that the view gave the sample, `(batch, 1)`, beside targets of its places.
     """
 
     inputs: dict[str, Tensor]
@@ -184,6 +187,8 @@ class View:
     keep_positions: Bool[Tensor, "batch length"] | None = None
     keep_features: Bool[Tensor, "batch width"] | None = None
     places: Float[Tensor, "batch places axes two"] | None = None
+    attend: Bool[Tensor, "batch length length"] | None = None
+    label: Int[Tensor, "batch 1"] | None = None
 
 
 @dataclass
@@ -297,7 +302,19 @@ def cat_views(views: Sequence[View]) -> View:
         keep_positions=join([v.keep_positions for v in views], 1, length),
         keep_features=join([v.keep_features for v in views], 1),
         places=join([v.places for v in views], 0),
+        attend=_cat_attend(views, length),
+        label=join([v.label for v in views], -1),
     )
+
+
+def _cat_attend(views: Sequence[View], length: int) -> Bool[Tensor, "batch length length"] | None:
+    if all(v.attend is None for v in views):
+        return None
+    square = [
+        v.mask[:, None, :].expand(-1, v.mask.shape[1], -1) if v.attend is None else v.attend
+        for v in views
+    ]
+    return torch.cat([F.pad(a, (0, length - a.shape[2], 0, length - a.shape[1])) for a in square])
 
 
 def over_time(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unlabel.data_pipes.text import TextData, TextStream, read_text
+from unlabel.data_pipes.text import TextData, TextStream, read_documents, read_text
 
 LINES = [f"Sentence number {i} says something." for i in range(50)]
 
@@ -318,3 +318,16 @@ def test_an_empty_line_between_articles_is_counted_as_empty(data_folder):
     data = read(data_folder / "text" / "wiki_en_docs_valid.txt.gz")
     assert len(data) == 6326
     assert dict(data.report.dropped) == {"empty": 299}
+
+
+def test_documents_give_each_sentence_its_next_one_and_one_of_another_document(tmp_path):
+    (tmp_path / "a.txt").write_text("a one\na two\na three\n\n\nb one\nb two\n\nlone\n")
+    (tmp_path / "b.txt").write_text("c one\nc two\n")
+    data = read_documents(str(tmp_path), seed=1)
+    assert data.columns["text"] == ["a one", "a two", "b one", "c one"]
+    assert data.columns["next"] == ["a two", "a three", "b two", "c two"]
+    for text, other in zip(data.texts, data.columns["other"], strict=True):
+        assert text[0] != other[0]
+    assert data.columns == read_documents(str(tmp_path), seed=1).columns
+    with pytest.raises(ValueError, match="empty line between documents"):
+        read_documents(["one", "two", "three"])

@@ -13,12 +13,17 @@ from unlabel.objectives import (
     DINO,
     MLM,
     SLA,
+    TSDAE,
     BiGAN,
     Cutoff,
+    Electra,
     FlatNCE,
     InstanceContrast,
     MoCo,
+    NextSentence,
+    NextToken,
     Pairs,
+    PermutationLM,
     SimCSE,
     SimSiam,
     Sum,
@@ -41,6 +46,14 @@ TEXT = {
     "swav_text": lambda: SwAV(**SWAV),
     "dino_text": lambda: DINO(**PROTOTYPES),
     "sum": lambda: Sum({"simcse": SimCSE(), "mlm": MLM(rate=0.3)}, {"mlm": 0.1}),
+    "electra": lambda: Electra(rate=0.3, size=0.5, layers=1, heads=2),
+    "tsdae": lambda: TSDAE(layers=1, heads=2),
+    "nsp": lambda: NextSentence(),
+    "next_token": lambda: NextToken(),
+    "permutation_lm": lambda: PermutationLM(share=0.3),
+    "bert": lambda: Sum(
+        {"mlm": MLM(rate=0.3, before="next_sentence"), "nsp": NextSentence(negatives=0.4)}
+    ),
 }
 METHODS = TEXT | SERIES | {name: make for name, (make, _) in VIDEO.items()}
 # The first entry of each class.

@@ -24,15 +24,20 @@ from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import (
     DINO,
     MLM,
+    TSDAE,
     Cutoff,
     DeepInfoMax,
+    Electra,
     FlatNCE,
     InstDisc,
     InvariantSpread,
     LocalAggregation,
     MoCo,
+    NextSentence,
+    NextToken,
     Objective,
     Pairs,
+    PermutationLM,
     SimCSE,
     Sum,
     SwAV,
@@ -82,6 +87,20 @@ METHODS: dict[str, Callable[[], Objective]] = {
         },
         balance="gradient",
     ),
+    "electra": lambda: Electra(rate=0.3, size=0.5, layers=1, heads=2),
+    "tsdae": lambda: TSDAE(layers=1, heads=2),
+    "next_token": lambda: NextToken(),
+    "permutation_lm": lambda: PermutationLM(share=0.3),
+    "bert": lambda: Sum(
+        {
+            "mlm": MLM(rate=0.3, before="next_sentence"),
+            "nsp": NextSentence(
+                after="mask_tokens",
+                args={"mask_tokens.rate": 0.3, "mask_tokens.whole_word": False},
+            ),
+        }
+    ),
+    "nsp": lambda: NextSentence(),
 }
 
 

@@ -12,8 +12,8 @@ from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from unlabel.benchmarks.intervals import Embed
-
-WORD = r"(?u)\b\w+\b"
+from unlabel.words.corpus import WORD, split
+from unlabel.words.vectors import WordVectors
 
 
 def _counter() -> Any:
@@ -75,9 +75,8 @@ def word_vectors(
         from gensim.models import Word2Vec  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("word_vectors needs gensim: pip install 'unlabel[peers]'.") from None
-    split = _counter().build_analyzer()
     lines = [split(sentence) for sentence in sentences]
-    model = Word2Vec(
+    model: Any = Word2Vec(
         vector_size=width,
         window=5,
         min_count=5,
@@ -97,17 +96,7 @@ def word_vectors(
     for line in lines:
         frequency[list({words[w] for w in line if w in words})] += 1
     weight = np.log((1 + len(lines)) / (1 + frequency)) if idf_weighted else np.ones(len(words))
-    table = model.wv.vectors * weight[:, None].astype(np.float32)
-
-    def embed(texts: list[str]) -> Float[np.ndarray, "sentences width"]:
-        out = np.zeros((len(texts), width), dtype=np.float32)
-        for row, text in enumerate(texts):
-            known = [words[w] for w in split(text) if w in words]
-            if known:
-                out[row] = table[known].mean(axis=0)
-        return out
-
-    return embed
+    return WordVectors(list(words), model.wv.vectors * weight[:, None].astype(np.float32))
 
 
 def whiten(

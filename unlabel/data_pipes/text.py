@@ -1,6 +1,7 @@
 """Read sentences, pairs or triplets from any source, and say what could not be used."""
 
 import codecs
+import random
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -179,6 +180,70 @@ def _classes(names: Sequence[str]) -> tuple[Int64[np.ndarray, "count"], tuple[st
     classes = tuple(sorted(set(names) - {""}))
     place = {"": -1} | {name: i for i, name in enumerate(classes)}
     return np.array([place[name] for name in names], np.int64), classes
+
+
+def read_documents(
+    source: Any,
+    *,
+    min_words: int = 1,
+    limit: int | None = None,
+    encoding: str | None = None,
+    seed: int = 0,
+) -> TextData:
+    """Each sentence with the `next` one of its document, and an `other` one of another document.
+
+    An empty line, or the end of a file, ends a document; so does a line that cannot be used.
+
+    Args:
+        source: plain text files with one sentence a line, as for `read_text`.
+        min_words: shorter sentences are left out.
+        limit: sentences read at most.
+        encoding: of the files; None means UTF-8.
+        seed: of the other sentences.
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        ValueError: there are no two documents of two sentences.
+    """
+    report = ReadReport()
+    options = _Options(None, min_words, None, 100_000, limit, True, encoding)
+    runs: list[list[str]] = [[]]
+    place = ""
+    for name, row in rows_of(resolve(source), report, None, encoding):
+        report.lines += 1
+        texts, problem = _clean(row, options)
+        if problem is not None and problem != "empty":
+            report.drop(problem, f"{name}:{row.line}", row.values)
+        if problem is not None or name != place:
+            runs.append([])
+        place = name
+        if problem is None:
+            report.kept += 1
+            runs[-1].append(texts[0])
+            if report.kept == limit:
+                break
+    documents = [run for run in runs if len(run) > 1]
+    if len(documents) < 2:
+        raise ValueError(
+            f"{len(documents)} documents of two sentences or more: {report.summary()}. Give plain "
+            "text, one sentence a line, with an empty line between documents."
+        )
+    return TextData(_with_next(documents, random.Random(seed)), report)
+
+
+def _with_next(documents: list[list[str]], draw: random.Random) -> dict[str, list[str]]:
+    """Sentences, the next ones, and others drawn from other documents."""
+    flat = [text for one in documents for text in one]
+    columns: dict[str, list[str]] = {"text": [], "next": [], "other": []}
+    start = 0
+    for one in documents:
+        columns["text"] += one[:-1]
+        columns["next"] += one[1:]
+        # A place among the sentences of the others, those before this document and those behind.
+        drawn = (draw.randrange(len(flat) - len(one)) for _ in one[1:])
+        columns["other"] += [flat[i if i < start else i + len(one)] for i in drawn]
+        start += len(one)
+    return columns
 
 
 def _refuse_nothing(found: bool, report: ReadReport) -> None:

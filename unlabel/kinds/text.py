@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from unlabel.data_pipes.docstrings import docstring_corpus
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.sampling import StreamBatches
-from unlabel.data_pipes.text import TextData, TextStream, read_text
+from unlabel.data_pipes.text import TextData, TextStream, read_documents, read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.kinds.prepared import Prepared
 from unlabel.modalities.text import TextEncoder
@@ -48,6 +48,8 @@ class TextOptions:
         columns: several columns instead: anchor, positive and perhaps hard negative.
         label_column: the column of classes beside them.
         labels: share of the labels of each class that training sees (`s4l` uses them).
+        documents: plain text with an empty line between documents; each sentence gets the next one
+            and one of another document beside it.
         limit: records read at most.
         min_words: shorter sentences are left out.
         streaming: read while training and hold nothing in memory (needs `max_steps`).
@@ -67,6 +69,7 @@ class TextOptions:
     columns: list[str] | None = None
     label_column: str | None = None
     labels: float = 1.0
+    documents: bool = False
     limit: int | None = None
     min_words: int = 1
     streaming: bool = False
@@ -101,6 +104,12 @@ class TextOptions:
     def _read(self, data: str | Sequence[str], seed: int) -> TextData | TextStream:
         if data == self.corpus:
             return docstring_corpus(limit=self.limit, progress=True)
+        if self.documents:
+            if self.streaming or self.column or self.columns:
+                raise ValueError("documents are plain text read at once: no stream, no columns.")
+            found = read_documents(data, limit=self.limit, min_words=self.min_words)
+            logger.info("%s", found.report.summary())
+            return found
         source = read_text(
             data,
             column=self.column,

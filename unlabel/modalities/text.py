@@ -23,9 +23,12 @@ from unlabel.modalities.configs import (
 from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.text_head import TokenHead, saved_token_head
-from unlabel.modalities.text_views import VIEWS, Vocabulary
+from unlabel.modalities.text_orders import VIEWS as ORDERS
+from unlabel.modalities.text_views import VIEWS as WHOLE
+from unlabel.modalities.text_views import Vocabulary
 
 POOLINGS = ("cls", "mean", "first_last")
+VIEWS = WHOLE | ORDERS
 
 
 class TextCollator:
@@ -210,8 +213,10 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: no view of that name, or no partner of that name in the data.
         """
-        if spec.name not in VIEWS:
-            raise ValueError(f"Text has no view {spec.name!r}; it has {', '.join(sorted(VIEWS))}.")
+        for link in spec.parts():
+            if link.name not in VIEWS:
+                has = ", ".join(sorted(VIEWS))
+                raise ValueError(f"Text has no view {link.name!r}; it has {has}.")
         inputs, mask = batch.inputs, batch.mask
         if spec.partner is not None:
             if spec.partner not in batch.partners:
@@ -222,9 +227,13 @@ class TextEncoder(nn.Module):
                 )
             partner = batch.partners[spec.partner]
             inputs, mask = {"input_ids": partner["input_ids"]}, partner["mask"]
-        return VIEWS[spec.name](
-            View(inputs, mask), batch, spec, vocabulary=self.vocabulary, width=self.width
-        )
+        made = View(inputs, mask)
+        knows: dict[str, Any] = {"vocabulary": self.vocabulary, "width": self.width}
+        knows["length"] = self.max_length
+        knows["segments"] = getattr(self.model.config, "type_vocab_size", 0) > 1
+        for link in spec.parts():
+            made = VIEWS[link.name](made, batch, link, **knows)
+        return made
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers` and `table`.
@@ -242,7 +251,7 @@ class TextEncoder(nn.Module):
         try:
             out = self.model(
                 **view.inputs,
-                attention_mask=view.mask.to(torch.int64),
+                attention_mask=self._attention(view),
                 output_hidden_states="layers" in want or self.pooling == "first_last",
             )
         finally:
@@ -256,6 +265,16 @@ class TextEncoder(nn.Module):
             layers=out.hidden_states if "layers" in want else None,
             table=_table(self.model) if "table" in want else None,
         )
+
+    def _attention(self, view: View) -> Tensor:
+        """What transformers takes: real tokens, or what is added to the scores of every pair."""
+        if view.attend is None:
+            return view.mask.to(torch.int64)
+        # A place that is padding sees itself, as a softmax of nothing has no value.
+        itself = torch.eye(view.mask.shape[1], dtype=torch.bool, device=view.mask.device)
+        like = next(self.model.parameters())
+        shut = torch.full((), torch.finfo(like.dtype).min, dtype=like.dtype, device=like.device)
+        return torch.where(view.attend | itself, torch.zeros_like(shut), shut)[:, None]
 
     def _cut_embeddings(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
         # The embedding layer's output is the sum of token, position and segment vectors, so a

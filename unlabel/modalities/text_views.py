@@ -134,6 +134,22 @@ def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_:
     return replace(view, keep_features=~_smallest(scores, count))
 
 
+def choose_tokens(
+    view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
+) -> View:
+    """Choose tokens to predict, and leave the sentence as it is.
+
+    Args of the spec: rate (default 0.15), whole_word (default False: whole words when True).
+    """
+    args, ids = dict(spec.args), view.inputs["input_ids"]
+    rate = _fraction("rate", args.get("rate", 0.15))
+    can = vocabulary.is_word(ids, view.mask)
+    chance = draw(batch, spec, view.mask.shape[1])
+    if args.get("whole_word", False):
+        chance = _by_word(chance, ids, can, vocabulary)
+    return replace(view, is_target=can & (chance < rate), target=ids)
+
+
 def mask_tokens(
     view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
 ) -> View:
@@ -144,25 +160,56 @@ def mask_tokens(
     Raises:
         ValueError: the tokenizer has no mask token.
     """
-    args = dict(spec.args)
-    rate = _fraction("rate", args.get("rate", 0.15))
-    if vocabulary.mask_id is None:
-        raise ValueError("The tokenizer has no mask token, which masked language modelling needs.")
-    ids, length = view.inputs["input_ids"], view.mask.shape[1]
-    can = vocabulary.is_word(ids, view.mask)
-    chance = draw(batch, spec, length)
-    if args.get("whole_word", False):
-        # The pieces of a word share one draw.
-        starts = vocabulary.starts_word.to(ids.device)[ids] | ~can
-        chance = chance.gather(1, starts.long().cumsum(1).clamp(max=length) - 1)
-    is_target = can & (chance < rate)
+    mask_id = needed_mask(vocabulary)
+    chosen = choose_tokens(view, batch, spec, vocabulary=vocabulary)
+    ids, length, is_target = view.inputs["input_ids"], view.mask.shape[1], chosen.is_target
+    assert is_target is not None  # it was just chosen
     fate = draw(batch, spec, length, use=1)
     other = (draw(batch, spec, length, use=2) * vocabulary.size).long()
-    masked = torch.where(is_target & (fate < 0.8), vocabulary.mask_id, ids)
+    masked = torch.where(is_target & (fate < 0.8), mask_id, ids)
     masked = torch.where(is_target & (fate >= 0.8) & (fate < 0.9), other, masked)
+    return replace(chosen, inputs={**view.inputs, "input_ids": masked})
+
+
+def delete_tokens(
+    view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **_: Any
+) -> View:
+    """Delete words, at least one stays; the target is the whole sentence, in its own places.
+
+    Args of the spec: ratio (default 0.6), the chance of each word.
+    """
+    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.6))
+    ids, mask = view.inputs["input_ids"], view.mask
+    can = vocabulary.is_word(ids, mask)
+    chance = _by_word(draw(batch, spec, mask.shape[1]), ids, can, vocabulary)
+    best = chance.masked_fill(~can, -1.0).amax(1, keepdim=True)
+    stays = mask & (~can | (chance >= ratio) | (chance == best))
+    # What stays moves together, and the rest lies outside the mask.
+    order = (~stays).to(torch.int8).argsort(dim=1, stable=True)
+    count = stays.sum(1, keepdim=True)
     return replace(
-        view, inputs={**view.inputs, "input_ids": masked}, is_target=is_target, target=ids
+        view,
+        inputs={**view.inputs, "input_ids": ids.gather(1, order)},
+        mask=torch.arange(mask.shape[1], device=mask.device) < count,
+        target=ids,
     )
+
+
+def needed_mask(vocabulary: Vocabulary) -> int:
+    """The mask token's id.
+
+    Raises:
+        ValueError: the tokenizer has no mask token.
+    """
+    if vocabulary.mask_id is None:
+        raise ValueError("The tokenizer has no mask token, which masked language modelling needs.")
+    return vocabulary.mask_id
+
+
+def _by_word(chance: Tensor, ids: Tensor, can: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Draws that the pieces of a word share."""
+    starts = vocabulary.starts_word.to(ids.device)[ids] | ~can
+    return chance.gather(1, starts.long().cumsum(1).clamp(min=1, max=ids.shape[1]) - 1)
 
 
 def _cut(view: View, is_cut: Bool[Tensor, "batch length"]) -> View:
@@ -176,4 +223,6 @@ VIEWS = {
     "span_cutoff": span_cutoff,
     "feature_cutoff": feature_cutoff,
     "mask_tokens": mask_tokens,
+    "choose_tokens": choose_tokens,
+    "delete_tokens": delete_tokens,
 }

@@ -9,6 +9,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.electra import Electra
 from unlabel.objectives.exemplar import Exemplar
 from unlabel.objectives.flows import Flow, FlowPrior
 from unlabel.objectives.forecast import (
@@ -30,6 +31,7 @@ from unlabel.objectives.instance import (
     InvariantSpread,
 )
 from unlabel.objectives.labels import S4L, SLA, Supervised
+from unlabel.objectives.language import NextSentence, NextToken, PermutationLM
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
 from unlabel.objectives.montage import JigsawClustering
 from unlabel.objectives.motion import MotionClustering, Tracking
@@ -43,6 +45,7 @@ from unlabel.objectives.sides import CMC, SensorContrast
 from unlabel.objectives.sum import Sum
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.tokenizer import BEiT
+from unlabel.objectives.tsdae import TSDAE
 from unlabel.objectives.twins import AlignUniform, BarlowTwins, VICReg
 
 # Every method, by the name that `unlabel list` and `--objective` know. A recipe may also name any
@@ -51,6 +54,11 @@ CATALOGUE: dict[str, type[Objective]] = {
     "simcse": SimCSE,
     "cutoff": Cutoff,
     "mlm": MLM,
+    "nsp": NextSentence,
+    "electra": Electra,
+    "tsdae": TSDAE,
+    "next_token": NextToken,
+    "permutation_lm": PermutationLM,
     "moco": MoCo,
     "pairs": Pairs,
     "masked_values": MaskedValues,
@@ -126,6 +134,7 @@ __all__ = [
     "MLM",
     "S4L",
     "SLA",
+    "TSDAE",
     "VAE",
     "AdversarialAutoencoder",
     "AlignUniform",
@@ -144,6 +153,7 @@ __all__ = [
     "Decoupled",
     "DeepInfoMax",
     "DeepMIM",
+    "Electra",
     "Exemplar",
     "FlatNCE",
     "Flow",
@@ -165,10 +175,13 @@ __all__ = [
     "MoCoV3",
     "MotionClustering",
     "MultiViewTimeContrast",
+    "NextSentence",
     "NextStep",
+    "NextToken",
     "Objective",
     "Pairs",
     "PatchContrast",
+    "PermutationLM",
     "PixContrast",
     "PixPro",
     "ReorderPrediction",

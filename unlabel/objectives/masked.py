@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec, view
+from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.heads import TokenPredictor
@@ -27,6 +27,11 @@ class MLM(Objective):
     Args:
         rate: share of tokens to predict, of which 80 % are masked, 10 % random, 10 % kept.
         whole_word: choose words rather than pieces of words.
+        before: views applied before the masking, joined by `+`: `"next_sentence"` masks pairs.
+        args: their arguments, such as `{"next_sentence.negatives": 0.3}`.
+
+    Raises:
+        ValueError: an argument of a view that is not there.
 
     Reference: Devlin et al. 2019, arXiv 1810.04805, section 3.1.
     """
@@ -34,9 +39,17 @@ class MLM(Objective):
     paper = "BERT (Devlin et al. 2019, arXiv 1810.04805)"
     needs = frozenset({"tokens", "table", "token_ids"})
 
-    def __init__(self, *, rate: float = 0.15, whole_word: bool = False):
+    def __init__(
+        self,
+        *,
+        rate: float = 0.15,
+        whole_word: bool = False,
+        before: str = "",
+        args: Mapping[str, Any] | None = None,
+    ):
         super().__init__()
-        self.views = (view("mask_tokens", rate=rate, whole_word=whole_word),)
+        how = {"mask_tokens.rate": rate, "mask_tokens.whole_word": whole_word, **(args or {})}
+        self.views = (chain(before, "mask_tokens", args=how),)
 
     def build(self, encoder: Encoder) -> None:
         """Make the head over the vocabulary, or go on with the one the encoder came with."""
@@ -50,8 +63,10 @@ class MLM(Objective):
     ) -> dict[str, Term]:
         """One term, `token`."""
         (encoding,), (seen,) = encodings, views
-        assert seen.target is not None  # the view makes both
-        logits = self.predictor(encoding.tokens[seen.is_target], encoding.table)
+        assert seen.target is not None and seen.is_target is not None  # the view makes both
+        # Beside a longer view, tokens of padding come behind.
+        tokens = encoding.tokens[:, : seen.is_target.shape[1]]
+        logits = self.predictor(tokens[seen.is_target], encoding.table)
         losses = classify(logits, seen.target[seen.is_target], reduction="none")
         return {"token": Term(global_mean(losses), chance=math.log(logits.shape[-1]))}
 

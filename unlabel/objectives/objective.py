@@ -66,6 +66,19 @@ class Objective(nn.Module):
     def build(self, encoder: Encoder) -> None:
         """Make the heads, now that the encoder's sizes are known."""
 
+    def rewrite(self, views: Sequence[View], batch: Batch) -> Sequence[View]:
+        """The views as the encoder is to see them, changed by what the method has learned.
+
+        It must be the same for a sample whenever it is called between two steps: random choices
+        come from `uniform`. No gradient goes through it. Here nothing is changed.
+
+        Args:
+            views: one for each of `self.views`, as the kind of data made them; not to be changed
+                in place.
+            batch: the samples.
+        """
+        return views
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:

@@ -89,6 +89,24 @@ class Sum(Objective):
         # What a part needs may depend on what the encoder gives.
         self.needs = frozenset().union(*(part.needs for part in self.parts.values()))
 
+    def rewrite(self, views: Sequence[View], batch: Batch) -> Sequence[View]:
+        """Every part changes its own views.
+
+        Raises:
+            ValueError: two parts changed the same view.
+        """
+        out = list(views)
+        for name, part in self.parts.items():
+            rows = self._rows(part)
+            for i, seen in zip(rows, part.rewrite([views[i] for i in rows], batch), strict=True):
+                if seen is not views[i] and out[i] is not views[i]:
+                    raise ValueError(
+                        f"{name} rewrites the view {self.views[i].name!r}, which another part of "
+                        "the sum rewrites too; give them different arguments."
+                    )
+                out[i] = out[i] if seen is views[i] else seen
+        return out
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
@@ -146,9 +164,13 @@ class Sum(Objective):
         self, part: Objective, encodings: Sequence[Encoding], views: Sequence[View]
     ) -> tuple[list[Encoding], list[View]]:
         """What belongs to one part."""
-        place = {spec: i for i, spec in enumerate(self.views)}
-        rows = [place[spec] for spec in part.views]
+        rows = self._rows(part)
         return [encodings[i] for i in rows], [views[i] for i in rows]
+
+    def _rows(self, part: Objective) -> list[int]:
+        """The places of a part's views among all views."""
+        place = {spec: i for i, spec in enumerate(self.views)}
+        return [place[spec] for spec in part.views]
 
 
 __all__ = ["Sum"]

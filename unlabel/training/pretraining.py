@@ -78,7 +78,9 @@ class Pretraining(nn.Module):
 
     def view(self, batch: Batch) -> list[View]:
         """The objective's views of the batch, each made once."""
-        return [self.encoder.view(batch, spec) for spec in self.objective.views]
+        made = [self.encoder.view(batch, spec) for spec in self.objective.views]
+        with torch.no_grad():
+            return list(self.objective.rewrite(made, batch))
 
     def encode(self, views: Sequence[View]) -> list[Encoding]:
         """All views that the same encoder sees, in one call of it."""
@@ -100,7 +102,8 @@ class Pretraining(nn.Module):
         found = {}
         for rows in sizes.values():
             # Targets differ in shape from objective to objective; no encoder reads them or places.
-            off: dict[str, None] = dict.fromkeys(("is_target", "target", "weight", "places"))
+            unread = ("is_target", "target", "weight", "places", "label")
+            off: dict[str, None] = dict.fromkeys(unread)
             seen = [replace(views[i], **off) for i in rows]
             together = encoder(cat_views(seen), want=self._want)
             parts = split_encoding(together, [len(views[i].mask) for i in rows])
