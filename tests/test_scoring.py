@@ -103,7 +103,7 @@ def test_what_was_not_measured_has_no_score_and_short_series_have_one(waves):
     table = pd.read_csv(waves / "waves.csv").iloc[:30]
     table.loc[4, "one"] = np.nan
     data = read_series(table)
-    encoder = SeriesEncoder.from_config(PATCHES, context=48).eval()
+    encoder: Any = SeriesEncoder.from_config(PATCHES, context=48).eval()
     method = Autoencoder()
     method.build(encoder)
     found = score_series(encoder, method, data)

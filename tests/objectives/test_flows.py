@@ -1,5 +1,6 @@
 """Flows as encoders and as priors: exact likelihoods, and what they refuse."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -10,12 +11,12 @@ from tiny_video import make_video, tiny_video
 from torch import nn
 from transformers import AutoModel
 
-from unlabel.core import ViewSpec, view
+from unlabel.core import Batch, ViewSpec, view
 from unlabel.modalities.coupling_flow import CouplingFlowConfig, CouplingFlowModel
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import VAE, Flow, FlowPrior, InstanceContrast
-from unlabel.training.pretraining import Pretraining
+from unlabel.training.pretraining import Pretraining, cached_step
 
 CONFIG = {"model_type": "coupling_flow", "hidden_size": 16, "num_hidden_layers": 3}
 
@@ -149,6 +150,30 @@ def test_refusals_say_what_would_work():
         series_flow(causal=True)
 
 
+@pytest.mark.parametrize("method", [Flow(before=""), FlowPrior(width=4, hidden=8, steps=2)])
+def test_micro_batches_give_the_whole_batches_gradient(method):
+    encoder = stir(series_flow()).double()
+    module, batch = Pretraining(encoder, method).double(), windows(12)
+
+    def rows(first, last):
+        cut = lambda x: x[first:last]  # noqa: E731
+        own = {k: cut(v) for k, v in batch.inputs.items()}
+        index = cut(batch.index)
+        return Batch(own, cut(batch.mask), index, index, seed=batch.seed)
+
+    def gradient(step):
+        module.zero_grad()
+        step()
+        grads = [p.grad for p in module.parameters() if p.grad is not None]
+        return torch.cat([g.flatten() for g in grads])
+
+    whole = gradient(lambda: module(rows(0, 12)).loss.backward())
+    parts = [rows(0, 3), rows(3, 8), rows(8, 12)]
+    how = {"seed_micro": torch.manual_seed, "autocast": contextlib.nullcontext}
+    cached = gradient(lambda: cached_step(module, parts, backward=lambda x: x.backward(), **how))
+    assert (cached - whole).norm() < 1e-12 * whole.norm()
+
+
 # -- a flow as the prior of a code -------------------------------------------------------------
 
 
@@ -183,7 +208,8 @@ def test_the_divergence_is_that_of_one_draw():
 def test_a_learned_prior_fits_codes_that_are_no_gaussian():
     torch.manual_seed(0)
     method = FlowPrior(width=2, hidden=32, steps=4)
-    method.build(TinySeries())
+    encoder: Any = TinySeries()
+    method.build(encoder)
     code = torch.randn(512, 2).sign() * 2 + 0.1 * torch.randn(512, 2)  # four points
     mean, log_variance = code, torch.full_like(code, -6.0)
     optimizer = torch.optim.Adam(method.flow.parameters(), 5e-3)

@@ -177,8 +177,8 @@ def test_a_trained_vae_samples_the_mean_and_spread_of_the_data():
     )
     batch = make_series(encoder, 64)
     (seen,) = module.view(batch)
-    seen.target = level[:, :, None].expand_as(seen.target)
-    seen.is_target = torch.ones_like(seen.is_target)
+    seen.target = level[:, :, None].expand(-1, 8, 2)
+    seen.is_target = torch.ones(64, 8, 2, dtype=torch.bool)
     optimizer = torch.optim.Adam(module.objective.parameters(), 1e-2)
     for step in range(500):
         batch.ordinal = batch.index + 64 * step
@@ -301,7 +301,7 @@ def test_the_jacobian_of_patches_is_strictly_lower_triangular_in_raster_order(ki
         given = replace(seen, inputs={**seen.inputs, "patches": patches})
         return module.objective.predict(encoder(given), encoder.length)[0]
 
-    jacobian = torch.autograd.functional.jacobian(means, seen.inputs["patches"].double())
+    jacobian: Any = torch.autograd.functional.jacobian(means, seen.inputs["patches"].double())
     by_token = jacobian[0, :, :, 0].abs().amax((1, 3))
     assert (by_token.triu() == 0).all() and (by_token.tril(-1).diagonal(-1) > 0).all()
 
