@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlabel.benchmarks.projector import CHANGES, main, told_apart
+from unlabel.benchmarks.projector import CHANGES, main, spread, told_apart
 from unlabel.modalities.visual import VisualEncoder
 
 
@@ -35,6 +35,17 @@ def test_a_head_that_keeps_all_loses_nothing():
         assert before == behind
 
 
+def test_tolerance_is_the_mean_cosine_of_pairs_of_one_class():
+    own, shown, label = encoder(), pictures(12), np.arange(12) % 3
+    found = spread(own, nn.Identity(), shown, label)
+    vectors = torch.from_numpy(own.encode(shown))
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    pairs = [(i, j) for i in range(12) for j in range(12) if i != j and label[i] == label[j]]
+    mean = float(np.mean([float(unit[i] @ unit[j]) for i, j in pairs]))
+    assert found["tolerance"] == pytest.approx((mean, mean), abs=1e-5)
+    assert found["uniformity"][0] == found["uniformity"][1] < 0
+
+
 @pytest.mark.slow
 def test_a_run_is_measured_from_its_checkpoint(tmp_path, capsys):
     from unlabel.cli import main as unlabel
@@ -49,6 +60,7 @@ def test_a_run_is_measured_from_its_checkpoint(tmp_path, capsys):
         main([str(tmp_path), "--data", data])
     assert "no run's folder" in capsys.readouterr().err
     unlabel(["train", *words, "--training.save_steps", "2", "--training.output_dir", str(run)])
-    main([str(run), "--data", data, "--pictures", "20"])
+    main([str(run), "--data", data, "--pictures", "20", "--labels", "embedded"])
     said = capsys.readouterr().out
+    assert "uniformity" in said and "tolerance" in said
     assert all(name.split()[0] in said for name in CHANGES)
