@@ -21,6 +21,12 @@ def encoder(seed=0, frames=4):
     return VisualEncoder.from_config(sizes, frames=frames, size=32)
 
 
+def kept(folder, layers):
+    found = projector_layers(folder, layers)
+    assert found is not None
+    return found
+
+
 def bright(count=24):
     """Clips that are dark or bright, in three groups."""
     rng = np.random.default_rng(0)
@@ -71,19 +77,19 @@ def test_a_share_of_the_labels_of_every_class_is_used_and_all_clips_are_distille
         steps=20, learning_rates=(3e-3,), batch_size=8, checks=5, labels=0.5, distilling=25
     )
     below = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
-    kept = below[0].weight.clone()
+    before = [p.clone() for p in below.parameters()]
     right = tuned_accuracy(encoder(), data, clips, how, below=below)
     assert {len(label) for label in seen["Distillation"]} == {16}
     assert all(0 < (label == k).sum() <= 4 for label in seen["Recognition"] for k in (0, 1))
     assert list(right) == ["fine-tuned", "distilled"]
     assert right["distilled"].mean() > 0.9
-    assert torch.equal(below[0].weight, kept)
+    assert all(torch.equal(p, b) for p, b in zip(below.parameters(), before, strict=True))
 
 
 def test_distillation_is_the_cross_entropy_with_the_teacher_who_learns_nothing():
     torch.manual_seed(0)
     teacher = Pretraining(encoder(1), Recognition(classes=3))
-    nn.init.normal_(teacher.objective.head.weight)
+    nn.init.normal_(next(iter(teacher.objective.parameters())))
     student = Pretraining(encoder(2), Distillation(teacher, temperature=2.0, classes=3))
     clips = np.random.default_rng(0).integers(0, 255, (5, 4, 32, 32, 3)).astype(np.uint8)
     batch = student.encoder.collator()([{"frames": x} for x in clips])
@@ -113,9 +119,10 @@ def test_the_layers_kept_are_the_runs_own_and_random_ones_for_the_untrained_enco
     words += ["--training.per_device_train_batch_size", "8", "--training.report_to", "none"]
     words += ["--objective.layers", "3", "--training.save_steps", "2"]
     unlabel(["train", *words, "--training.output_dir", str(run)])
-    whole, first = saved_projector(run), projector_layers(run / "model", 1)
-    assert len(first) == 2 and torch.equal(first[0].weight, whole[0].weight)
-    fresh = projector_layers(run / "untrained", 1)
+    whole, first = saved_projector(run), kept(run / "model", 1)
+    assert len(list(first.children())) == 2
+    assert torch.equal(first[0].weight, whole[0].weight)
+    fresh = kept(run / "untrained", 1)
     assert fresh[0].weight.shape == first[0].weight.shape
     assert not torch.equal(fresh[0].weight, first[0].weight)
     with pytest.raises(ValueError, match="no 3 layers to keep"):

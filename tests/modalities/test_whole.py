@@ -57,6 +57,7 @@ def test_every_value_of_a_sound_is_asked_for_as_it_was():
         encoder = make_encoder(kind)
         batch = batch_of(sounds(3, 4000))
         seen, target, is_target = target_of(encoder, batch, "whole")
+        assert is_target is not None
         values = seen.inputs["patches" if kind == "ast" else "waveform"]
         assert torch.equal(is_target.any(2), seen.mask)
         torch.testing.assert_close(target, values.masked_fill(~is_target, 0))

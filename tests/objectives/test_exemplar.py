@@ -51,12 +51,12 @@ def test_a_layer_of_zeros_gives_ln_of_the_samples_and_the_loss_is_cross_entropy(
     module, batch = made(loss="classes", copies=2)
     pooled = torch.cat([e.pooled for e in module.encode(module.view(batch))])
     with torch.no_grad():
-        module.objective.classes.mul_(300)
+        module.objective.centres.mul_(300)
     target = batch.index.repeat(2)
-    wanted = F.cross_entropy(pooled @ module.objective.classes.T, target)
+    wanted = F.cross_entropy(pooled @ module.objective.centres.T, target)
     torch.testing.assert_close(module(batch).loss, wanted, rtol=1e-10, atol=0)
     with torch.no_grad():
-        module.objective.classes.zero_()
+        module.objective.centres.zero_()
     term = module(batch).terms["exemplar"]
     assert term.loss.item() == pytest.approx(math.log(SAMPLES), rel=1e-12)
     assert term.chance == pytest.approx(math.log(SAMPLES))

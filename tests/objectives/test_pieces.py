@@ -45,7 +45,7 @@ def test_a_silent_head_gives_ln_of_the_classes(objective, wanted):
 def test_the_class_is_the_one_that_the_view_drew(objective):
     module, batch = made(objective(hidden=8, **({"orders": 8} if objective is Jigsaw else {})))
     views = module.view(batch)
-    classes = module.objective.classes
+    classes = module.objective.places
     target = views[-1].target[:, 0]
     pooled = [torch.zeros(8, 16) for _ in views]
     pooled[-1] = torch.nn.functional.one_hot(target, 16).float()

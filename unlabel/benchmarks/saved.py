@@ -80,8 +80,8 @@ def projector_layers(folder: Path, layers: int) -> nn.Module | None:
         )
     kept = nn.Sequential(*first)
     if folder.name == "untrained":
-        for layer in kept[::2]:
-            layer.reset_parameters()  # type: ignore[operator]
+        for layer in first[::2]:
+            layer.reset_parameters()
     return kept
 
 

@@ -5,6 +5,7 @@ clips and without labels, into a network that starts once more from the pretrain
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from transformers import PrinterCallback
 from unlabel.benchmarks.labelled import Labelled
 from unlabel.benchmarks.probes import inner_folds
 from unlabel.core import Batch, Encoder, Encoding, View, view
-from unlabel.objectives import Objective, Term
+from unlabel.objectives import Supervised, Term
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import classify
 from unlabel.training.arguments import TrainingArguments
@@ -86,8 +87,8 @@ def check_training(how: Any) -> None:
         )
 
 
-class Recognition(Objective):
-    """Cross-entropy of a linear head on the pooled vector with the samples' labels.
+class Recognition(Supervised):
+    """`Supervised` with a head that begins at chance, and perhaps layers below it.
 
     Args:
         classes: how many there are.
@@ -96,27 +97,18 @@ class Recognition(Objective):
     """
 
     def __init__(self, *, classes: int, seen: str = "plain", below: nn.Module | None = None):
-        super().__init__()
-        self.classes, self.views = classes, (view(seen),)
+        super().__init__(classes=classes, augment=seen)
         self.below = copy.deepcopy(below) or nn.Identity()
 
     def build(self, encoder: Encoder) -> None:
         """Make the head; small weights, so that it begins at chance."""
-        self.head = nn.Linear(encoder.width, self.classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        super().build(encoder)
+        nn.init.trunc_normal_(self.classifier.weight, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
 
     def logits(self, encoding: Encoding) -> Float[Tensor, "batch classes"]:
         """Scores of the classes."""
-        return self.head(self.below(encoding.pooled))
-
-    def forward(
-        self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
-    ) -> dict[str, Term]:
-        """One term, `class`."""
-        assert batch.label is not None  # the store gives it
-        losses = classify(self.logits(encodings[0]), batch.label, reduction="none")
-        return {"class": Term(global_mean(losses), chance=float(np.log(self.classes)))}
+        return self.classifier(self.below(encoding.pooled))
 
 
 class Distillation(Recognition):
@@ -143,7 +135,7 @@ class Distillation(Recognition):
         says = teacher.objective.logits(teacher.encoder(views[0])) / self.temperature
         own = self.logits(encodings[0]) / self.temperature
         losses = classify(own, says.softmax(-1), reduction="none")
-        return {"distill": Term(global_mean(losses), chance=float(np.log(self.classes)))}
+        return {"distill": Term(global_mean(losses), chance=math.log(own.shape[1]))}
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Exemplar(Objective):
                 "Exemplar's classes are the samples, but how many there are is not known of a "
                 "stream; give data of a known size, or leave loss at 'triplet'."
             )
-        self.classes = nn.Parameter(0.01 * torch.randn(self.samples, encoder.width))
+        self.centres = nn.Parameter(0.01 * torch.randn(self.samples, encoder.width))
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -87,9 +87,9 @@ class Exemplar(Objective):
             losses = batch_hard(F.normalize(exact(self.projector(pooled)), dim=1), index)
             return {"exemplar": Term(global_mean(losses), chance=math.log(2))}
         losses = contrast(
-            pooled, self.classes, index, temperature=1.0, normalize=False, reduction="none"
+            pooled, self.centres, index, temperature=1.0, normalize=False, reduction="none"
         )
-        return {"exemplar": Term(global_mean(losses), chance=math.log(len(self.classes)))}
+        return {"exemplar": Term(global_mean(losses), chance=math.log(len(self.centres)))}
 
 
 def batch_hard(

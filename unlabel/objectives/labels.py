@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
@@ -70,11 +71,15 @@ class Supervised(Objective):
         """Make the linear layer."""
         self.classifier = nn.Linear(encoder.width, class_count(self.classes))
 
+    def logits(self, encoding: Encoding) -> Float[Tensor, "batch classes"]:
+        """Scores of the classes."""
+        return self.classifier(encoding.pooled)
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `label`."""
-        logits = self.classifier(encodings[0].pooled)
+        logits = self.logits(encodings[0])
         losses = classify(logits, labels_of(batch), ignore=-1, reduction="none")
         return {"label": Term(global_mean(losses), chance=math.log(logits.shape[1]))}
 

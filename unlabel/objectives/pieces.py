@@ -62,11 +62,11 @@ class _Places(Objective):
 
     def __init__(self, *, classes: int, hidden: int, views: tuple[ViewSpec, ...]):
         super().__init__()
-        self.classes, self.hidden, self.views = classes, hidden, views
+        self.places, self.hidden, self.views = classes, hidden, views
 
     def build(self, encoder: Encoder) -> None:
         """Make the head over all pieces."""
-        self.classifier = mlp(len(self.views) * encoder.width, self.hidden, self.classes)
+        self.classifier = mlp(len(self.views) * encoder.width, self.hidden, self.places)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -76,7 +76,7 @@ class _Places(Objective):
         assert target is not None  # the view makes it
         logits = self.classifier(torch.cat([e.pooled for e in encodings], 1))
         losses = classify(logits, target[:, 0], reduction="none")
-        return {"place": Term(global_mean(losses), chance=math.log(self.classes))}
+        return {"place": Term(global_mean(losses), chance=math.log(self.places))}
 
 
 class ContextPrediction(_Places):
