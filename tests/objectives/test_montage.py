@@ -1,20 +1,15 @@
 """Jigsaw clustering: supervised contrast, places, and what the encoder must divide into."""
 
 import math
-import os
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import launch  # pyright: ignore[reportMissingImports]
 from tiny_video import make_video, tiny_video
 
 from unlabel.core import Encoding
 from unlabel.objectives import JigsawClustering
-from unlabel.objectives.contrast import nt_xent
-from unlabel.objectives.gather import average_gradients, global_mean, world
-from unlabel.objectives.montage import clustered
 from unlabel.training.pretraining import Pretraining
 
 
@@ -22,32 +17,6 @@ def made(kind="frames", rows=6, **options) -> tuple[Any, Any]:
     encoder = tiny_video(kind)
     module = Pretraining(encoder, JigsawClustering(**{"width": 8, **options})).double()
     return module, make_video(encoder, rows)
-
-
-def random(*shape):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def test_two_members_a_cluster_are_nt_xent():
-    z = random(5, 2, 4)
-    losses = clustered(z, temperature=0.07)
-    wanted = nt_xent(z[:, 0], z[:, 1], temperature=0.07)
-    torch.testing.assert_close(losses.mean(), wanted, rtol=1e-12, atol=0)
-
-
-def test_clustered_is_the_formula_and_equal_members_give_ln_of_the_rest():
-    z = random(3, 4, 5)
-    unit, wanted = F.normalize(z, dim=2).flatten(0, 1), []
-    logits = unit @ unit.T / 0.2
-    for i in range(12):
-        rest = torch.cat([logits[i, :i], logits[i, i + 1 :]]).logsumexp(0)
-        own = [p for p in range(12) if p // 4 == i // 4 and p != i]
-        wanted.append(sum(rest - logits[i, p] for p in own) / 3)
-    got = clustered(z, temperature=0.2)
-    torch.testing.assert_close(got.mean(), torch.stack(wanted).mean(), rtol=1e-12, atol=0)
-    equal = clustered(torch.ones(3, 4, 5), temperature=0.2)
-    torch.testing.assert_close(equal.mean(), torch.tensor(math.log(11)))
 
 
 def test_equal_vectors_and_a_silent_head_give_chance():
@@ -96,26 +65,3 @@ def test_an_odd_grid_and_a_wrong_overlap_are_refused():
     encoder.grid = (6, 3, 3)
     with pytest.raises(ValueError, match="lie in 3 rows and 3 columns"):
         Pretraining(encoder, JigsawClustering())
-
-
-def _gradient() -> dict[str, torch.Tensor]:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        torch.distributed.init_process_group("gloo")
-    rank, size = world()
-    z, share = random(6, 4, 5), 6 // size
-    weight = torch.nn.Parameter(torch.eye(5, dtype=torch.float64))
-    own = z[rank * share : (rank + 1) * share] @ weight
-    loss = global_mean(clustered(own, temperature=0.2))
-    loss.backward()
-    average_gradients([weight])
-    assert weight.grad is not None
-    return {"loss": loss.detach(), "grad": weight.grad}
-
-
-@pytest.mark.slow
-def test_two_ranks_compare_the_pieces_of_both(tmp_path):
-    one = _gradient()
-    ended = launch(tmp_path, _gradient, 2)
-    assert ended.result
-    torch.testing.assert_close(ended.results[0]["grad"], one["grad"], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(sum(r["loss"] for r in ended.results) / 2, one["loss"])

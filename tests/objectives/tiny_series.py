@@ -51,6 +51,7 @@ from unlabel.objectives import (
     ShuffledHistory,
     SimMIM,
     Sum,
+    SupCon,
     SwAV,
     TimeContrast,
     VICReg,
@@ -130,6 +131,7 @@ SERIES = {
     "next_step_l1": lambda: NextStep(loss="l1"),
     "flow_prior": lambda: FlowPrior(width=6, hidden=32, steps=2, beta=0.1),
     "exemplar_triplet": lambda: Exemplar(copies=3, width=8),
+    "supcon": lambda: SupCon(width=8, temperature=0.3),
     "exemplar_classes": lambda: Exemplar(copies=2, loss="classes"),
 }
 

@@ -43,6 +43,7 @@ from unlabel.objectives.prototypes import DINO, IBOT, SwAV
 from unlabel.objectives.sequence import CPC
 from unlabel.objectives.sides import CMC, SensorContrast
 from unlabel.objectives.sum import Sum
+from unlabel.objectives.supervised import SupCon
 from unlabel.objectives.time_contrast import MultiViewTimeContrast, TimeContrast
 from unlabel.objectives.tokenizer import BEiT
 from unlabel.objectives.tsdae import TSDAE
@@ -99,6 +100,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "motion_clustering": MotionClustering,
     "s4l": S4L,
     "sla": SLA,
+    "supcon": SupCon,
     "simclr": InstanceContrast,
     "debiased": Debiased,
     "hard_negatives": HardNegatives,
@@ -193,6 +195,7 @@ __all__ = [
     "SimMIM",
     "SimSiam",
     "Sum",
+    "SupCon",
     "Supervised",
     "SwAV",
     "Term",

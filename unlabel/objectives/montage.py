@@ -4,18 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.objectives.chains import chain
-from unlabel.objectives.contrast import contrast
-from unlabel.objectives.gather import gather, global_mean, world
+from unlabel.objectives.gather import global_mean, world
 from unlabel.objectives.heads import mlp_projector
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
+from unlabel.objectives.supervised import supervised_contrast
 
 
 class JigsawClustering(Objective):
@@ -23,9 +22,9 @@ class JigsawClustering(Objective):
 
     Every picture is cut into 2 x 2 pieces, which are changed one by one, mixed over the batch and
     put together again, as many pictures as there were. A place's vector is the mean of its tokens.
-    `cluster` is supervised contrast by picture, see `clustered`: all equal gives ln(4B - 1) for B
-    pictures. `place` is the cross-entropy over the four places that the piece came from, ln 4 where
-    the head knows nothing. Pictures are mixed on each rank, and compared with those of all.
+    `cluster` is `supervised_contrast` by picture: all equal gives ln(4B - 1) for B pictures.
+    `place` is the cross-entropy over the four places that the piece came from, ln 4 where the head
+    knows nothing. Pictures are mixed on each rank, and compared with those of all.
 
     Args:
         temperature: T.
@@ -82,14 +81,13 @@ class JigsawClustering(Objective):
         assert seen.target is not None  # the view makes it
         source, place = seen.target.flatten(0, 1).unbind(1)
         pieces = self.pieces(encoding).flatten(0, 1)
-        # Pieces of a picture side by side.
-        order = (4 * source + place).argsort()
-        z = rearrange(self.projector(pieces[order]), "(b n) d -> b n d", n=4)
-        together = clustered(z, temperature=self.temperature)
+        rank, ranks = world()
+        picture = source + rank * len(batch)
+        z = self.projector(pieces)
+        together = supervised_contrast(z, picture, temperature=self.temperature)
         apart = classify(self.classifier(pieces), place, reduction="none")
-        _, ranks = world()
         return {
-            "cluster": Term(global_mean(together), chance=math.log(4 * len(z) * ranks - 1)),
+            "cluster": Term(global_mean(together), chance=math.log(len(z) * ranks - 1)),
             "place": Term(global_mean(apart), self.weight, math.log(4)),
         }
 
@@ -104,38 +102,4 @@ class JigsawClustering(Objective):
         return (tokens * real).sum(2) / real.sum(2).clamp(min=1)
 
 
-def clustered(
-    z: Float[Tensor, "clusters members width"], *, temperature: float
-) -> Float[Tensor, "pairs"]:
-    """Supervised contrast: each member finds each other member of its cluster among all the rest.
-
-    `-ln exp(cos(z_i, z_p)/T) / sum_{a != i} exp(cos(z_i, z_a)/T)` for each ordered pair of members
-    i and p; the mean over them is the loss. Memory is linear in the members. All equal gives
-    ln(all members - 1); two members a cluster are NT-Xent.
-
-    Args:
-        z: of this rank, clusters of as many members; those of all ranks are compared.
-        temperature: T.
-
-    Reference: Khosla et al. 2020, arXiv 2004.11362, equation 2 (the sum outside the logarithm).
-    """
-    clusters, members, _ = z.shape
-    everyone, (rank, _) = gather(z).flatten(0, 1), world()
-    itself = torch.arange(clusters * members, device=z.device) + rank * clusters * members
-    number, first = itself % members, itself - itself % members
-    return torch.cat(
-        [
-            contrast(
-                z.flatten(0, 1),
-                everyone,
-                first + (number + turn) % members,
-                temperature=temperature,
-                itself=itself,
-                reduction="none",
-            )
-            for turn in range(1, members)
-        ]
-    )
-
-
-__all__ = ["JigsawClustering", "clustered"]
+__all__ = ["JigsawClustering"]
