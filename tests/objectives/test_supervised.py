@@ -53,7 +53,8 @@ def test_without_labels_it_is_simclr_and_labels_draw_a_class_together():
     own = Pretraining(encoder, SupCon(width=8, temperature=0.2)).double()
     other = Pretraining(encoder, InstanceContrast(width=8, temperature=0.2)).double()
     other.objective.load_state_dict(own.objective.state_dict())
-    own.eval(), other.eval()
+    own.eval()
+    other.eval()
     bare = replace(batch, label=torch.full_like(batch.index, -1))
     torch.testing.assert_close(own(bare).loss, other(bare).loss, rtol=1e-10, atol=0)
     told = own(replace(batch, label=torch.tensor([0, 0, 0, 1, 1, -1]))).loss
