@@ -232,18 +232,17 @@ def _searchable(objective: Objective) -> Sum:
 def _refuse_other_search(setting: Setting, method: Sum) -> None:
     """A folder holds candidates of one search."""
     budget = {k: plain(getattr(setting.training, k)) for k in (*BUDGET, "seed")}
-    parts = {n: plain(p) for n, p in method.parts.items()}
     now = {
         "modality": setting.modality,
         "data": plain(setting.data),
         "encoder": plain(setting.kind),
-        "losses": parts,
+        "losses": [[name, plain(part)] for name, part in method.parts.items()],
         "balance": method.balance,
         **budget,
     }
     file = setting.root / "search.json"
     before = json.loads(file.read_text()) if file.is_file() else now
-    if other := [k for k, v in json.loads(json.dumps(now)).items() if before.get(k) != v]:
+    if other := [k for k, v in now.items() if before.get(k) != v]:
         raise ValueError(
             f"{setting.root} holds a search of another {', '.join(other)}: take another "
             "--training.output_dir, or remove it."
