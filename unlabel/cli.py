@@ -52,7 +52,11 @@ def _arguments(given: Sequence[str]) -> list[str]:
     from unlabel.objectives import CATALOGUE
 
     out = [part for word in given for part in _apart(word)]
-    if len(out) > 1 and out[0] in ("train", "compare") and out[1].endswith((".yaml", ".yml")):
+    if (
+        len(out) > 1
+        and out[0] in ("train", "compare", "evolve")
+        and out[1].endswith((".yaml", ".yml"))
+    ):
         out.insert(1, "--config")
     for i, word in enumerate(out):
         is_bare = i + 1 == len(out) or out[i + 1].startswith("--")
@@ -93,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.compare import compare
     from unlabel.data_pipes.scan import scan
     from unlabel.embedding import embed
+    from unlabel.evolve import evolve
     from unlabel.export import export
     from unlabel.forecasting.command import forecast
     from unlabel.pictures import pictures
@@ -104,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = {
         "train": train,
         "compare": compare,
+        "evolve": evolve,
         "bench": {
             "_help": "Measure an encoder, or a run before and after training.",
             "sts": bench_sts,

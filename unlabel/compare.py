@@ -1,7 +1,5 @@
 """`unlabel compare`: which objective suits this data, with and without labels."""
 
-import copy
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -10,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
 from unlabel.benchmarks.label_free import FIGURES, label_free
 from unlabel.benchmarks.result import EncoderScores, Score
 from unlabel.benchmarks.runs import seed_runs
+from unlabel.candidates import Setting, wide_console
 from unlabel.embedding import device_of
 from unlabel.files import write_json
 from unlabel.kinds.audio import AudioOptions
@@ -25,14 +23,12 @@ from unlabel.kinds.text import TextOptions
 from unlabel.kinds.visual import FramesOptions, VideoOptions
 from unlabel.objectives import Objective
 from unlabel.objectives.chains import chain
-from unlabel.pretrain import KINDS, is_finished, named_objective, train
+from unlabel.pretrain import named_objective
 from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
 
 BASE = "untrained"
-# What must be alike for all objectives.
-BUDGET = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "learning_rate")
 
 
 @dataclass
@@ -90,9 +86,7 @@ class Compared:
 
     def print(self) -> None:
         """The table, best first, and what the figures without labels are worth here."""
-        console = Console()
-        if not console.is_terminal:  # a file is as wide as it must be
-            console = Console(width=200)
+        console = wide_console()
         table = Table(title="Objectives compared, best first", title_justify="left")
         columns = ["objective", *FIGURES, "place"]
         sets = list(next(iter(self.labels.values())).scores) if self.labels else []
@@ -171,29 +165,23 @@ def compare(
     """
     options = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
     args = training or TrainingArguments(output_dir=f"runs/compare-{modality}")
-    root = Path(str(args.output_dir))
+    setting = Setting(modality, data, options, args, seeds)
     methods = _methods(objectives, objective)
     found = Compared()
     for place, (name, method) in enumerate(methods.items(), start=1):
-        own = copy.deepcopy(args)
-        own.output_dir = str(root / name)
         logger.info("Comparing %s (%d of %d)", name, place, len(methods))
-        how = {"objective": method, "data": data, "modality": modality, "training": own, **options}
         try:
-            _refuse_other_budget(root / name, own, data)
-            if seeds > 1 or not is_finished(root / name):
-                train(**how, seeds=seeds, resume=True)
+            setting.train(name, method)
         except ValueError as error:
             logger.warning("%s is left out: %s", name, error)
             found.refused[name] = str(error)
             continue
-        found.seconds[name] = _trained_seconds(root / name)
+        found.seconds[name] = setting.seconds(name)
+    root = setting.root
     runs = {n: seed_runs(root / n) for n in methods if n not in found.refused}
     if not runs:
         raise ValueError(f"No objective could be trained: {found.refused}.")
-    kind = options[modality] or KINDS[modality]()
-    source = held_out if held_out is not None else (kind.corpus if data is None else data)
-    looked = _look(kind, source, methods[next(iter(runs))], runs, args, views, samples)
+    looked = _look(setting, held_out, methods[next(iter(runs))], runs, views, samples)
     found.figures = {n: _over([_plain(f, samples) for f in each]) for n, each in looked.items()}
     if labels:
         found.labels = _labelled(modality, root, list(runs), labels)
@@ -218,49 +206,24 @@ def _methods(
     return methods
 
 
-def _refuse_other_budget(folder: Path, args: TrainingArguments, data: Any) -> None:
-    """What was trained before must have had this data and this budget."""
-    for run in filter(is_finished, seed_runs(folder)):
-        about = json.loads((run / "run.json").read_text())
-        now = {k: getattr(args, k) for k in BUDGET}
-        other = [k for k, v in now.items() if about["training"].get(k) != v]
-        other += ["data"] if data is not None and about["data"] != data else []
-        if other:
-            raise ValueError(
-                f"{run} was trained with another {', '.join(other)}: take another "
-                "--training.output_dir, or remove it."
-            )
-
-
-def _trained_seconds(folder: Path) -> float:
-    runs = [json.loads((r / "run.json").read_text()) for r in seed_runs(folder)]
-    return float(np.mean([r.get("result", {}).get("train_seconds", 0.0) for r in runs]))
-
-
 def _look(
-    kind: Any,
+    setting: Setting,
     data: Any,
     method: Objective,
     runs: Mapping[str, Sequence[Path]],
-    args: TrainingArguments,
     views: str | None,
     samples: int,
 ) -> dict[str, list[dict[str, float]]]:
     """The figures of every encoder, by objective; those of the untrained ones first."""
     folders = {n: [r / "model" for r in each] for n, each in runs.items()}
     folders = {BASE: [r / "untrained" for r in next(iter(runs.values()))], **folders}
-    # Read once: the same encoder, whatever its weights, takes the same samples.
-    prepared = kind.prepare(data, copy.deepcopy(method), copy.deepcopy(args), folders[BASE][0])
-    if not hasattr(prepared.store, "__len__"):
-        raise ValueError(
-            "A stream has no samples by place to look at: give --held_out a smaller file."
-        )
-    adapter, usual = type(prepared.encoder), prepared.encoder.usual
-    named = views or ("token_cutoff" if usual == "plain" else usual)
-    how: dict[str, Any] = {"samples": samples, "seed": args.seed, "device": device_of(None)}
+    adapter, store = setting.look(data, method, folders[BASE][0])
+    named = views or ("token_cutoff" if adapter.usual == "plain" else adapter.usual)
+    seed = setting.training.seed
+    how: dict[str, Any] = {"samples": samples, "seed": seed, "device": device_of(None)}
     pair = [chain(named, draw=draw) for draw in (0, 1)]
     return {
-        name: [label_free(adapter.from_pretrained(f), prepared.store, pair, **how) for f in each]
+        name: [label_free(adapter.from_pretrained(f), store, pair, **how) for f in each]
         for name, each in folders.items()
     }
 

@@ -8,7 +8,7 @@ import torch
 from test_twins import equal, pretraining
 
 from unlabel.core import view
-from unlabel.objectives import CMC, SensorContrast
+from unlabel.objectives import CMC, DistillSides, SensorContrast
 from unlabel.objectives.contrast import contrast
 
 THREE = (
@@ -56,3 +56,31 @@ def test_sides_that_cannot_be_compared_are_refused():
             CMC(sides=sides)
     with pytest.raises(ValueError, match=r"A side names its view, as .* but \{'part': 'l'\} came"):
         CMC(sides=({"part": "l"}, {"name": "plain"}))
+
+
+def test_distillation_is_the_squared_distance_of_tokens_and_moves_the_first_side_alone():
+    module, batch = pretraining(DistillSides(sides=THREE))
+    views = module.view(batch)
+    encodings = module.encode(views)
+    for e in encodings:
+        e.tokens.retain_grad()
+    step = module.score(encodings, views, batch)
+    first, *others = (e.tokens.detach().double() for e in encodings)
+    both = [encodings[0].mask & e.mask for e in encodings[1:]]
+    apart = [(first - o)[m].square().mean(1) for o, m in zip(others, both, strict=True)]
+    for i, wanted in enumerate(apart, start=1):
+        torch.testing.assert_close(step.terms[f"from_{i}"].loss.double(), wanted.mean())
+    step.loss.backward()
+    wanted = sum(
+        m[..., None] * (first - o) / m.sum() / first.shape[2]
+        for o, m in zip(others, both, strict=True)
+    )
+    torch.testing.assert_close(encodings[0].tokens.grad.double(), wanted)
+    assert all(e.tokens.grad is None for e in encodings[1:])
+
+
+def test_sides_that_look_alike_leave_nothing_to_distil():
+    module, batch = pretraining(DistillSides(sides=THREE))
+    views = module.view(batch)
+    first = module.encode(views)[0]
+    assert module.score([first] * 3, views, batch).loss.item() == 0

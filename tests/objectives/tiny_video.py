@@ -26,6 +26,7 @@ from unlabel.objectives import (
     Counting,
     CPCv2,
     DeepMIM,
+    DistillSides,
     Exemplar,
     Flow,
     Jigsaw,
@@ -120,6 +121,9 @@ VIDEO = {
     "exemplar": (lambda: Exemplar(copies=3, width=8), "frames"),
     "jigsaw_clustering": (lambda: JigsawClustering(width=8, temperature=0.3), "frames"),
     "jigsaw_clustering_tubes": (lambda: JigsawClustering(width=8, augment="jitter"), "tubes"),
+    # What one side of a sample tells of another.
+    "distill_sides": (lambda: DistillSides(), "frames"),
+    "distill_flow": (lambda: DistillSides(sides=({"name": "plain"}, {"name": "flow"})), "tubes"),
 }
 # Their views mix the samples of a rank: other ranks, other pictures, and another loss.
 MIXED = frozenset({"jigsaw_clustering", "jigsaw_clustering_tubes"})

@@ -47,21 +47,8 @@ def label_free(
     Reference: Garrido et al. 2023 (RankMe), arXiv 2210.02885; Wang & Isola 2020, arXiv 2005.10242,
     section 4.
     """
-    count = min(samples, len(store))
-    if count < 2:
-        raise ValueError(f"{count} sample came: figures without labels need at least two.")
-    places = np.unique(np.linspace(0, len(store) - 1, count).astype(int)).tolist()
-    was_training = encoder.training
-    encoder.eval().to(device)
-    parts: list[list[Tensor]] = [[], [], []]
-    try:
-        with torch.inference_mode():
-            for batch in _batches(store, encoder.collator(seed=seed), places, batch_size):
-                for found, spec in zip(parts, (ViewSpec("plain"), *views), strict=True):
-                    found.append(encoder(encoder.view(batch.to(device), spec)).pooled.float())
-    finally:
-        encoder.train(was_training)
-    plain, one, two = (torch.cat(part) for part in parts)
+    how: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed}
+    plain, one, two = vectors(encoder, store, [ViewSpec("plain"), *views], device=device, **how)
     if not plain.isfinite().all():
         raise ValueError("The encoder gives vectors that are not finite: its training diverged.")
     one, two = F.normalize(one, dim=1), F.normalize(two, dim=1)
@@ -74,9 +61,41 @@ def label_free(
     }
 
 
+def vectors(
+    encoder: Any,
+    store: Any,
+    views: Sequence[ViewSpec],
+    *,
+    samples: int = 512,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[Tensor]:
+    """The vectors of samples in each of several views, `(samples, width)`; see `label_free`.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    count = min(samples, len(store))
+    if count < 2:
+        raise ValueError(f"{count} sample came: figures without labels need at least two.")
+    places = np.unique(np.linspace(0, len(store) - 1, count).astype(int)).tolist()
+    was_training = encoder.training
+    encoder.eval().to(device)
+    parts: list[list[Tensor]] = [[] for _ in views]
+    try:
+        with torch.inference_mode():
+            for batch in _batches(store, encoder.collator(seed=seed), places, batch_size):
+                for found, spec in zip(parts, views, strict=True):
+                    found.append(encoder(encoder.view(batch.to(device), spec)).pooled.float())
+    finally:
+        encoder.train(was_training)
+    return [torch.cat(part) for part in parts]
+
+
 def _batches(store: Any, collate: Any, places: Sequence[int], size: int) -> Iterator[Batch]:
     for start in range(0, len(places), size):
         yield collate([store[place] for place in places[start : start + size]])
 
 
-__all__ = ["FIGURES", "label_free"]
+__all__ = ["FIGURES", "label_free", "vectors"]

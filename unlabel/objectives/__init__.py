@@ -9,6 +9,7 @@ from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
+from unlabel.objectives.distill import DistillSides
 from unlabel.objectives.electra import Electra
 from unlabel.objectives.exemplar import Exemplar
 from unlabel.objectives.flows import Flow, FlowPrior
@@ -112,6 +113,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "instdisc": InstDisc,
     "local_aggregation": LocalAggregation,
     "cmc": CMC,
+    "distill_sides": DistillSides,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
     "byol": BYOL,
@@ -155,6 +157,7 @@ __all__ = [
     "Decoupled",
     "DeepInfoMax",
     "DeepMIM",
+    "DistillSides",
     "Electra",
     "Exemplar",
     "FlatNCE",

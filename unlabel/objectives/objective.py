@@ -1,7 +1,7 @@
 """Objective: views, heads, target and kernel; and the weighted sum, which is an objective too."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -39,8 +39,10 @@ class Objective(nn.Module):
         samples: of the data set, where their number is known.
         classes: of its labels, where it has any.
         paper: reference.
+        given: the arguments it was made with, as they came, so that a recipe can say them.
     """
 
+    given: tuple[tuple[Any, ...], dict[str, Any]]
     views: tuple[ViewSpec, ...] = ()
     needs: frozenset[str] = frozenset({"pooled"})
     teacher_momentum: float | Ramp | None = None
@@ -48,6 +50,12 @@ class Objective(nn.Module):
     samples: int | None = None
     classes: int | None = None
     paper: str = ""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments, whatever a method makes of them."""
+        made = super().__new__(cls)
+        made.__dict__["given"] = (args, kwargs)
+        return made
 
     def meet(
         self,

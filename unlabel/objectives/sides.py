@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
-from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec, view
 from unlabel.objectives.chains import chain
 from unlabel.objectives.contrastive import in_batch
 from unlabel.objectives.heads import mlp_projector
@@ -53,11 +53,7 @@ class CMC(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        self.views = tuple(_side(side, augment, args) for side in sides)
-        if len(set(self.views)) < max(2, len(self.views)):
-            raise ValueError(
-                f"Sides of a sample are two or more different views, but {list(sides)} came."
-            )
+        self.views = side_views(sides, augment, args)
         self.needs = frozenset({"pooled", *(v.partner for v in self.views if v.partner)})
         self.temperature, self.width = temperature, width
 
@@ -77,7 +73,24 @@ class CMC(Objective):
         return terms
 
 
-def _side(side: Mapping[str, Any], augment: str, args: Mapping[str, Any] | None) -> Any:
+def side_views(
+    sides: Sequence[Mapping[str, Any]], augment: str, args: Mapping[str, Any] | None
+) -> tuple[ViewSpec, ...]:
+    """The views that show sides of a sample, see `CMC`.
+
+    Raises:
+        ValueError: fewer than two sides, two that are the same, one without a name, or an argument
+            of a view that is not there.
+    """
+    views = tuple(_side(side, augment, args) for side in sides)
+    if len(set(views)) < max(2, len(views)):
+        raise ValueError(
+            f"Sides of a sample are two or more different views, but {list(sides)} came."
+        )
+    return views
+
+
+def _side(side: Mapping[str, Any], augment: str, args: Mapping[str, Any] | None) -> ViewSpec:
     own = dict(side)
     name, partner = own.pop("name", None), own.pop("partner", None)
     if not isinstance(name, str):
@@ -122,4 +135,4 @@ class SensorContrast(CMC):
         )
 
 
-__all__ = ["CMC", "SensorContrast"]
+__all__ = ["CMC", "SensorContrast", "side_views"]

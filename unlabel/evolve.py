@@ -1,0 +1,278 @@
+"""`unlabel evolve`: the weights of several losses, found without labels."""
+
+import copy
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from unlabel.benchmarks.label_free import vectors
+from unlabel.benchmarks.runs import seed_runs
+from unlabel.benchmarks.zipf import cluster_sizes, worst_fitness, zipf_fitness
+from unlabel.candidates import BUDGET, Setting
+from unlabel.core import ViewSpec
+from unlabel.embedding import device_of
+from unlabel.evolution import Weights, first_generation, next_generation, scaled
+from unlabel.evolved import Candidate, Evolved, named, picture
+from unlabel.files import write_json
+from unlabel.kinds.audio import AudioOptions
+from unlabel.kinds.series import SeriesOptions
+from unlabel.kinds.text import TextOptions
+from unlabel.kinds.visual import FramesOptions, VideoOptions
+from unlabel.objectives import Objective, Sum
+from unlabel.pretrain import is_finished
+from unlabel.recipe import plain, recipe_of, write_recipe
+from unlabel.training.arguments import TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+def evolve(
+    *,
+    objective: Objective,
+    data: str | list[str] | None = None,
+    modality: Literal["text", "series", "frames", "video", "audio"] = "text",
+    text: TextOptions | None = None,
+    series: SeriesOptions | None = None,
+    frames: FramesOptions | None = None,
+    video: VideoOptions | None = None,
+    audio: AudioOptions | None = None,
+    training: TrainingArguments | None = None,
+    generations: int = 5,
+    population: int = 8,
+    steps: int | None = None,
+    held_out: str | list[str] | None = None,
+    samples: int = 512,
+    clusters: int = 10,
+    seeds: int = 1,
+    workers: int = 1,
+) -> Evolved:
+    """Search the weights of a sum of losses without labels, by evolution.
+
+    Each candidate trains the encoder shortly, in a folder of its own in `training.output_dir`; its
+    fitness is -KL of the sizes of k-means clusters of the samples' vectors from Zipf's law (share ~
+    1/rank). The first generation has equal weights, each loss alone and the recipe's own weights.
+    What is trained already is kept, so that a search that was stopped goes on where it was, and one
+    that is done goes on with more generations. The best weights are written as a recipe,
+    `best.yaml`, with the recipe's own length of training; all are in `evolve.json`, drawn in
+    `evolve.png`.
+
+    Args:
+        objective: a `Sum` of at least two losses, as in a recipe.
+        data: as for `unlabel train`, as are the next ones.
+        modality: kind of data.
+        text: see `unlabel train`.
+        series: see `unlabel train`.
+        frames: see `unlabel train`.
+        video: see `unlabel train`.
+        audio: see `unlabel train`.
+        training: of the best weights; of candidates but for its length.
+        generations: how many.
+        population: candidates of each; the first has at least one more than there are losses.
+        steps: of a candidate's training; default the recipe's own length.
+        held_out: data that the fitness is taken on; default the training data.
+        samples: of the data that are clustered.
+        clusters: k.
+        seeds: encoders trained of each candidate, whose fitness is averaged.
+        workers: candidates trained at a time, each in a process of its own.
+
+    Raises:
+        ValueError: no sum of losses with fixed weights came, it cannot be trained, or the folder
+            holds another search.
+
+    Reference: Piergiovanni et al. 2020, arXiv 2002.12177; 2019, arXiv 1906.03248.
+    """
+    method = _searchable(objective)
+    options = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
+    args = training or TrainingArguments(output_dir=f"runs/evolve-{modality}")
+    short = copy.deepcopy(args)
+    short.max_steps = short.max_steps if steps is None else steps
+    setting = Setting(modality, data, options, short, seeds)
+    _refuse_other_search(setting, method)
+    about = {"samples": samples, "clusters": clusters, "held_out": held_out, "seeds": seeds}
+    own = scaled([float(w) for w in method.weights.values()])  # type: ignore[arg-type]
+    how: dict[str, Any] = {"seed": args.seed}
+    asked = first_generation(len(method.parts), population, own=[own] if own else [], **how)
+    found = Evolved(tuple(method.parts), ())
+    with _runner(workers) as run:
+        search = _Search(setting, method, about, run)
+        for generation in range(generations):
+            if generation:
+                fitness = {c.weights: c.fitness for c in found.candidates}
+                asked = next_generation(fitness, population, generation=generation, **how)
+            logger.info("Generation %d of %d: %d", generation + 1, generations, len(asked))
+            found = Evolved(found.parts, (*found.candidates, *search(asked, generation)))
+            write_json(setting.root / "evolve.json", found.to_dict())
+            picture(found, setting.root / "evolve.png")
+            logger.info("Best so far: %s, fitness %.4f", found.weights, found.best.fitness)
+    found.print()
+    _write_best(found, setting, method, args)
+    return found
+
+
+def weighted(method: Sum, weights: Weights) -> Sum:
+    """The same sum, not trained yet, with other weights."""
+    parts = {n: copy.deepcopy(p) for n, p in method.parts.items()}
+    return Sum(parts, dict(zip(parts, weights, strict=True)), method.balance)
+
+
+class _Search:
+    """Trains candidates and takes their fitness; what is known already is read.
+
+    Args:
+        setting: of every candidate.
+        method: the sum.
+        about: what a fitness depends on beside the encoder.
+        run: trains candidates, see `_runner`.
+    """
+
+    def __init__(self, setting: Setting, method: Sum, about: dict[str, Any], run: Any):
+        self.setting, self.method, self.about, self.run = setting, method, about, run
+        self._looked: tuple[Any, Any] | None = None
+
+    def __call__(self, asked: Sequence[Weights], generation: int) -> list[Candidate]:
+        """The candidates, in the order asked for."""
+        jobs = [(self.setting, named(w), weighted(self.method, w)) for w in asked]
+        if not generation:  # what cannot run at all is refused by the first, once
+            list(self.run(jobs[:1]))
+        found = {i: self._measured(asked[i], generation, failed) for i, failed in self.run(jobs)}
+        return [found[i] for i in range(len(asked))]
+
+    def _measured(self, weights: Weights, generation: int, failed: str) -> Candidate:
+        folder = self.setting.root / named(weights)
+        if failed:
+            return Candidate(
+                weights, generation, worst_fitness(self.about["clusters"]), failed=failed
+            )
+        kept = folder / "fitness.json"
+        known = json.loads(kept.read_text()) if kept.is_file() else {}
+        if known.pop("about", None) != self.about:
+            sizes = self._sizes([run / "model" for run in seed_runs(folder)])
+            known = {"fitness": float(np.mean([zipf_fitness(s) for s in sizes])), "sizes": sizes[0]}
+            write_json(kept, {**known, "about": self.about})
+        return Candidate(weights, generation, **known, seconds=self.setting.seconds(named(weights)))
+
+    def _sizes(self, folders: Sequence[Path]) -> list[list[int]]:
+        """Of the clusters of every encoder's vectors, from every start."""
+        self._looked = self._looked or self.setting.look(
+            self.about["held_out"], self.method, folders[0]
+        )
+        adapter, store = self._looked
+        seed, clusters = self.setting.training.seed, self.about["clusters"]
+        how: dict[str, Any] = {"seed": seed, "device": device_of(None)}
+        how["samples"] = self.about["samples"]
+        found = []
+        for folder in folders:
+            encoder = adapter.from_pretrained(folder)
+            (rows,) = vectors(encoder, store, [ViewSpec("plain")], **how)
+            # What is not finite tells nothing apart: all in one cluster.
+            rows = rows if rows.isfinite().all() else torch.zeros_like(rows)
+            found += cluster_sizes(rows, clusters, seed=seed)
+        return found
+
+
+@contextmanager
+def _runner(workers: int) -> Iterator[Callable[..., Iterator[tuple[int, str]]]]:
+    """What trains jobs and yields, as each ends, its place and why it failed ("" if it did not)."""
+    if workers == 1:
+        yield lambda jobs: ((i, _train(*job)) for i, job in enumerate(jobs))
+        return
+    threads = max(1, torch.get_num_threads() // workers)
+    # A forked process could not use a GPU, and would hang on this one's threads.
+    how: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": _begin}
+    pool = ProcessPoolExecutor(workers, **how, initargs=(threads,))
+
+    def run(jobs: Sequence[Any]) -> Iterator[tuple[int, str]]:
+        places = {pool.submit(_train, *job): i for i, job in enumerate(jobs)}
+        return ((places[done], done.result()) for done in as_completed(places))
+
+    try:
+        yield run
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    """In a process of candidates."""
+    logging.getLogger().setLevel(logging.WARNING)
+    torch.set_num_threads(threads)
+
+
+def _train(setting: Setting, name: str, method: Sum) -> str:
+    """Train a candidate; why it has no encoder, if so."""
+    try:
+        folder = setting.train(name, method)
+    except RuntimeError as error:  # it diverged
+        logger.warning("%s has no encoder: %s", name, error)
+        return str(error)
+    runs = seed_runs(folder)
+    if len(runs) < setting.seeds or not all(map(is_finished, runs)):
+        raise ValueError(f"{folder} was stopped before its end; the same command goes on there.")
+    return ""
+
+
+def _searchable(objective: Objective) -> Sum:
+    if type(objective) is not Sum or len(objective.parts) < 2:
+        raise ValueError(
+            "Weights are searched of a sum of at least two losses: a recipe with the objective "
+            f"unlabel.objectives.Sum, but {type(objective).__name__} came."
+        )
+    if not objective.schedule.is_fixed:
+        raise ValueError("Weights that change with the steps are not searched; give numbers.")
+    return objective
+
+
+def _refuse_other_search(setting: Setting, method: Sum) -> None:
+    """A folder holds candidates of one search."""
+    budget = {k: plain(getattr(setting.training, k)) for k in (*BUDGET, "seed")}
+    now = {
+        "modality": setting.modality,
+        "data": plain(setting.data),
+        "encoder": plain(setting.kind),
+        "losses": [[name, plain(part)] for name, part in method.parts.items()],
+        "balance": method.balance,
+        **budget,
+    }
+    file = setting.root / "search.json"
+    before = json.loads(file.read_text()) if file.is_file() else now
+    if other := [k for k, v in now.items() if before.get(k) != v]:
+        raise ValueError(
+            f"{setting.root} holds a search of another {', '.join(other)}: take another "
+            "--training.output_dir, or remove it."
+        )
+    write_json(file, now)
+
+
+def _write_best(found: Evolved, setting: Setting, method: Sum, args: TrainingArguments) -> None:
+    """The best weights as a recipe, of the length of training that was asked for."""
+    own = copy.deepcopy(args)
+    own.output_dir = str(setting.root / "best")
+    parts = {n: p for n, p in method.parts.items() if found.weights[n] > 0}
+    weights = {n: found.weights[n] for n in parts}
+    path = setting.root / "best.yaml"
+    recipe = recipe_of(
+        Sum(parts, weights, method.balance),
+        modality=setting.modality,
+        data=setting.data,
+        options=setting.kind,
+        training=own,
+    )
+    best, clusters = found.best, len(found.best.sizes)
+    said = f"Fitness {best.fitness:.4f} (0 is the best), the best of {len(found.candidates)}."
+    head = [
+        f"unlabel train {path}",
+        said,
+        f"Found without labels: {clusters} clusters, Zipf's law.",
+    ]
+    write_recipe(path, recipe, head=head)
+    logger.info("The best weights are a recipe: unlabel train %s", path)
+
+
+__all__ = ["Evolved", "evolve", "weighted"]
