@@ -10,6 +10,7 @@ from unlabel.objectives import (
     BYOL,
     CMC,
     CPC,
+    CURL,
     DINO,
     IBOT,
     MAE,
@@ -120,6 +121,8 @@ VIDEO = {
     "exemplar": (lambda: Exemplar(copies=3, width=8), "frames"),
     "jigsaw_clustering": (lambda: JigsawClustering(width=8, temperature=0.3), "frames"),
     "jigsaw_clustering_tubes": (lambda: JigsawClustering(width=8, augment="jitter"), "tubes"),
+    # Applications.
+    "curl": (lambda: CURL(width=8), "tubes"),
 }
 # Their views mix the samples of a rank: other ranks, other pictures, and another loss.
 MIXED = frozenset({"jigsaw_clustering", "jigsaw_clustering_tubes"})

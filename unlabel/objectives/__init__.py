@@ -7,6 +7,7 @@ from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
+from unlabel.objectives.curl import CURL
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
 from unlabel.objectives.electra import Electra
@@ -114,6 +115,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "vicreg": VICReg,
     "byol": BYOL,
     "moco_v3": MoCoV3,
+    "curl": CURL,
     "simsiam": SimSiam,
     "swav": SwAV,
     "dino": DINO,
@@ -128,6 +130,7 @@ __all__ = [
     "CATALOGUE",
     "CMC",
     "CPC",
+    "CURL",
     "DINO",
     "IBOT",
     "MAE",
