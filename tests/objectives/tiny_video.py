@@ -34,6 +34,7 @@ from unlabel.objectives import (
     LocalMIM,
     MaskedValues,
     MoCoV3,
+    Monodepth,
     MotionClustering,
     MultiViewTimeContrast,
     NextStep,
@@ -123,6 +124,7 @@ VIDEO = {
     "jigsaw_clustering_tubes": (lambda: JigsawClustering(width=8, augment="jitter"), "tubes"),
     # Applications.
     "curl": (lambda: CURL(width=8), "tubes"),
+    "monodepth": (lambda: Monodepth(scales=2, hidden=16), "frames"),
 }
 # Their views mix the samples of a rank: other ranks, other pictures, and another loss.
 MIXED = frozenset({"jigsaw_clustering", "jigsaw_clustering_tubes"})

@@ -34,6 +34,7 @@ from unlabel.objectives.instance import (
 from unlabel.objectives.labels import S4L, SLA, Supervised
 from unlabel.objectives.language import NextSentence, NextToken, PermutationLM
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
+from unlabel.objectives.monodepth import Monodepth
 from unlabel.objectives.montage import JigsawClustering
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
@@ -98,6 +99,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "video_colorization": VideoColorization,
     "tracking": Tracking,
     "motion_clustering": MotionClustering,
+    "monodepth": Monodepth,
     "s4l": S4L,
     "sla": SLA,
     "simclr": InstanceContrast,
@@ -176,6 +178,7 @@ __all__ = [
     "MaskedValues",
     "MoCo",
     "MoCoV3",
+    "Monodepth",
     "MotionClustering",
     "MultiViewTimeContrast",
     "NextSentence",
