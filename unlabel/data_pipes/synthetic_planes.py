@@ -34,8 +34,9 @@ def draw_planes(
 ) -> Planes:
     """Draw a board that stands before a wall, seen by a pinhole camera that moves sideways.
 
-    Both face the camera. The board is 1 to 1.5 away and the wall 3 to 4; the camera moves to the
-    left or right, and half as fast at most up or down and forward.
+    Both face the camera, and the board is lighter: that it is near, the motion alone tells. It is
+    1 to 1.5 away and the wall 3 to 4. The camera moves to the left or right, and half as fast at
+    most up or down and forward or back.
 
     Args:
         count: clips.
@@ -51,7 +52,7 @@ def draw_planes(
     move = np.stack([side, *(random.uniform(-0.5, 0.5, (2, count)) * side)], 1)
     times = np.arange(frames) - (frames - 1) / 2
     camera = times[None, :, None] * move[:, None]
-    middle, half = random.uniform(-0.25, 0.25, (2, count)), random.uniform(0.15, 0.3, (2, count))
+    middle, half = random.uniform(-0.4, 0.4, (2, count)), random.uniform(0.15, 0.3, (2, count))
     reach = math.tan(math.radians(field / 2))
     wall = _seen(camera, far, size=size, reach=reach)
     board = _seen(camera, near, size=size, reach=reach)
@@ -59,9 +60,8 @@ def draw_planes(
     is_board = np.ones(board[0].shape, bool)
     for at, centre, wide in zip(board, middle, half, strict=True):
         is_board &= np.abs(at / extent - centre[:, None, None, None]) < wide[:, None, None, None]
-    shown = np.where(
-        is_board[..., None], _texture(board, near, random), _texture(wall, far, random)
-    )
+    light = 0.35 + 0.65 * _texture(board, near, random)
+    shown = np.where(is_board[..., None], light, 0.65 * _texture(wall, far, random))
     away = np.where(is_board, near[:, None, None, None], far[:, None, None, None])
     depth = away - camera[:, :, 2, None, None]
     return Planes((shown * 255).round().astype(np.uint8), depth, camera)
@@ -79,7 +79,7 @@ def _seen(camera: Values, depth: Values, *, size: int, reach: float) -> tuple[Va
 def _texture(at: tuple[Values, Values], depth: Values, random: np.random.Generator) -> Values:
     """Colours from 0 to 1, of waves about as long as a fifth to half of the picture."""
     count = len(depth)
-    waves, colors = random.uniform(2.0, 5.0, (count, 6)), random.uniform(0, 1, (count, 6, 3))
+    waves, colors = random.uniform(1.5, 4.0, (count, 6)), random.uniform(0, 1, (count, 6, 3))
     turn, start = random.uniform(0, 2 * math.pi, (2, count, 6))
     shown = np.zeros((*at[0].shape, 3))
     scale = (2 * math.pi / depth)[:, None, None, None]
