@@ -10,6 +10,7 @@ from unlabel.objectives import (
     BYOL,
     CMC,
     CPC,
+    CURL,
     DINO,
     IBOT,
     MAE,
@@ -34,6 +35,7 @@ from unlabel.objectives import (
     LocalMIM,
     MaskedValues,
     MoCoV3,
+    Monodepth,
     MotionClustering,
     MultiViewTimeContrast,
     NextStep,
@@ -124,6 +126,9 @@ VIDEO = {
     # What one side of a sample tells of another.
     "distill_sides": (lambda: DistillSides(), "frames"),
     "distill_flow": (lambda: DistillSides(sides=({"name": "plain"}, {"name": "flow"})), "tubes"),
+    # Applications.
+    "curl": (lambda: CURL(width=8), "tubes"),
+    "monodepth": (lambda: Monodepth(scales=2, hidden=16), "frames"),
 }
 # Their views mix the samples of a rank: other ranks, other pictures, and another loss.
 MIXED = frozenset({"jigsaw_clustering", "jigsaw_clustering_tubes"})

@@ -14,6 +14,7 @@ from unlabel.modalities.visual_masks import feature_cutoff, mask_values, span_cu
 from unlabel.modalities.visual_motion import flow, motion, triple
 from unlabel.modalities.visual_order import frames, reorder, reverse, speed
 from unlabel.modalities.visual_pieces import montage, piece, standardize, tiles
+from unlabel.modalities.visual_pixels import pixels_target
 from unlabel.modalities.whole import whole_clip
 
 VIEWS = {
@@ -47,6 +48,7 @@ VIEWS = {
     "tiles": tiles,
     "montage": montage,
     "standardize": standardize,
+    "pixels": pixels_target,
 }
 # Links that choose from the frames as stored; before any other the clip gets the encoder's size.
 RAW = frozenset({"background", "crop", "flow", "frames", "piece", "speed", "tiles", "triple"})

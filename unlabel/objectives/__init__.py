@@ -7,6 +7,7 @@ from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
+from unlabel.objectives.curl import CURL
 from unlabel.objectives.deep_masked import DeepMIM, LocalMIM
 from unlabel.objectives.dense import PixContrast, PixPro
 from unlabel.objectives.distill import DistillSides
@@ -34,6 +35,7 @@ from unlabel.objectives.instance import (
 from unlabel.objectives.labels import S4L, SLA, Supervised
 from unlabel.objectives.language import NextSentence, NextToken, PermutationLM
 from unlabel.objectives.masked import MLM, MaskedValues, SimMIM
+from unlabel.objectives.monodepth import Monodepth
 from unlabel.objectives.montage import JigsawClustering
 from unlabel.objectives.motion import MotionClustering, Tracking
 from unlabel.objectives.objective import Objective, Term, total
@@ -99,6 +101,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "video_colorization": VideoColorization,
     "tracking": Tracking,
     "motion_clustering": MotionClustering,
+    "monodepth": Monodepth,
     "s4l": S4L,
     "sla": SLA,
     "supcon": SupCon,
@@ -118,6 +121,7 @@ CATALOGUE: dict[str, type[Objective]] = {
     "vicreg": VICReg,
     "byol": BYOL,
     "moco_v3": MoCoV3,
+    "curl": CURL,
     "simsiam": SimSiam,
     "swav": SwAV,
     "dino": DINO,
@@ -132,6 +136,7 @@ __all__ = [
     "CATALOGUE",
     "CMC",
     "CPC",
+    "CURL",
     "DINO",
     "IBOT",
     "MAE",
@@ -178,6 +183,7 @@ __all__ = [
     "MaskedValues",
     "MoCo",
     "MoCoV3",
+    "Monodepth",
     "MotionClustering",
     "MultiViewTimeContrast",
     "NextSentence",

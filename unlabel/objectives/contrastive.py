@@ -22,11 +22,17 @@ Cut = Literal["token", "span", "feature", "channel"]
 
 
 def in_batch(
-    query: Tensor, keys: Tensor, index: Tensor, *, temperature: float | Tensor
+    query: Tensor,
+    keys: Tensor,
+    index: Tensor,
+    *,
+    temperature: float | Tensor,
+    normalize: bool = True,
 ) -> tuple[Tensor, int]:
     """Each query against the keys of all ranks, its own key the positive; loss and candidates.
 
-    Keys of the same sample (equal `index`) are no negatives of it.
+    Keys of the same sample (equal `index`) are no negatives of it. Without `normalize` they are
+    compared by inner products.
     """
     rank, _ = world()
     everyone = gather(keys)
@@ -38,6 +44,7 @@ def in_batch(
         temperature=temperature,
         query_id=index,
         key_id=gather(index),
+        normalize=normalize,
         reduction="none",
     )
     return global_mean(rows), len(everyone)
