@@ -35,7 +35,10 @@ class DistillSides(Objective):
     def __init__(
         self,
         *,
-        sides: Sequence[Mapping[str, Any]] = ({"name": "plain"}, {"name": "gray"}),
+        sides: Sequence[Mapping[str, Any]] = (
+            {"name": "plain"},
+            {"name": "gray", "ratio": 1.0},
+        ),
         augment: str = "plain",
         args: Mapping[str, Any] | None = None,
     ):

@@ -54,7 +54,7 @@ class Sum(Objective):
             raise ValueError("A sum needs at least one objective of a weight above 0.")
         self.parts: Mapping[str, Objective] = nn.ModuleDict(active)  # type: ignore[assignment]
         self.weights: dict[str, Weight] = {n: weights.get(n, 1.0) for n in active}
-        self.balance = balance
+        self.balance: Literal["fixed", "uncertainty", "gradient"] = balance
         self.schedule = Schedule(list(self.weights.values()))
         self.pulls = GradientShares(len(active))
         if balance == "uncertainty":
