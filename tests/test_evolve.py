@@ -120,6 +120,12 @@ def test_what_has_no_weights_to_search_is_refused(objective, said, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_counts_that_make_no_search_are_refused(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path / "out"), report_to="none")
+    with pytest.raises(ValueError, match="generations is at least 1, clusters is at least 2"):
+        evolve(objective=Sum(both()), modality="audio", training=args, generations=0, clusters=1)
+
+
 def test_of_equally_fit_candidates_the_first_is_the_best():
     tried = [Candidate((1.0, w), 0, f) for w, f in ((1.0, -0.5), (0.4, -0.2), (0.2, -0.2))]
     assert Evolved(("a", "b"), tuple(tried)).weights == {"a": 1.0, "b": 0.4}

@@ -58,7 +58,8 @@ def evolve(
 
     Each candidate trains the encoder shortly, in a folder of its own in `training.output_dir`; its
     fitness is -KL of the sizes of k-means clusters of the samples' vectors from Zipf's law (share ~
-    1/rank). The first generation has equal weights, each loss alone and the recipe's own weights.
+    1/rank). The first generation has equal weights, each loss alone and the recipe's own weights. A
+    weight is a number from 0 to 1 in hundredths, the largest 1; at 0 a loss is not run.
     What is trained already is kept, so that a search that was stopped goes on where it was, and one
     that is done goes on with more generations. The best weights are written as a recipe,
     `best.yaml`, with the recipe's own length of training; all are in `evolve.json`, drawn in
@@ -90,6 +91,10 @@ def evolve(
     Reference: Piergiovanni et al. 2020, arXiv 2002.12177; 2019, arXiv 1906.03248.
     """
     method = _searchable(objective)
+    least = {"generations": 1, "population": 1, "clusters": 2, "seeds": 1, "workers": 1}
+    counts = dict(zip(least, (generations, population, clusters, seeds, workers), strict=True))
+    if low := [f"{k} is at least {least[k]}" for k, v in counts.items() if v < least[k]]:
+        raise ValueError(f"{', '.join(low)}, but {counts} came.")
     options = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
     args = training or TrainingArguments(output_dir=f"runs/evolve-{modality}")
     short = copy.deepcopy(args)
