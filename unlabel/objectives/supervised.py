@@ -1,7 +1,7 @@
 """Supervised contrast: all views of a class are each other's positives."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from unlabel.core import Batch, Encoding, View
 from unlabel.objectives.gather import gather, global_mean, world
+from unlabel.objectives.instance import InstanceContrast
 from unlabel.objectives.labels import labels_of
 from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Term
-from unlabel.objectives.twins import Twins
 from unlabel.objectives.unit import opaque, unit
 
 
@@ -49,7 +49,7 @@ def supervised_contrast(
         return (rest - near / count.clamp(min=1)).to(keys.dtype)[count > 0]
 
 
-class SupCon(Twins):
+class SupCon(InstanceContrast):
     """SupCon: each view finds all views of its class; of a sample without one, its own other view.
 
     See `supervised_contrast`, over the 2N views of all ranks. Without any label it is SimCLR. All
@@ -57,10 +57,7 @@ class SupCon(Twins):
 
     Args:
         temperature: T.
-        width: of the projection.
-        layers: of the projector.
-        augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
-        args: their arguments.
+        views: the other arguments of `InstanceContrast`.
 
     Raises:
         ValueError: a temperature that is not above 0, or an argument of a view that is not there.
@@ -70,19 +67,8 @@ class SupCon(Twins):
 
     paper = "SupCon (Khosla et al. 2020, arXiv 2004.11362)"
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.1,
-        width: int = 128,
-        layers: int = 2,
-        augment: str = "usual",
-        args: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(width=width, layers=layers, augment=augment, args=args)
-        if not temperature > 0:
-            raise ValueError(f"A temperature is above 0, but {temperature} came.")
-        self.temperature = temperature
+    def __init__(self, *, temperature: float = 0.1, **views: Any):
+        super().__init__(temperature=temperature, **views)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
