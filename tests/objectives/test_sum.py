@@ -118,3 +118,9 @@ def test_what_no_gradient_reached_has_no_share():
 def test_an_unknown_balance_is_refused():
     with pytest.raises(ValueError, match="fixed, uncertainty or gradient"):
         Sum(parts(), balance=cast(Any, "even"))
+
+
+@pytest.mark.parametrize("name", ["values", "keys", "a.b"])
+def test_a_name_that_torch_has_for_itself_is_refused(name):
+    with pytest.raises(ValueError, match="cannot be named"):
+        Sum({name: InstanceContrast()})

@@ -27,7 +27,7 @@ class Sum(Objective):
 
     Raises:
         ValueError: a weight for an objective that is not there, a negative one, points out of
-            order, or an unknown balance.
+            order, an unknown balance, or a name that torch has for itself.
 
     Reference: uncertainty: Kendall et al. 2018, arXiv 1705.07115, equation 7 (twice that);
     gradients: what GradNorm settles at with alpha = 0, Chen et al. 2018, arXiv 1711.02257, section
@@ -52,6 +52,11 @@ class Sum(Objective):
         active = {n: o for n, o in objectives.items() if weights.get(n, 1.0) != 0}
         if not active:
             raise ValueError("A sum needs at least one objective of a weight above 0.")
+        if taken := [n for n in active if "." in n or hasattr(nn.ModuleDict, n)]:
+            raise ValueError(
+                f"An objective of a sum cannot be named {taken[0]!r}: give a plain word that "
+                "torch's ModuleDict does not use itself."
+            )
         self.parts: Mapping[str, Objective] = nn.ModuleDict(active)  # type: ignore[assignment]
         self.weights: dict[str, Weight] = {n: weights.get(n, 1.0) for n in active}
         self.balance: Literal["fixed", "uncertainty", "gradient"] = balance
