@@ -149,6 +149,10 @@ def run() -> None:
     """`main` in a process of its own, whose memory may be kept."""
     keep_freed_memory()
     main()
+    from torch import distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()  # else its threads may abort a rank that ends first
 
 
 if __name__ == "__main__":
