@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, normal, stream_of
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.generative import VAE, Autoencoder, VectorDecoder, asked
-from unlabel.objectives.heads import check_heads, mlp
+from unlabel.objectives.generative import CodedAutoencoder, asked
+from unlabel.objectives.heads import attention_layer, check_heads, mlp
 from unlabel.objectives.masked import MaskedValues, at_targets
 from unlabel.objectives.objective import Term
 from unlabel.objectives.players import play
@@ -34,7 +34,7 @@ class Judge(nn.Module):
         self.enter = nn.Linear(values, hidden)
         self.places = nn.Parameter(torch.randn(length, hidden) * 0.02)
         self.beside = nn.Linear(beside, hidden, bias=False) if beside else None
-        self.layer = attention_layer(hidden, heads)
+        self.layer = attention_layer(hidden, heads, times=2)
         self.leave = nn.Linear(hidden, 1)
 
     def forward(
@@ -47,13 +47,6 @@ class Judge(nn.Module):
         if self.beside is not None:
             x = x + self.beside(vector)[:, None]
         return self.leave(self.layer(x).mean(1))[:, 0]
-
-
-def attention_layer(hidden: int, heads: int) -> nn.TransformerEncoderLayer:
-    """One layer of attention, normed first, without dropout."""
-    return nn.TransformerEncoderLayer(
-        hidden, heads, 2 * hidden, 0.0, "gelu", batch_first=True, norm_first=True
-    )
 
 
 class ContextEncoder(MaskedValues):
@@ -125,7 +118,7 @@ class ContextEncoder(MaskedValues):
         return terms
 
 
-class AdversarialAutoencoder(Autoencoder):
+class AdversarialAutoencoder(CodedAutoencoder):
     """Adversarial autoencoder: a code from which the sample comes back, and that looks like noise.
 
     `(decoded - value)^2`, mean over all measured values, `+ weight softplus(-D(z))` for the encoder
@@ -160,16 +153,18 @@ class AdversarialAutoencoder(Autoencoder):
     ):
         if weight < 0:
             raise ValueError(f"The weight of the second player is 0 or more, but {weight} came.")
-        super().__init__(hidden=hidden, before=before, after=after, args=args)
-        self.width, self.weight = width, weight
+        super().__init__(width=width, hidden=hidden, before=before, after=after, args=args)
+        self.weight = weight
 
     def build(self, encoder: Encoder) -> None:
         """Make the code's layer, the decoder from it, and the judge of codes."""
         self.code = nn.Linear(encoder.width, self.width)
-        sizes = (encoder.length, encoder.token_values)
-        self.decoder = VectorDecoder(self.width, *sizes, hidden=self.hidden)
-        judge = mlp(self.width, self.hidden, self.hidden, 1)
-        self.discriminator = judge if self.weight else None
+        super().build(encoder)
+        self.discriminator = self.judge(encoder) if self.weight else None
+
+    def judge(self, encoder: Encoder) -> nn.Module:
+        """A logit of each code."""
+        return mlp(self.width, self.hidden, self.hidden, 1)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -187,8 +182,6 @@ class AdversarialAutoencoder(Autoencoder):
     def rebuilt(self, encoding: Encoding) -> Float[Tensor, "batch length values"]:
         """What is decoded from the code."""
         return self.decoder(self.code(encoding.pooled))
-
-    prior, sample = VAE.prior, VAE.sample
 
 
 class BiGAN(AdversarialAutoencoder):
@@ -229,11 +222,10 @@ class BiGAN(AdversarialAutoencoder):
         super().__init__(width=width, hidden=hidden, before=before, args=args)
         self.judge_heads = heads
 
-    def build(self, encoder: Encoder) -> None:
-        """Make the code's layer, the generator, and the judge of pairs."""
-        super().build(encoder)
+    def judge(self, encoder: Encoder) -> nn.Module:
+        """A logit of each pair."""
         sizes = {"hidden": self.hidden, "heads": self.judge_heads, "beside": self.width}
-        self.discriminator = Judge(encoder.length, encoder.token_values, **sizes)
+        return Judge(encoder.length, encoder.token_values, **sizes)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -243,6 +235,7 @@ class BiGAN(AdversarialAutoencoder):
         noise = normal(batch.seed, batch.ordinal, _PRIOR, self.width).to(code)
         part = lambda x: x.to(code.dtype).masked_fill(~is_target, 0.0)  # noqa: E731
         pairs = (part(target), code), (part(self.decoder(noise)), noise)
+        assert self.discriminator is not None  # the weight of a BiGAN is not its user's to set
         told, fooled = play(self.discriminator, *pairs, both=True)
         with torch.no_grad():
             rebuilt = at_targets(self.decoder(code), target, is_target)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
-from unlabel.objectives.heads import check_heads
+from unlabel.objectives.heads import attention_layer, check_heads
 from unlabel.objectives.masked import at_targets, masked_view, target_values
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
@@ -35,9 +35,7 @@ class MaskedDecoder(nn.Module):
         self.enter = nn.Linear(width, hidden)
         self.missing = nn.Parameter(torch.randn(hidden) * 0.02)
         self.places = nn.Parameter(torch.randn(length, hidden) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            hidden, heads, 4 * hidden, 0.0, "gelu", batch_first=True, norm_first=True
-        )
+        layer = attention_layer(hidden, heads)
         self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(hidden)
         self.leave = nn.Linear(hidden, values)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlabel.core import Batch, Encoding, View
+from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import regress
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.sides import side_views
@@ -54,8 +55,8 @@ class DistillSides(Objective):
         terms = {}
         for i, other in enumerate(others, start=1):
             both = first.mask & other.mask
-            loss = regress(first.tokens, other.tokens.detach(), both)
-            terms[f"from_{i}"] = Term(loss, 1 / len(others))
+            losses = regress(first.tokens, other.tokens.detach(), both, reduction="none")
+            terms[f"from_{i}"] = Term(global_mean(losses), 1 / len(others))
         return terms
 
 

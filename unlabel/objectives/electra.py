@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform, view
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import TokenPredictor
+from unlabel.objectives.heads import TokenPredictor, attention_layer, small_linear
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 
@@ -34,9 +34,7 @@ class Generator(nn.Module):
         self.missing = nn.Parameter(torch.randn(width) * 0.02)
         self.places = nn.Parameter(torch.randn(length, width) * 0.02)
         nn.init.normal_(self.table.weight, std=0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
-        )
+        layer = attention_layer(width, heads)
         self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.predictor = TokenPredictor(width, vocabulary)
 
@@ -104,9 +102,7 @@ class Electra(Objective):
         width = max(1, round(self.size * encoder.width / self.heads)) * self.heads
         sizes = (encoder.table_size[0], encoder.grid[0], width)
         self.generator = Generator(*sizes, layers=self.layers, heads=self.heads)
-        last = nn.Linear(encoder.width, 2)
-        nn.init.normal_(last.weight, std=0.02)
-        nn.init.zeros_(last.bias)
+        last = small_linear(encoder.width, 2)
         self.detector = nn.Sequential(nn.Linear(encoder.width, encoder.width), nn.GELU(), last)
 
     @torch.no_grad()

@@ -98,7 +98,11 @@ class Autoencoder(Objective):
     def build(self, encoder: Encoder) -> None:
         """Make the decoder."""
         sizes = (encoder.length, encoder.token_values)
-        self.decoder = VectorDecoder(encoder.width, *sizes, hidden=self.hidden)
+        self.decoder = VectorDecoder(self.decoded(encoder), *sizes, hidden=self.hidden)
+
+    def decoded(self, encoder: Encoder) -> int:
+        """Width of the vector that is decoded."""
+        return encoder.width
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -121,7 +125,36 @@ class Autoencoder(Objective):
         return distances(self.rebuilt(encoding), asked(seen)[0], self.loss)
 
 
-class VAE(Autoencoder):
+class CodedAutoencoder(Autoencoder):
+    """An autoencoder by a code of its own, near to noise: what is decoded from noise is a sample.
+
+    Args:
+        width: of the code.
+        options: of `Autoencoder`.
+    """
+
+    def __init__(self, *, width: int, **options: Any):
+        super().__init__(**options)
+        self.width = width
+
+    def decoded(self, encoder: Encoder) -> int:
+        """That of the code."""
+        return self.width
+
+    def prior(self, noise: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        """Codes made of standard normal noise."""
+        return noise
+
+    @torch.no_grad()
+    def sample(self, count: int, *, seed: int = 0) -> Float[Tensor, "count length values"]:
+        """New samples' values, in the view's normalised units: what is decoded from the prior."""
+        like = next(self.decoder.parameters())
+        row = torch.arange(count, device=like.device)
+        noise = normal(seed, row, _SAMPLE, self.width)
+        return self.decoder(self.prior(noise.to(like)))
+
+
+class VAE(CodedAutoencoder):
     """Variational autoencoder: a Gaussian code, a Gaussian of the values around what is decoded.
 
     `-E ln p(x|z) + beta KL(q(z|x) || N(0, I))`, both in nats a value; with beta 1 it bounds the
@@ -157,18 +190,17 @@ class VAE(Autoencoder):
         after: str = "",
         args: Mapping[str, Any] | None = None,
     ):
-        super().__init__(hidden=hidden, before=before, after=after, args=args)
+        super().__init__(width=width, hidden=hidden, before=before, after=after, args=args)
         if beta < 0 or not (deviation is None or deviation > 0):
             raise ValueError(
                 f"beta is 0 or more and a deviation above 0, but {beta} and {deviation} came."
             )
-        self.width, self.beta, self.deviation = width, beta, deviation
+        self.beta, self.deviation = beta, deviation
 
     def build(self, encoder: Encoder) -> None:
         """Make the code's mean and variance, and the decoder from the code."""
         self.posterior = nn.Linear(encoder.width, 2 * self.width)
-        sizes = (encoder.length, encoder.token_values)
-        self.decoder = VectorDecoder(self.width, *sizes, hidden=self.hidden)
+        super().build(encoder)
         if self.deviation is None:
             self.log_variance = nn.Parameter(torch.zeros(()))
 
@@ -220,18 +252,6 @@ class VAE(Autoencoder):
         nats = gaussian_nll(self.decoder(mean), target, self.spread(target)).view(target.shape)
         shares = is_target.flatten(1).sum(1).clamp(min=1)
         return nats + (self.divergence(mean, log_variance, mean) / shares)[:, None, None]
-
-    def prior(self, noise: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-        """Codes made of standard normal noise."""
-        return noise
-
-    @torch.no_grad()
-    def sample(self, count: int, *, seed: int = 0) -> Float[Tensor, "count length values"]:
-        """New samples' values, in the view's normalised units: what is decoded from the prior."""
-        like = next(self.decoder.parameters())
-        row = torch.arange(count, device=like.device)
-        noise = normal(seed, row, _SAMPLE, self.width)
-        return self.decoder(self.prior(noise.to(like)))
 
 
 class NextStep(Objective):
@@ -334,4 +354,4 @@ def asked(seen: View) -> tuple[Tensor, Tensor]:
     return seen.target, seen.is_target
 
 
-__all__ = ["VAE", "Autoencoder", "NextStep", "VectorDecoder", "asked"]
+__all__ = ["VAE", "Autoencoder", "CodedAutoencoder", "NextStep", "VectorDecoder", "asked"]

@@ -38,6 +38,21 @@ def check_heads(hidden: int, heads: int) -> None:
         raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
 
 
+def attention_layer(width: int, heads: int, *, times: int = 4) -> nn.TransformerEncoderLayer:
+    """One layer of a Transformer, normed first, without dropout; `times` as wide inside."""
+    return nn.TransformerEncoderLayer(
+        width, heads, times * width, 0.0, "gelu", batch_first=True, norm_first=True
+    )
+
+
+def small_linear(width: int, out: int) -> nn.Linear:
+    """A linear layer of small weights and no bias at first, which begins at chance."""
+    layer = nn.Linear(width, out)
+    nn.init.normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     """Two linear layers with layer norm and ReLU between."""
     return nn.Sequential(

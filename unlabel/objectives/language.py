@@ -9,7 +9,7 @@ from torch import nn
 from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import tanh_projector
+from unlabel.objectives.heads import small_linear, tanh_projector
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.masked import MLM
 from unlabel.objectives.objective import Objective, Term
@@ -97,9 +97,7 @@ class NextSentence(Objective):
 
     def build(self, encoder: Encoder) -> None:
         """Make the head: BERT's tanh layer, and two classes."""
-        last = nn.Linear(encoder.width, 2)
-        nn.init.normal_(last.weight, std=0.02)
-        nn.init.zeros_(last.bias)
+        last = small_linear(encoder.width, 2)
         self.classifier = nn.Sequential(*tanh_projector(encoder.width), last)
 
     def forward(
