@@ -22,6 +22,7 @@ from transformers import PrinterCallback
 from unlabel.benchmarks.labelled import Labelled
 from unlabel.benchmarks.probes import inner_folds
 from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.data_pipes.labels import kept_labels
 from unlabel.objectives import Supervised, Term
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import classify
@@ -197,7 +198,7 @@ def tuned_accuracy(
     pick = lambda rows: ClipStore([clips[i] for i in rows], label[rows], key)  # noqa: E731
     right: dict[str, list[np.ndarray]] = {}
     for train, test in data.folds:
-        known = train[_kept(label[train], tuning.labels, seed)]
+        known = train[kept_labels(label[train], tuning.labels, seed=seed) >= 0]
         groups = None if data.group is None else data.group[known]
         fit, held = (inner_folds(data.label[known], groups, seed) or [(known[:0], known[:0])])[0]
         # Where the train part cannot be parted, its own error chooses.
@@ -220,13 +221,6 @@ def tuned_accuracy(
             said = _probabilities(module, pick(test)).argmax(axis=1)
             right.setdefault(name, []).append(said == label[test])
     return {name: np.concatenate(each) for name, each in right.items()}
-
-
-def _kept(label: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Places of a share of each class, at least one, in order."""
-    rng = np.random.default_rng(seed)
-    each = [rng.permutation(np.flatnonzero(label == k)) for k in np.unique(label)]
-    return np.sort(np.concatenate([own[: max(1, round(share * len(own)))] for own in each]))
 
 
 def _train(
