@@ -22,13 +22,13 @@ def list_methods(modality: str | None = None) -> None:
     Args:
         modality: this kind of data alone, with what each method does and its paper.
     """
-    from unlabel.modalities import MODALITIES
+    from unlabel.modalities import ENCODERS
     from unlabel.objectives import CATALOGUE
     from unlabel.training.pretraining import why_not
 
-    chosen = {k: v for k, v in MODALITIES.items() if modality in (None, k)}
+    chosen = {k: v for k, v in ENCODERS.items() if modality in (None, k)}
     if not chosen:
-        raise ValueError(f"No modality {modality!r}; there are {', '.join(MODALITIES)}.")
+        raise ValueError(f"No modality {modality!r}; there are {', '.join(ENCODERS)}.")
     table = Table(title="Objectives", title_justify="left", show_lines=True)
     more = ["paper"] if modality is None else ["what it does", "paper"]
     for heading in ("name", *chosen, *more):

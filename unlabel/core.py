@@ -19,6 +19,8 @@ from torch import Tensor
 def _to(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, Batch):
+        return value.to(device)
     if isinstance(value, Mapping):
         return {k: _to(v, device) for k, v in value.items()}
     return value
@@ -38,6 +40,8 @@ class Batch:
         label: class of the sample, -1 for none, `(batch,)`.
         partners: further inputs that belong to the same sample (a paired sentence, a hard
             negative), each a dict like `inputs` with its `mask` inside.
+        sides: the same samples as other kinds of data (a clip and its caption), a batch each, by
+            name; `inputs` is then empty.
     """
 
     inputs: dict[str, Tensor]
@@ -47,6 +51,7 @@ class Batch:
     seed: int = 0
     label: Int[Tensor, "batch"] | None = None
     partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    sides: "dict[str, Batch]" = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,7 +90,7 @@ class Batch:
         """The same batch in page-locked memory (called by torch's DataLoader)."""
         pin = lambda v: (  # noqa: E731
             v.pin_memory()
-            if isinstance(v, Tensor)
+            if isinstance(v, Tensor | Batch)
             else {k: pin(x) for k, x in v.items()}
             if isinstance(v, dict)
             else v
@@ -106,7 +111,8 @@ class ViewSpec:
         args: keyword arguments of the view, as sorted pairs so that a spec can be compared; in a
             chain `"jitter.sigma"` names the argument of one part.
         encoder: `"online"`, or `"teacher"` for the moving average.
-        partner: encode this partner of the sample instead of the sample itself.
+        partner: encode this partner of the sample, or this side of it, instead of the sample
+            itself.
 
     Raises:
         ValueError: an argument for a part that is not in the chain.
@@ -177,6 +183,7 @@ class View:
         attend: True where a place (first) may see another, `(batch, length, length)`; None where
             each sees all that `mask` shows.
         label: a class that the view gave the sample, `(batch, 1)`, beside targets of its places.
+        side: the encoder that sees it, by name, where there is one for each kind of data.
     """
 
     inputs: dict[str, Tensor]
@@ -189,6 +196,7 @@ class View:
     places: Float[Tensor, "batch places axes two"] | None = None
     attend: Bool[Tensor, "batch length length"] | None = None
     label: Int[Tensor, "batch 1"] | None = None
+    side: str | None = None
 
 
 @dataclass
@@ -271,7 +279,7 @@ def lengthen(x: Tensor, length: int) -> Tensor:
 
 
 def cat_views(views: Sequence[View]) -> View:
-    """Views of any lengths as one view, so that the encoder is called once for all of them."""
+    """Views of one side and of any lengths as one, so that its encoder is called once for all."""
     length = max(v.mask.shape[1] for v in views)
 
     def join(fields: list[Tensor | None], fill: int, least: int = 0) -> Tensor | None:
@@ -304,6 +312,7 @@ def cat_views(views: Sequence[View]) -> View:
         places=join([v.places for v in views], 0),
         attend=_cat_attend(views, length),
         label=join([v.label for v in views], -1),
+        side=views[0].side,
     )
 
 
@@ -353,6 +362,7 @@ def cat_batches(batches: Sequence[Batch]) -> Batch:
         ordinal=torch.cat([b.ordinal for b in batches]),
         seed=first.seed,
         label=torch.cat(labels) if labels else None,
+        sides={k: cat_batches([b.sides[k] for b in batches]) for k in first.sides},
     )
 
 

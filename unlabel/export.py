@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from unlabel.embedding import modality_of, run_model_folder
-from unlabel.modalities import MODALITIES
+from unlabel.modalities import ENCODERS
 from unlabel.modalities.text import TextEncoder
 from unlabel.model_card import model_card
 
@@ -66,7 +66,7 @@ def export(
     if folder is None and source == out:
         raise ValueError(f"{out} is a model and no run's output folder; say where to export to.")
     folder = Path(folder) if folder is not None else out / to
-    encoder = MODALITIES[modality].from_pretrained(source, local_files_only=True)
+    encoder = ENCODERS[modality].from_pretrained(source, local_files_only=True)
     _make_room(folder, out, overwrite)
     encoder.save_pretrained(folder)
     if isinstance(encoder, TextEncoder):

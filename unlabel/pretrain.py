@@ -14,6 +14,7 @@ import transformers
 from unlabel.files import write_json
 from unlabel.heads import save_heads
 from unlabel.kinds.audio import AudioOptions
+from unlabel.kinds.pairs import PairsOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.kinds.visual import FramesOptions, VideoOptions
@@ -26,13 +27,14 @@ from unlabel.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Options = TextOptions | SeriesOptions | FramesOptions | VideoOptions | AudioOptions
+Options = TextOptions | SeriesOptions | FramesOptions | VideoOptions | AudioOptions | PairsOptions
 KINDS: dict[str, type[Options]] = {
     "text": TextOptions,
     "series": SeriesOptions,
     "frames": FramesOptions,
     "video": VideoOptions,
     "audio": AudioOptions,
+    "pairs": PairsOptions,
 }
 
 
@@ -40,12 +42,13 @@ def train(
     *,
     objective: Objective | str,
     data: str | list[str] | None = None,
-    modality: Literal["text", "series", "frames", "video", "audio"] = "text",
+    modality: Literal["text", "series", "frames", "video", "audio", "pairs"] = "text",
     text: TextOptions | None = None,
     series: SeriesOptions | None = None,
     frames: FramesOptions | None = None,
     video: VideoOptions | None = None,
     audio: AudioOptions | None = None,
+    pairs: PairsOptions | None = None,
     training: TrainingArguments | None = None,
     seeds: int = 1,
     resume: bool = False,
@@ -65,6 +68,7 @@ def train(
         frames: how to read pictures and single frames, and which encoder to train on them.
         video: how to read videos, how clips lie in them, and which encoder to train on them.
         audio: how to read sound, and which encoder to train on it.
+        pairs: what the sides of a sample are, and which encoder to train on each.
         training: transformers' training arguments and ours.
         seeds: train so often, from `training.seed` upwards, each in its own `seed-N` folder.
         resume: continue from the newest whole checkpoint in the run folder.
@@ -75,7 +79,7 @@ def train(
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     out = Path(str(args.output_dir))
     given = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
-    options = _chosen(modality, **given)
+    options = _chosen(modality, **given, pairs=pairs)
     data = options.corpus if data is None else data
     method = named_objective(objective) if isinstance(objective, str) else objective
     for seed in range(args.seed, args.seed + seeds):
@@ -128,7 +132,7 @@ def _train_one(
         "objective": describe(method),
         "papers": method.paper,
         "training": _plain(vars(args)),
-        "architecture": model.model.config.model_type,
+        "architecture": _architecture(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": prepared.samples,
         "classes": prepared.classes,
@@ -167,6 +171,12 @@ def _train_one(
             trainer.state.global_step,
             trainer.state.max_steps,
         )
+
+
+def _architecture(encoder: Any) -> str:
+    towers = getattr(encoder, "towers", None)
+    each = [encoder] if towers is None else towers.values()
+    return ", ".join(e.model.config.model_type for e in each)
 
 
 def is_finished(run: Path) -> bool:

@@ -7,7 +7,7 @@ import safetensors.torch
 from torch import nn
 
 from unlabel.embedding import device_of, modality_of, run_model_folder
-from unlabel.modalities import MODALITIES
+from unlabel.modalities import ENCODERS
 from unlabel.objectives.heads import mlp_projector
 from unlabel.training.checkpoint import checkpoints
 from unlabel.training.trainer import WEIGHTS
@@ -34,7 +34,7 @@ def saved_encoder(path: str | Path, *modalities: str, device: str | None = None)
         raise ValueError(
             f"{path} is an encoder of {kind}; this benchmark is for {' and '.join(modalities)}."
         )
-    encoder = MODALITIES[kind].from_pretrained(folder, local_files_only=True)
+    encoder = ENCODERS[kind].from_pretrained(folder, local_files_only=True)
     return encoder.to(device_of(device))
 
 

@@ -14,7 +14,7 @@ from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
-from unlabel.data_pipes.video_data import VideoData
+from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, by_pattern, list_media
 from unlabel.data_pipes.video_windows import even_start
 from unlabel.data_pipes.videos import look_into
@@ -140,6 +140,11 @@ class AudioStore:
     def labels(self) -> Int64[np.ndarray, "count"]:
         """Class of each item, -1 for none."""
         return np.repeat(self.data.labels[self._usable], self.clips)
+
+    @property
+    def sources(self) -> list[VideoItem]:
+        """The recording of each sample."""
+        return [self.data[p] for p in np.repeat(self._usable, self.clips).tolist()]
 
     @property
     def lost(self) -> list[str]:

@@ -140,6 +140,11 @@ class VideoStore:
         return np.repeat(self.data.labels[self._usable], self._samples)
 
     @property
+    def sources(self) -> list[VideoItem]:
+        """The video of each sample."""
+        return [self.data[p] for p in np.repeat(self._usable, self._samples).tolist()]
+
+    @property
     def lost(self) -> list[str]:
         """Names of the videos that went bad during the run, in whatever worker."""
         return [self.data[place].name for place in self._cache.lost]

@@ -10,7 +10,7 @@ import numpy as np
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.synthetic_audio import SyntheticAudio, generate_audio
-from unlabel.kinds.prepared import Prepared, encoder_of
+from unlabel.kinds.prepared import Prepared, encoder_of, is_named
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
@@ -97,7 +97,7 @@ class AudioOptions:
         Raises:
             ValueError: the data cannot be read.
         """
-        encoder = self._encoder(args.seed, begun)
+        encoder = self.encoder(args.seed, begun)
         store = self._store(data, encoder, args.seed)
         logger.info("%s", store.summary())
         if encoder.norm.kind == "fixed" and begun is None and self.pretrained is None:
@@ -105,7 +105,8 @@ class AudioOptions:
             encoder.measure(encoder.collator()([store[int(p)] for p in places]))
         return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
 
-    def _encoder(self, seed: int, begun: Path | None) -> AudioEncoder:
+    def encoder(self, seed: int, begun: Path | None) -> AudioEncoder:
+        """The encoder alone: as the run began, a pretrained one, or a new one."""
         names = ("rate", "seconds", "norm", "pooling", "hop", "window")
         settings = {n: v for n in names if (v := getattr(self, n)) is not None}
         how: dict[str, Any] = {"settings": settings, "new": {"rate": 8_000}}
@@ -113,7 +114,7 @@ class AudioOptions:
 
     def _store(self, data: Any, encoder: AudioEncoder, seed: int) -> AudioStore | SyntheticAudio:
         seconds = max(encoder.seconds, self.sample or 0.0)
-        if data == self.corpus:
+        if is_named(data, self.corpus):
             count = min(GENERATED, self.limit or GENERATED)
             made = generate_audio(count, rate=encoder.rate, seconds=seconds, seed=seed)
             return replace(made, label=kept_labels(made.label, self.labels, seed=seed))

@@ -25,6 +25,11 @@ class Prepared:
     classes: int | None = None
 
 
+def is_named(data: Any, corpus: str) -> bool:
+    """Whether the data is the corpus of that name; a table has no truth of its own."""
+    return isinstance(data, str) and data == corpus
+
+
 def encoder_of(
     adapter: Any,
     options: Any,

@@ -11,7 +11,7 @@ from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.series_stream import stream_series
 from unlabel.data_pipes.stream_windows import StreamWindows
 from unlabel.data_pipes.synthetic_series import embedded_series
-from unlabel.kinds.prepared import Prepared, encoder_of
+from unlabel.kinds.prepared import Prepared, encoder_of, is_named
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import Objective
 from unlabel.objectives.gather import world
@@ -94,7 +94,7 @@ class SeriesOptions:
         """Read the series, make the encoder and its windows.
 
         Args:
-            data: what `read_series` takes, or `synthetic` for generated series.
+            data: what `read_series` takes or gave, or `synthetic` for generated series.
             objective: what is trained; its `horizon` lengthens the windows.
             args: of the training.
             begun: folder of the encoder as the run began, where it is resumed.
@@ -126,7 +126,7 @@ class SeriesOptions:
         if not self.mapped and not written:
             source = self._read(data)
             return SeriesStore(source, **windows), source.summary()
-        given = {**self._reading(), "label_column": self.label_column}
+        given = {**self.reading(), "label_column": self.label_column}
         if unused := [k for k, v in given.items() if v not in (None, [], False)]:
             raise ValueError(
                 f"What lies on disk is taken as it is, so {', '.join(unused)} cannot be heeded; "
@@ -143,7 +143,7 @@ class SeriesOptions:
         args: TrainingArguments,
         begun: Path | None,
     ) -> Prepared:
-        if self.mapped or data == self.corpus:
+        if self.mapped or is_named(data, self.corpus):
             raise ValueError(
                 "streaming reads series one after the other, and a part at a time: leave out "
                 "mapped, and give data that is not generated in memory."
@@ -153,7 +153,7 @@ class SeriesOptions:
         if args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
         rank, size = world()
-        source = stream_series(data, **self._reading())
+        source = stream_series(data, **self.reading())
         store = StreamWindows(
             source,
             args.per_device_train_batch_size,
@@ -171,11 +171,14 @@ class SeriesOptions:
         return Prepared(self._encoder(first, args.seed, begun), store, read, None)
 
     def _read(self, data: Any) -> SeriesData:
-        if data == self.corpus:
+        if isinstance(data, SeriesData):
+            return data
+        if is_named(data, self.corpus):
             return embedded_series()
-        return read_series(data, **self._reading(), label_column=self.label_column)
+        return read_series(data, **self.reading(), label_column=self.label_column)
 
-    def _reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, Any]:
+        """What `read_series` is told."""
         names = ("id_column", "timestamp_column", "target", "covariates", "static", "freq")
         names = (*names, "time_gap", "missing", "limit")
         return {n: getattr(self, n) for n in names}

@@ -94,7 +94,12 @@ class TextOptions:
         """
         if self.streaming and args.max_steps <= 0:
             raise ValueError("A stream has no end that is known: give --training.max_steps.")
-        source = self._read(data, args.seed)
+        return self.prepared(self._read(data, args.seed), args, begun)
+
+    def prepared(
+        self, source: TextData | TextStream, args: TrainingArguments, begun: Path | None
+    ) -> Prepared:
+        """The same for text that was read."""
         encoder = self._encoder(source, args.seed, begun)
         store = _store(source, encoder, args)
         samples = len(store) if isinstance(store, TokenStore) else None

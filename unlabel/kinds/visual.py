@@ -13,7 +13,7 @@ from unlabel.data_pipes.synthetic_video import embedded_videos
 from unlabel.data_pipes.video_data import VideoData
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_frames, read_videos
-from unlabel.kinds.prepared import Prepared, encoder_of
+from unlabel.kinds.prepared import Prepared, encoder_of, is_named
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
@@ -78,6 +78,7 @@ class FramesOptions:
         objective: Objective,
         args: TrainingArguments,
         begun: Path | None,
+        **more: Any,
     ) -> Prepared:
         """Read the files, make the encoder and its samples.
 
@@ -86,18 +87,19 @@ class FramesOptions:
             objective: what is trained; partners that its views name are read beside each sample.
             args: of the training.
             begun: folder of the encoder as the run began, where it is resumed.
+            more: of `VideoStore`, what no option says.
 
         Raises:
             ValueError: nothing in the data can be decoded, or no clip fits into it.
         """
-        source = _labelled_synthetic() if data == self.corpus else data
+        source = _labelled_synthetic() if is_named(data, self.corpus) else data
         about = {
             "manifest": Path(str(args.output_dir)) / "media.json",
             "keep": self._keep(objective),
         }
         read = self._read(source, **about, **self._named("damaged", "limit"))
         read.keep_labels(self.labels, seed=args.seed)
-        store = self._store(read, objective, args.seed)
+        store = self._store(read, objective, args.seed, **more)
         logger.info("%s", store.summary())
         encoder, classes = self._encoder(args.seed, begun), len(store.classes) or None
         return Prepared(encoder, store, store.summary(), len(store), classes)
@@ -105,8 +107,8 @@ class FramesOptions:
     def _read(self, source: Any, **options: Any) -> VideoData:
         return read_frames(source, **options, **self._named("path_column", "label_column"))
 
-    def _store(self, data: VideoData, objective: Objective, seed: int) -> VideoStore:
-        return FrameStore(data, seed=seed, **self._kept)
+    def _store(self, data: VideoData, objective: Objective, seed: int, **more: Any) -> VideoStore:
+        return FrameStore(data, seed=seed, **self._kept, **more)
 
     def _keep(self, objective: Objective) -> Keep:
         tracked = "tracked" in {v.partner for v in objective.views}
@@ -157,7 +159,7 @@ class VideoOptions(FramesOptions):
         columns = self._named("path_column", "label_column", "view_column")
         return read_videos(source, **options, **columns)
 
-    def _store(self, data: VideoData, objective: Objective, seed: int) -> VideoStore:
+    def _store(self, data: VideoData, objective: Objective, seed: int, **more: Any) -> VideoStore:
         beside = {v.partner for v in objective.views}
         links = {part.name for v in objective.views for part in v.parts()}
         return VideoStore(
@@ -169,4 +171,5 @@ class VideoOptions(FramesOptions):
             seed=seed,
             **self._named("stride", "fps", "duration", "clips", "short"),
             **self._kept,
+            **more,
         )

@@ -69,12 +69,18 @@ def multi_crop(
     )
 
 
+def seen_by(spec: ViewSpec, encoder: Any) -> Any:
+    """Who sees a view: the encoder (or its class), or the one of the side that the view names."""
+    towers = getattr(encoder, "towers", {})
+    return towers[spec.partner] if spec.partner in towers else encoder
+
+
 def usual(spec: ViewSpec, encoder: Any) -> ViewSpec | None:
     """The view with `usual`, `local` and `turned` replaced by those that an encoder names so.
 
     None where it (or its class) names no local view, or not as many that are turned.
     """
-    names, own = spec.name.split("+"), dict(spec.args)
+    names, own, encoder = spec.name.split("+"), dict(spec.args), seen_by(spec, encoder)
     if spec.name == TURNED:
         return encoder.turned[spec.draw] if spec.draw < len(encoder.turned) else None
     if not {USUAL, LOCAL} & set(names):

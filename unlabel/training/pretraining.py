@@ -18,7 +18,7 @@ from unlabel.core import (
     split_encoding,
 )
 from unlabel.objectives import Objective, Term, total
-from unlabel.objectives.chains import usual
+from unlabel.objectives.chains import seen_by, usual
 from unlabel.objectives.state import Teacher
 
 # What an encoding always holds; the rest is asked for by name.
@@ -91,14 +91,15 @@ class Pretraining(nn.Module):
     def encode_by(self, who: str, views: Sequence[View]) -> dict[int, Encoding]:
         """Encodings of the views that `online` or `teacher` sees, by their place.
 
-        Views whose inputs differ in more than length (crops of two sizes) go one size at a time.
+        Views whose inputs differ in more than length (crops of two sizes) go one size at a time,
+        those of several sides one side at a time.
         """
         encoder: Any = self.encoder if who == "online" else self.teacher
         sizes: dict[Any, list[int]] = {}
         for i, spec in enumerate(self.objective.views):
             if spec.encoder == who:
                 shape = tuple((k, x.shape[2:]) for k, x in sorted(views[i].inputs.items()))
-                sizes.setdefault(shape, []).append(i)
+                sizes.setdefault((views[i].side, shape), []).append(i)
         found = {}
         for rows in sizes.values():
             # Targets differ in shape from objective to objective; no encoder reads them or places.
@@ -125,9 +126,14 @@ class Pretraining(nn.Module):
 def lacking(objective: Objective, encoder: Any) -> list[str]:
     """What the objective needs and the encoder (or its class) lacks: parts and views, by name."""
     named = (usual(spec, encoder) for spec in objective.views)
-    wanted = {part.name for spec in named if spec is not None for part in spec.parts()}
-    views = sorted(f"view {name}" for name in wanted - encoder.views)
-    return sorted(objective.needs - encoder.gives) + views
+    wanted = {
+        part.name
+        for spec in named
+        if spec is not None
+        for part in spec.parts()
+        if part.name not in seen_by(spec, encoder).views
+    }
+    return sorted(objective.needs - encoder.gives) + sorted(f"view {name}" for name in wanted)
 
 
 # What an objective may need of an encoder or of the data, in words.
