@@ -25,6 +25,7 @@ BENCHMARK = {
     "frames": "actions",
     "video": "actions",
     "audio": "sounds",
+    "pairs": "retrieval",
 }
 THINGS = {
     "series": "test windows",

@@ -26,8 +26,9 @@ def views(first_batch: Mapping[str, Any] | None, key: str = "views") -> list[dic
         kind = next((k for k in _SHOWN if k in view), "sentences")
         samples = view.get(kind, [])
         name = spaced(view["view"]).replace("+", " + ")
+        name = f"{view['side']}: {name}" if view.get("side") else name
         entry = found.setdefault(
-            repr((view["view"], samples)), {"name": name, "encoders": [], "kind": kind}
+            repr((name, samples)), {"name": name, "encoders": [], "kind": kind}
         )
         entry["encoders"].append(view["encoder"])
         shown = [_SHOWN[kind](s) for s in samples]
