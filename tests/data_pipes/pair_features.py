@@ -72,10 +72,15 @@ def video_features(path: Path) -> np.ndarray:
 
 
 def audio_features(path: Path) -> np.ndarray:
-    """Mean spectrum, and how eight bands change in time."""
+    """Mean spectrum, and how sixteen bands change in time."""
     rate, wave = wavfile.read(path)
     _, _, spectrum = stft(
-        wave / 32768, rate, nperseg=512, noverlap=384, padded=False, boundary=None
+        wave / 32768,
+        rate,
+        nperseg=512,
+        noverlap=384,
+        padded=False,
+        boundary=None,  # pyright: ignore
     )
     power = np.log(np.abs(spectrum[1:]) + 1e-4)  # (256, times)
     bands = np.stack([b.mean(0) for b in np.array_split(power, 16)])
