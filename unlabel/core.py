@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -247,6 +248,11 @@ class Encoder(Protocol):
     length: int
     grid: tuple[int, ...]
 
+    @property
+    def model(self) -> Any:
+        """The transformers model inside; with an `inverse` where it gives `likelihood`."""
+        ...
+
     def view(self, batch: Batch, spec: ViewSpec) -> View:
         """Make the view of `batch` that `spec` names."""
         ...
@@ -257,6 +263,14 @@ class Encoder(Protocol):
 
     def token_head(self) -> Any:
         """A pretrained head over the token table, or None; asked of who gives `table`."""
+        ...
+
+    def of_values(self, values: Float[Tensor, "batch length values"]) -> View:
+        """The view of whole samples that are these values; asked of who gives `values`."""
+        ...
+
+    def restored(self, values: Float[Tensor, "batch length values"]) -> np.ndarray:
+        """The samples themselves, in the data's own units where those are known; likewise."""
         ...
 
     def __call__(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:

@@ -91,8 +91,8 @@ def _values(frames: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:
 
 
 def pictures(values: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:
-    """Pixels of all cells as frames, `(times, channels, rows, columns)`."""
-    pattern = "(t y x) (c kt ky kx) -> (t kt) c (y ky) (x kx)"
+    """Pixels of all cells as frames, `(..., times, channels, rows, columns)`."""
+    pattern = "... (t y x) (c kt ky kx) -> ... (t kt) c (y ky) (x kx)"
     sizes = {"t": grid[0], "y": grid[1], "x": grid[2]}
     return rearrange(values, pattern, **sizes, kt=cell.frames, ky=cell.rows, kx=cell.columns)
 

@@ -1,5 +1,6 @@
 """Exact likelihoods: an invertible encoder, and a flow as the prior of an autoencoder's code."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.couplings import CouplingFlow, standard_log_prob
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.generative import VAE, asked
+from unlabel.objectives.generative import VAE, asked, noise_like
 from unlabel.objectives.likelihood import bits, gaussian_chance
 from unlabel.objectives.objective import Objective, Term
 
@@ -58,6 +59,15 @@ class Flow(Objective):
             "likelihood": Term(value, chance=chance),
             "bits": Term(bits(value).detach(), 0.0),
         }
+
+    @torch.no_grad()
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"]:
+        """What the encoder turns into noise."""
+        shape, like = (encoder.length, encoder.token_values), next(encoder.model.parameters())
+        noise = noise_like(like, count, math.prod(shape), seed).unflatten(1, shape)
+        return encoder.model.inverse(temperature * noise)
 
     def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch"]:
         """Nats a value of each sample; of one with a missing value NaN."""

@@ -15,6 +15,7 @@ from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import gaussian_kl, regress
 from unlabel.objectives.likelihood import (
     bits,
+    bounded,
     gaussian_chance,
     gaussian_nll,
     per_value,
@@ -146,12 +147,12 @@ class CodedAutoencoder(Autoencoder):
         return noise
 
     @torch.no_grad()
-    def sample(self, count: int, *, seed: int = 0) -> Float[Tensor, "count length values"]:
-        """New samples' values, in the view's normalised units: what is decoded from the prior."""
-        like = next(self.decoder.parameters())
-        row = torch.arange(count, device=like.device)
-        noise = normal(seed, row, _SAMPLE, self.width)
-        return self.decoder(self.prior(noise.to(like)))
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"]:
+        """What is decoded from the prior, without noise of its own."""
+        noise = noise_like(next(self.decoder.parameters()), count, self.width, seed)
+        return self.decoder(self.prior(temperature * noise))
 
 
 class VAE(CodedAutoencoder):
@@ -332,6 +333,24 @@ class NextStep(Objective):
         mean, _ = self.predict(encodings[0], target.shape[1])
         return [replace(views[0], target=mean.to(target))]
 
+    @torch.no_grad()
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"] | None:
+        """Token after token from the Gaussian given those before; a distance draws nothing."""
+        if self.loss != "gaussian":
+            return None
+        shape = (encoder.length, encoder.token_values)
+        noise = temperature * noise_like(self.start, count, math.prod(shape), seed)
+        noise = noise.unflatten(1, shape)
+        found = torch.zeros_like(noise)
+        for place in range(encoder.length):
+            # No later token is looked at, so those may be anything.
+            encoding = encoder(encoder.of_values(found))
+            mean, log_variance = (x[:, place] for x in self.predict(encoding, encoder.length))
+            found[:, place] = mean + (bounded(log_variance) / 2).exp() * noise[:, place]
+        return found
+
     def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
         """Nats of each value given the tokens before it, or its distance from what was foretold."""
         target, _ = asked(seen)
@@ -339,6 +358,11 @@ class NextStep(Objective):
         if self.loss != "gaussian":
             return distances(mean, target, self.loss)
         return gaussian_nll(mean, target, log_variance).view(target.shape)
+
+
+def noise_like(weights: Tensor, count: int, width: int, seed: int) -> Float[Tensor, "count width"]:
+    """Noise to draw samples from; each row's is its own, however many there are."""
+    return normal(seed, torch.arange(count, device=weights.device), _SAMPLE, width).to(weights)
 
 
 def distances(pred: Tensor, target: Tensor, metric: Distance) -> Float[Tensor, "*values"]:
@@ -354,4 +378,12 @@ def asked(seen: View) -> tuple[Tensor, Tensor]:
     return seen.target, seen.is_target
 
 
-__all__ = ["VAE", "Autoencoder", "CodedAutoencoder", "NextStep", "VectorDecoder", "asked"]
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "CodedAutoencoder",
+    "NextStep",
+    "VectorDecoder",
+    "asked",
+    "noise_like",
+]

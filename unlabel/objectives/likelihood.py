@@ -36,10 +36,15 @@ def gaussian_nll(
     """
     same_shape(mean=mean, target=target)
     m, x = exact(mean), exact(target)
-    v = exact(log_variance).clamp(min=2 * math.log(LEAST_DEVIATION)).expand_as(m)
+    v = bounded(exact(log_variance)).expand_as(m)
     if mask is not None:
         m, x, v = m[mask], x[mask], v[mask]
     return (math.log(2 * math.pi) + v + (x - m).square() * (-v).exp()).flatten() / 2
+
+
+def bounded(log_variance: Tensor) -> Tensor:
+    """Log variances, none of a deviation under the least."""
+    return log_variance.clamp(min=2 * math.log(LEAST_DEVIATION))
 
 
 @torch.no_grad()
@@ -71,6 +76,7 @@ def bits(nats: Tensor) -> Tensor:
 __all__ = [
     "LEAST_DEVIATION",
     "bits",
+    "bounded",
     "gaussian_chance",
     "gaussian_nll",
     "per_value",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
@@ -105,6 +106,19 @@ class Objective(nn.Module):
         None where they predict nothing that could be looked at.
         """
         return [None] * len(views)
+
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"] | None:
+        """New samples, in units of the view `whole`; None where the method draws nothing.
+
+        Args:
+            encoder: that it trained, in evaluation mode.
+            count: how many; none depends on the others.
+            seed: of the noise.
+            temperature: factor of the noise; 0 gives the likeliest of each draw, again and again.
+        """
+        return None
 
     def surprise(self, encoding: Encoding, seen: View) -> Tensor | None:
         """For anomaly scores: how far each value of a view is from what the model expects.
