@@ -111,7 +111,7 @@ class FirstBatch(TrainerCallback):
         if any(filled):
             write_json(self.path, {**about, "filled": self._shown(filled)})
 
-    def draw(self, count: int = 8, seed: int = 0) -> None:
+    def draw(self, seed: int = 0) -> None:
         """Add samples that the trained model draws, where it draws any.
 
         Called last: what cannot be drawn or shown is a line in the log, and costs nothing else.
@@ -119,18 +119,18 @@ class FirstBatch(TrainerCallback):
         encoder, was_training = self.module.encoder, self.module.training
         self.module.eval()
         try:
-            values = self.module.objective.drawn(encoder, count, seed=seed)
+            values = self.module.objective.drawn(encoder, self.rows, seed=seed)
             if values is None or not self.path.exists():
                 return
-            shown = encoder.show(encoder.of_values(values), count)
-        except (ValueError, RuntimeError) as error:
+            shown = encoder.show(encoder.of_values(values), self.rows)
+        except Exception as error:  # whatever it is, the model is saved and its run is over
             logger.warning("No samples in the report: %s", error)
             return
         finally:
             self.module.train(was_training)
         view = {"view": f"seed {seed}", "args": {}, "encoder": "online", **shown}
         about = json.loads(self.path.read_text())
-        drawn = {"index": list(range(count)), "views": [view]}
+        drawn = {"index": list(range(self.rows)), "views": [view]}
         write_json(self.path, {**about, "drawn": drawn})
 
     def _shown(self, views: Sequence[View | None]) -> list[dict[str, Any]]:

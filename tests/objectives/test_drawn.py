@@ -188,7 +188,7 @@ def test_what_has_no_density_draws_nothing_and_a_sum_what_its_first_part_draws()
 
 
 def test_covariates_that_no_draw_has_are_asked_for():
-    encoder = SeriesEncoder.from_config(
+    encoder: Any = SeriesEncoder.from_config(
         {"d_model": 8, "num_attention_heads": 2, "patch_length": 4},
         context=16,
         causal=True,
