@@ -109,7 +109,8 @@ class FirstBatch(TrainerCallback):
         finally:
             self.module.train(was_training)
         if any(filled):
-            write_json(self.path, {**about, "filled": self._shown(filled)})
+            said = {"filled": self._shown(filled), "pictured": method.pictured}
+            write_json(self.path, {**about, **said})
 
     def draw(self, seed: int = 0) -> None:
         """Add samples that the trained model draws, where it draws any.

@@ -45,6 +45,8 @@ def _row(view: View, row: int, scale: Any, cell: Cell, grid: Any) -> dict[str, A
     if not target.is_floating_point():
         # A montage has several, which are no classes.
         shown["target"] = int(target[row]) if target[row].numel() == 1 else None
+    elif target.dim() == 5:  # pictures from 0 to 1, of every frame
+        shown["asked"] = strip(torch.where(is_target[row], target[row], 0))
     elif target.shape[2] == cell.frames * cell.rows * cell.columns * frames.shape[1]:
         grid = tuple(n // k for n, k in zip(_sizes(frames, target, row, cell), cell, strict=True))
         whole = torch.where(is_target[row], target[row], _values(frames, cell, grid))

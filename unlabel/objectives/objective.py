@@ -40,6 +40,7 @@ class Objective(nn.Module):
         samples: of the data set, where their number is known.
         classes: of its labels, where it has any.
         paper: reference.
+        pictured: what `filled` gives, in words, where that is not the target itself.
         given: the arguments it was made with, as they came, so that a recipe can say them.
     """
 
@@ -51,6 +52,7 @@ class Objective(nn.Module):
     samples: int | None = None
     classes: int | None = None
     paper: str = ""
+    pictured: str = ""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments, whatever a method makes of them."""

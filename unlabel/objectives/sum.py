@@ -68,6 +68,7 @@ class Sum(Objective):
         self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
         self.needs = frozenset().union(*(o.needs for o in active.values()))
         self.paper = "; ".join(o.paper for o in active.values())
+        self.pictured = "; ".join(o.pictured for o in active.values() if o.pictured)
         momenta = {m for o in active.values() if (m := o.teacher_momentum) is not None}
         if len(momenta) > 1:
             raise ValueError(
