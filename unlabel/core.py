@@ -231,6 +231,8 @@ class Encoder(Protocol):
         token_values: numbers that one token stands for, where it gives `values`.
         channels: numbers of one step, likewise.
         length: tokens of a whole view, where every view has as many (`length`).
+        level_bits: bits a value that a density in units of its views lacks to one of the data's own
+            levels, once `dequantize` made those continuous; of data that has levels.
         grid: how the tokens of a whole view lie, time first: `(length,)` of a sequence,
             `(times, rows, columns)` of a clip; `tokens` count through it in that order.
     """
@@ -246,6 +248,7 @@ class Encoder(Protocol):
     token_values: int
     channels: int
     length: int
+    level_bits: float
     grid: tuple[int, ...]
 
     @property

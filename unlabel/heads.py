@@ -55,7 +55,9 @@ def _load(run: Path, encoder: Any, hook: str, cannot: str) -> Objective:
     """
     file = run / "run.json"
     if not file.is_file() and "likelihood" in encoder.gives:
-        return Flow()
+        flow = Flow()
+        flow.build(encoder)
+        return flow.eval()
     if not file.is_file():
         raise ValueError(f"{run} is not the output folder of a run, which holds the trained heads.")
     about = json.loads(file.read_text())["objective"]

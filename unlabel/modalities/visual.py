@@ -102,6 +102,7 @@ class VisualEncoder(nn.Module):
         small = local_size(self.driver, size)
         self.resizes = small < size
         self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
+        self.level_bits = 8 + sum(math.log2(s) for s in std) / len(std)
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.in_patches, is_flow = self.driver.in_patches, isinstance(self.driver, Flow)

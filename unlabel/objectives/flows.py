@@ -13,7 +13,7 @@ from unlabel.couplings import CouplingFlow, standard_log_prob
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.generative import VAE, asked, noise_like
-from unlabel.objectives.likelihood import bits, gaussian_chance
+from unlabel.objectives.likelihood import bits, gaussian_chance, level_bits
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -21,9 +21,9 @@ class Flow(Objective):
     """Normalizing flow: the exact likelihood of each sample, by an invertible encoder.
 
     `-(ln N(z; 0, I) + ln |det dz/dx|)` a value, in nats; `bits` is the same in bits per dimension,
-    in the view's normalised units (of frames with the usual deviation of pixels, add about 5.85
-    for bits of 8-bit pixels). An encoder that is the identity costs what the standard normal
-    density does. A sample with a missing value has no exact likelihood and does not count.
+    of frames in those of their 8-bit pixels, see `level_bits`: the figure of papers. An encoder
+    that is the identity costs what the standard normal density does. A sample with a missing value
+    has no exact likelihood and does not count.
 
     Args:
         before: views, joined by `+`; `dequantize` makes values continuous, without which the
@@ -44,6 +44,10 @@ class Flow(Objective):
         super().__init__()
         self.views = (chain(before, "whole", args=args),)
 
+    def build(self, encoder: Encoder) -> None:
+        """Learn the levels of the data."""
+        self._levels = level_bits(encoder, self.views[0])
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
@@ -57,7 +61,7 @@ class Flow(Objective):
         chance = gaussian_chance(target, is_target & complete[:, None, None])
         return {
             "likelihood": Term(value, chance=chance),
-            "bits": Term(bits(value).detach(), 0.0),
+            "bits": Term(bits(value, self._levels).detach(), 0.0),
         }
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from unlabel.objectives.likelihood import (
     bounded,
     gaussian_chance,
     gaussian_nll,
+    level_bits,
     per_value,
 )
 from unlabel.objectives.masked import at_targets
@@ -160,7 +161,8 @@ class VAE(CodedAutoencoder):
 
     `-E ln p(x|z) + beta KL(q(z|x) || N(0, I))`, both in nats a value; with beta 1 it bounds the
     negative log likelihood from above, in the view's normalised units. `bits` is that bound in
-    bits per dimension, to look at. KL(N(1, I) || N(0, I)) is width / 2.
+    bits per dimension, to look at (of 8-bit pixels with `before="dequantize"`, see `level_bits`).
+    KL(N(1, I) || N(0, I)) is width / 2.
 
     Args:
         width: of the code z.
@@ -201,6 +203,7 @@ class VAE(CodedAutoencoder):
     def build(self, encoder: Encoder) -> None:
         """Make the code's mean and variance, and the decoder from the code."""
         self.posterior = nn.Linear(encoder.width, 2 * self.width)
+        self._levels = level_bits(encoder, self.views[0])
         super().build(encoder)
         if self.deviation is None:
             self.log_variance = nn.Parameter(torch.zeros(()))
@@ -222,7 +225,7 @@ class VAE(CodedAutoencoder):
         return {
             "value": Term(value, chance=gaussian_chance(target, is_target, variance)),
             "kl": Term(kl, self.beta),
-            "bits": Term(bits(value + kl).detach(), 0.0),
+            "bits": Term(bits(value + kl, self._levels).detach(), 0.0),
         }
 
     def code(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
@@ -261,9 +264,10 @@ class NextStep(Objective):
     `-ln p(x_l | x_<l)`, a Gaussian for each value with a mean and a variance of its own, mean over
     all measured values, in nats; or a distance. The values of a token do not know each other, and
     the first token's come from a learned vector, so that no prediction sees what it predicts: its
-    Jacobian is strictly lower triangular in tokens. `bits` is the same in bits per dimension. The
-    units are those of the view: where a window is normalised by its own mean and deviation, they
-    are known beforehand, and the likelihood is the one given them.
+    Jacobian is strictly lower triangular in tokens. `bits` is the same in bits per dimension (of
+    8-bit pixels with `before="dequantize"`, see `level_bits`). The units are those of the view:
+    where a window is normalised by its own mean and deviation, they are known beforehand, and the
+    likelihood is the one given them.
 
     Args:
         loss: `"gaussian"`, or a distance, `"mse"`, `"l1"` or `"huber"`.
@@ -296,6 +300,7 @@ class NextStep(Objective):
     def build(self, encoder: Encoder) -> None:
         """Make the head, and the vector before the first token."""
         each = 2 if self.loss == "gaussian" else 1
+        self._levels = level_bits(encoder, self.views[0])
         self.start = nn.Parameter(torch.zeros(encoder.width))
         self.predictor = nn.Linear(encoder.width, each * encoder.token_values)
 
@@ -324,7 +329,7 @@ class NextStep(Objective):
         value = global_mean(gaussian_nll(mean, target, log_variance, is_target))
         return {
             "value": Term(value, chance=gaussian_chance(target, is_target)),
-            "bits": Term(bits(value).detach(), 0.0),
+            "bits": Term(bits(value, self._levels).detach(), 0.0),
         }
 
     def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
