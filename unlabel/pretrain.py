@@ -165,6 +165,7 @@ def _train_one(
             about["result"]["padding"] = trainer.batches.padding_share()
         write_json(run / "run.json", about)
         first.fill(args.device)
+        first.draw()
     if not finished:
         logger.warning(
             "Stopped at step %d of %d; continue with --resume.",

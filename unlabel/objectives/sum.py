@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
@@ -67,6 +68,7 @@ class Sum(Objective):
         self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
         self.needs = frozenset().union(*(o.needs for o in active.values()))
         self.paper = "; ".join(o.paper for o in active.values())
+        self.pictured = "; ".join(o.pictured for o in active.values() if o.pictured)
         momenta = {m for o in active.values() if (m := o.teacher_momentum) is not None}
         if len(momenta) > 1:
             raise ValueError(
@@ -164,6 +166,14 @@ class Sum(Objective):
             for spec, view in zip(part.views, theirs, strict=True):
                 found[spec] = found.get(spec) or view
         return [found[spec] for spec in self.views]
+
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"] | None:
+        """What the first part draws that draws anything."""
+        how = {"seed": seed, "temperature": temperature}
+        every = (part.drawn(encoder, count, **how) for part in self.parts.values())
+        return next((found for found in every if found is not None), None)
 
     def _own(
         self, part: Objective, encodings: Sequence[Encoding], views: Sequence[View]
