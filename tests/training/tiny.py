@@ -5,6 +5,7 @@ second and shares nothing with the tests' own process.
 """
 
 import faulthandler
+import gc
 import os
 import random
 import traceback
@@ -204,6 +205,7 @@ def _child(
     stacks = Path(f"{out}.error").open("w")
     faulthandler.dump_traceback_later(0.9 * timeout, file=stacks)
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is not looked at by each of the run's collections
     transformers.utils.logging.set_verbosity_error()
     if ranks > 1:
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
