@@ -1,6 +1,7 @@
 """The smallest joint encoder: two kinds of data, each with a tower of its own, in one space."""
 
 from dataclasses import replace
+from typing import Any
 
 from tiny_series import SAMPLES, TinySeries, make_series
 from torch import nn
@@ -35,9 +36,10 @@ class TinyJoint(nn.Module):
         self.views, self.context, self.channels = wide.views, wide.context, wide.channels
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
-        own = replace(spec, partner=None if spec.partner == "wave" else spec.partner)
-        seen = self.towers[spec.partner].view(batch, own)
-        return replace(seen, inputs={f"{spec.partner}.{k}": x for k, x in seen.inputs.items()})
+        side = spec.partner or "wave"
+        own = replace(spec, partner=None if side == "wave" else side)
+        seen = self.towers[side].view(batch, own)
+        return replace(seen, inputs={f"{side}.{k}": x for k, x in seen.inputs.items()})
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         (side,) = {k.partition(".")[0] for k in view.inputs}
@@ -48,5 +50,5 @@ class TinyJoint(nn.Module):
 
 def joint(objective, rows: int = 8, first: int = 0, seed: int = 0):
     """A method on a joint encoder, and a batch."""
-    encoder = TinyJoint(seed=seed)
+    encoder: Any = TinyJoint(seed=seed)
     return Pretraining(encoder, objective, SAMPLES), make_series(encoder, rows, first)

@@ -58,8 +58,8 @@ def both_ways(
     Rows of one place belong together. Rows of the same sample (equal `index`) are no negatives.
     """
     if world()[1] == 1:
-        same = {"query_id": index, "key_id": index}
-        return contrast(a, b, temperature=temperature, symmetric=True, **same), len(b)
+        loss = contrast(a, b, temperature=temperature, symmetric=True, query_id=index, key_id=index)
+        return loss, len(b)
     (there, n), (back, _) = (
         in_batch(x, y, index, temperature=temperature) for x, y in ((a, b), (b, a))
     )

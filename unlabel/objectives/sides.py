@@ -138,7 +138,7 @@ class CMC(Sided):
     def _find(self, a: Tensor, b: Tensor, side: int, index: Tensor) -> tuple[Tensor, int]:
         if not self.bank:
             return in_batch(a, b, index, temperature=self.temperature)
-        keys = self.banks[side].rows
+        keys: Any = self.banks[side].rows
         rows = contrast(a, keys, index, temperature=self.temperature, reduction="none")
         return global_mean(rows), len(keys)
 
@@ -161,12 +161,13 @@ def side_views(
 
 
 def _side(side: Side, augment: str, args: Mapping[str, Any] | None) -> ViewSpec:
-    own = {"name": "plain", "partner": side} if isinstance(side, str) else dict(side)
+    given = {"name": "plain", "partner": side} if isinstance(side, str) else dict(side)
+    own = dict(given)
     name, partner = own.pop("name", None), own.pop("partner", None)
     if not isinstance(name, str):
-        raise ValueError(f'A side names its view, as {{"name": "plain"}}, but {dict(side)} came.')
-    given = {**dict(args or {}), **{f"{name}.{key}": value for key, value in own.items()}}
-    made = chain(augment, name, args=given)
+        raise ValueError(f'A side names its view, as {{"name": "plain"}}, but {given} came.')
+    its = {f"{name}.{key}": value for key, value in own.items()}
+    made = chain(augment, name, args={**dict(args or {}), **its})
     return view(made.name, partner=partner, **dict(made.args))
 
 
