@@ -33,7 +33,7 @@ def describe(
     Equal values give equal sentences.
 
     Known answers: a line of slope 1 "rises steadily", a sine of period 24 "repeats every 24
-    steps", a constant "stays at" its value.
+    steps" (from four repeats on to the step), a constant "stays at" its value.
 
     Args:
         values: NaN where missing.
@@ -60,17 +60,18 @@ def _subject(names: Sequence[str], place: int, many: bool) -> str:
     return f"channel {place + 1}" if many else "the series"
 
 
-def _time(steps: int, freq: str | None) -> str:
+def _time(steps: float, freq: str | None) -> str:
     """So many steps, in words."""
+    steps = round(steps, 1)
     times, name = re.fullmatch(r"(\d*)(.*)", (freq or "").split("-")[0]).groups()  # type: ignore[union-attr]
     unit = _UNITS.get(name.lower() if name not in ("M", "MS", "ME") else "m")
     if unit is None:
-        return f"{steps} step{'s' * (steps != 1)}"
+        return f"{steps:g} step{'s' * (steps != 1)}"
     count = steps * int(times or 1)
     for small, large, size in (("second", "minute", 60), ("minute", "hour", 60)):
         if times and unit == small and count % size == 0:
             unit, count = large, count // size
-    return f"{count} {unit}{'s' * (count != 1)}"
+    return f"{count:g} {unit}{'s' * (count != 1)}"
 
 
 def _clause(x: Values, freq: str | None) -> str:
@@ -85,7 +86,9 @@ def _clause(x: Values, freq: str | None) -> str:
     season = f"repeats every {_time(found.period, freq)}" if found.period else ""
     moves = " and ".join(filter(None, [_trend(found), season]))
     low, high = _where(int(x.argmin()), len(x)), _where(int(x.argmax()), len(x))
-    size = f"{_number(x.mean())} between {_number(x.min())} and {_number(x.max())}"
+    least, most = float(x.min()), float(x.max())
+    mean = 0.0 if abs(x.mean()) < _CONSTANT * (most - least) else float(x.mean())
+    size = f"{_number(mean)} between {_number(least)} and {_number(most)}"
     return (
         f"{moves}, {_noise(found)}{_spread(found)}, around {size}, lowest {low} and highest {high},"
         f" and {_change(x)}"
@@ -99,14 +102,14 @@ class _Parts:
     Attributes:
         share: of the variance that the line explains.
         slope: of the line, per step.
-        period: steps of the season, 0 for none.
+        period: steps of the season, perhaps no whole number; 0 for none.
         noise: share of the variance that is noise.
         halves: size of the noise in the second half, in that of the first.
     """
 
     share: float
     slope: float
-    period: int
+    period: float
     noise: float
     halves: float
 
@@ -125,13 +128,14 @@ class _Parts:
         return cls(share, slope, period, noise, second / first if first > 0 else 1.0)
 
 
-def _season(x: Values, period: int) -> Values:
-    """The mean of each phase."""
-    phase = np.arange(len(x)) % period
-    return (np.bincount(phase, x) / np.bincount(phase))[phase]
+def _season(x: Values, period: float) -> Values:
+    """The mean of each phase, a step wide."""
+    count = round(period)
+    phase = (np.arange(len(x)) % period * (count / period)).astype(int) % count
+    return (np.bincount(phase, x) / np.maximum(np.bincount(phase), 1))[phase]
 
 
-def _period(x: Values) -> int:
+def _period(x: Values) -> float:
     """The shortest lag at which a series is about as like itself as at any; 0 for none.
 
     A lag counts where the means of its phases explain the variance, with the freedom that they
@@ -149,10 +153,31 @@ def _period(x: Values) -> int:
     good = [int(p) for p in peaks if like[p] >= 0.85 * like[peaks].max()]
     if not good or like[good[0]] <= 0:
         return 0
-    period = good[0]
+    found = _refined(good[0], like)
+    near = [found] if found != round(found) else [found + i for i in range(-2, 3)]
+    told = {p: _explained(x, p) for p in near if 2 <= p <= longest}
+    period = max(told, key=lambda p: told[p])
+    least = _SEASON if 3 * period <= steps else _SHORT_SEASON
+    return period if told[period] >= least else 0
+
+
+def _explained(x: Values, period: float) -> float:
+    """Share of the variance that the means of the phases explain, adjusted for their number."""
     left = (x - _season(x, period)).var() / x.var()
-    explained = 1 - left * (steps - 1) / max(steps - period, 1)
-    return period if explained >= (_SEASON if 3 * period <= steps else _SHORT_SEASON) else 0
+    return float(1 - left * (len(x) - 1) / max(len(x) - period, 1))
+
+
+def _refined(period: float, like: Values) -> float:
+    """A period to a part of a step, from where its multiples lie; whole ones stay as they are."""
+    times = 1
+    while (lag := round(times * period)) < len(like) - 1:
+        left, top, right = like[lag - 1 : lag + 2]
+        bend = left - 2 * top + right
+        moved = float(np.clip((left - right) / (2 * bend), -1, 1)) if bend < 0 else 0.0
+        period = (lag + moved) / times
+        times *= 2
+    near = round(period)
+    return near if period >= 10 or abs(period - near) < 0.1 else period
 
 
 def _trend(found: _Parts) -> str:
@@ -179,6 +204,8 @@ def _change(x: Values) -> str:
     """The largest step, and whether it stands out."""
     steps = np.diff(x)
     place = int(np.abs(steps).argmax())
+    if np.ptp(steps) <= _CONSTANT * np.ptp(x):
+        return "changes evenly"
     way = "up" if steps[place] > 0 else "down"
     others = np.delete(np.abs(steps), place)
     jumps = len(others) > 0 and abs(steps[place]) > 4 * max(others.max(), _CONSTANT * np.ptp(x))
