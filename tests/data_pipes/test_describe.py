@@ -51,7 +51,7 @@ def test_noise_that_grows_and_a_jump_are_told():
 def test_constants_gaps_and_nothing_are_told():
     assert describe(np.full(10, 5.0)) == "Over 10 steps the series stays at 5."
     assert describe(np.full(10, np.nan)) == "Over 10 steps the series has no value."
-    assert describe([3.0]) == "Over 1 step the series stays at 3."
+    assert describe(np.array([3.0])) == "Over 1 step the series stays at 3."
     gaps = np.where(T % 5 == 2, np.nan, T)
     assert describe(gaps).startswith("Over 96 steps the series rises steadily")
     with pytest.raises(ValueError, match=r"\(0,\)|\(0, 1\)"):

@@ -118,7 +118,8 @@ def _listed(
 ) -> Iterator[Found]:
     source = _table(source)
     columns = {s.name: s.column or s.name for s in sides}
-    wanted = tuple(dict.fromkeys([*columns.values(), *([label_column] if label_column else [])]))
+    named = [*columns.values(), *([label_column] if label_column else [])]
+    wanted: tuple[str, ...] = tuple(dict.fromkeys(named))
     features = getattr(source, "features", None) or {}
     classes = getattr(features.get(label_column), "names", None)
 

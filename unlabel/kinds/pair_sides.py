@@ -184,11 +184,12 @@ class Side:
         options = self.options
         if isinstance(options, SeriesOptions):
             return options.encoder(store, args.seed, begun)
-        assert not isinstance(options, TextOptions)
-        encoder = options.encoder(args.seed, begun)
         if isinstance(options, AudioOptions):
-            options.measure(encoder, store, begun)
-        return encoder
+            heard = options.encoder(args.seed, begun)
+            options.measure(heard, store, begun)
+            return heard
+        assert not isinstance(options, TextOptions)
+        return options.encoder(args.seed, begun)
 
     def describe(self, series: Made, args: TrainingArguments, begun: Path | None) -> Made:
         """Encoder and samples of text that is written from windows of series."""
