@@ -18,6 +18,7 @@ from unlabel.kinds.pairs import PairsOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.kinds.visual import FramesOptions, VideoOptions
+from unlabel.modalities.configs import SETTINGS
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.record import FirstBatch, LogFile, describe
 from unlabel.training.arguments import TrainingArguments
@@ -117,7 +118,7 @@ def _train_one(
     started = time.time()
 
     untrained = run / "untrained"
-    begun = untrained if resume and (untrained / "config.json").is_file() else None
+    begun = untrained if resume and (untrained / SETTINGS).is_file() else None
     prepared = options.prepare(data, method, args, begun)
     model = prepared.encoder
     transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made
