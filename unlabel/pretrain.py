@@ -88,7 +88,8 @@ def train(
         own.seed, own.output_dir = seed, str(out if seeds == 1 else out / f"seed-{seed}")
         if seeds > 1 and resume and is_finished(Path(own.output_dir)):
             continue
-        _train_one(copy.deepcopy(method), data, modality, options, own, resume)
+        if not _train_one(copy.deepcopy(method), data, modality, options, own, resume):
+            break  # asked to stop: the seeds after this one wait for --resume, too
     return out
 
 
@@ -109,7 +110,8 @@ def _train_one(
     options: Options,
     args: TrainingArguments,
     resume: bool,
-) -> None:
+) -> bool:
+    """Whether the training came to its end."""
     run = Path(str(args.output_dir))
     _refuse_overwrite(run, resume)
     resume = resume and (run / "run.json").is_file()  # else it stopped before it began
@@ -173,6 +175,7 @@ def _train_one(
             trainer.state.global_step,
             trainer.state.max_steps,
         )
+    return finished
 
 
 def _architecture(encoder: Any) -> str:
