@@ -14,6 +14,7 @@ from torch import nn
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.configs import save_settings, saved_settings
+from unlabel.modalities.joint_config import JointConfig
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import PictureEncoder, VisualEncoder
@@ -130,6 +131,7 @@ class JointEncoder(nn.Module):
             tower.save_pretrained(folder / name)
         weights = {k: v.contiguous() for k, v in self.projections.state_dict().items()}
         save_file(weights, folder / PROJECTIONS, metadata={"format": "pt"})
+        JointConfig.of(self).save_pretrained(folder)  # for AutoModel, see `JointModel`
         save_settings(folder, self.settings)
 
     @property
