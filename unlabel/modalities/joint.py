@@ -135,10 +135,14 @@ class JointEncoder(nn.Module):
         save_settings(folder, self.settings)
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """Kind of data of each side."""
+        return {name: tower.settings["modality"] for name, tower in self.towers.items()}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the folder of the whole says beside the folders of its sides."""
-        kinds = {n: t.settings["modality"] for n, t in self.towers.items()}
-        about = {"modality": "pairs", "sides": kinds, "width": self.width}
+        about = {"modality": "pairs", "sides": self.kinds, "width": self.width}
         return {**about, "locked": list(self.locked)}
 
     def train(self, mode: bool = True) -> "JointEncoder":

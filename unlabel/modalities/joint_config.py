@@ -35,7 +35,7 @@ class JointConfig(PreTrainedConfig):
         """That of a `JointEncoder`."""
         sides = {
             name: {
-                "kind": tower.settings["modality"],
+                "kind": encoder.kinds[name],
                 "pooling": tower.pooling,
                 "model": _keys(tower.model.config),
             }

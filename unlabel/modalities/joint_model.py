@@ -115,7 +115,7 @@ class JointModel(PreTrainedModel):
         made = cls.of(JointEncoder.from_pretrained(folder / subfolder, local_files_only=True))
         made.config._name_or_path = str(path)
         if dtype not in (None, "auto"):
-            made = made.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            made.encoder.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return made.eval()
 
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
