@@ -9,6 +9,7 @@ from unlabel.benchmarks.pair_pictures import first_ranks, plane
 from unlabel.benchmarks.pair_vectors import PairVectors, encode_pairs
 from unlabel.benchmarks.retrieval import bench_retrieval, ranks_of_own
 from unlabel.benchmarks.retrieval_pairs import Measured
+from unlabel.data_pipes.pairs import PairData
 
 
 def unit(*rows):
@@ -221,6 +222,19 @@ def test_vectors_are_those_of_encode_and_bad_pairs_are_left_out(make_joint, join
     assert len(found) == 3
     assert found.alike["text"][0] == found.alike["text"][2] != found.alike["text"][1]
     assert len(set(found.alike["audio"])) == 3
+
+
+def test_shuffled_pairs_keep_every_value_and_belong_together_no_more():
+    data = PairData({"text": list("abcdefgh"), "video": list(range(8)), "audio": list(range(8))})
+    mixed = data.shuffled(seed=3)
+    assert mixed.columns["text"] == data.columns["text"]
+    assert {n: sorted(v) for n, v in mixed.columns.items()} == data.columns
+    orders = [mixed.columns["video"], mixed.columns["audio"], list(range(8))]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert data.shuffled(seed=3).columns == mixed.columns
+    assert data.shuffled(seed=4).columns != mixed.columns
+    with pytest.raises(ValueError, match="nothing to shuffle"):
+        PairData({"video": [1, 2]}).shuffled(seed=0)
 
 
 @pytest.fixture

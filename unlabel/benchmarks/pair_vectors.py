@@ -134,9 +134,8 @@ class PairReader:
 
             data, column = str(embedded_pairs(split="test")), column or LABEL
         sides = {name: _middle(name, said) for name, said in options.sides.items()}
-        asked = dataclasses.replace(
-            options, sides=sides, label_column=column, limit=self.limit, pretrained=None
-        )
+        own: dict[str, Any] = {"sides": sides, "label_column": column, "limit": self.limit}
+        asked = dataclasses.replace(options, **own, pretrained=None, shuffled=False)
         with TemporaryDirectory() as place:
             args = TrainingArguments(output_dir=place, seed=self.seed)
             return asked.prepare(data, Objective(), args, folder).store

@@ -50,6 +50,8 @@ class PairsOptions:
         locked: sides whose encoder stays as it is, while its projection learns.
         label_column: of the list, the class of a sample.
         limit: rows read at most.
+        shuffled: mix the sides by the seed, so that no pair belongs together: a run to compare
+            with, which learns nothing of what goes with what.
     """
 
     corpus: ClassVar[str] = "synthetic"  # the data that needs no download, and the default
@@ -60,6 +62,7 @@ class PairsOptions:
     locked: list[str] = field(default_factory=list)
     label_column: str | None = None
     limit: int | None = None
+    shuffled: bool = False
 
     def prepare(
         self,
@@ -88,6 +91,7 @@ class PairsOptions:
             label_column=self.label_column,
             limit=self.limit,
         )
+        rows = rows.shuffled(args.seed) if self.shuffled else rows
         logger.info("%s", rows.report.summary())
         heard = {n: s.sound_of for n, s in sides.items() if s.sound_of}
         towers: dict[str, Any] = {
