@@ -1,7 +1,7 @@
 """Pairs: the same sample as several kinds of data, read together and drawn together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,22 @@ class PairData:
     def __len__(self) -> int:
         """Number of rows."""
         return len(next(iter(self.columns.values())))
+
+    def shuffled(self, seed: int) -> "PairData":
+        """Each side but the first in an order of its own: pairs no more, to compare with.
+
+        Raises:
+            ValueError: there is one side alone, whose own sound or words go with it.
+        """
+        if len(self.columns) < 2:
+            raise ValueError(
+                f"Only {', '.join(self.columns)} has a column, and what comes of it goes with it, "
+                "so there is nothing to shuffle; give two sides columns of their own."
+            )
+        random, (first, *rest) = np.random.default_rng(seed), self.columns
+        orders = {name: random.permutation(len(self)) for name in rest}
+        mixed = {name: [self.columns[name][i] for i in order] for name, order in orders.items()}
+        return replace(self, columns={first: self.columns[first], **mixed})
 
 
 def read_pairs(

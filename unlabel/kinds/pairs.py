@@ -48,6 +48,8 @@ class PairsOptions:
         locked: sides whose encoder stays as it is, while its projection learns.
         label_column: of the list, the class of a sample.
         limit: rows read at most.
+        shuffled: mix the sides by the seed, so that no pair belongs together: a run to compare
+            with, which learns nothing of what goes with what.
     """
 
     corpus: ClassVar[str] = "synthetic"  # the data that needs no download, and the default
@@ -58,6 +60,7 @@ class PairsOptions:
     locked: list[str] = field(default_factory=list)
     label_column: str | None = None
     limit: int | None = None
+    shuffled: bool = False
 
     def prepare(
         self,
@@ -80,6 +83,7 @@ class PairsOptions:
         sides = self._sides(is_named(data, self.corpus))
         source = _synthetic() if is_named(data, self.corpus) else data
         rows = self.read(source, sides)
+        rows = rows.shuffled(args.seed) if self.shuffled else rows
         logger.info("%s", rows.report.summary())
         start = {n: self._start(n, begun) for n in sides}
         made, shared = _read(sides, rows, objective, args, start)
