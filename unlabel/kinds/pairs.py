@@ -21,13 +21,37 @@ logger = logging.getLogger(__name__)
 
 # The sides of the generated files, with encoders that two cores can train.
 DEFAULT_SIDES: dict[str, dict[str, Any]] = {
-    "video": {"frames": 8, "size": 32, "config": {"model_type": "r2plus1d"}},
-    "audio": {},
     "text": {
         "vocabulary": 400,
-        "config": {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128},
+        "config": {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 256,
+        },
     },
-    "series": {"context": 48},
+    "video": {
+        "frames": 8,
+        "stride": 2,
+        "size": 32,
+        "start": "even",
+        "config": {"model_type": "r2plus1d", "hidden_sizes": [16, 24, 48]},
+    },
+    "audio": {
+        "seconds": 1.6,
+        "window": 0.032,
+        "config": {
+            "num_mel_bins": 32,
+            "patch_size": 32,
+            "num_hidden_layers": 2,
+            "hidden_size": 128,
+        },
+    },
+    "series": {
+        "context": 64,
+        "target": ["x", "y", "size", "angle", "red", "green", "blue", "reflected", "outline"],
+        "config": {"model_type": "dilated_conv", "hidden_size": 64, "num_hidden_layers": 5},
+    },
 }
 
 
