@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from unlabel.benchmarks import cross_modal as measures
+from unlabel.benchmarks.actions import trained_stride
 from unlabel.benchmarks.pair_pictures import first_ranks, plane
 from unlabel.benchmarks.pair_vectors import PairVectors, encode_pairs
 from unlabel.benchmarks.retrieval import bench_retrieval, ranks_of_own
 from unlabel.benchmarks.retrieval_pairs import Measured
+from unlabel.benchmarks.saved import saved_encoder
 from unlabel.data_pipes.pairs import PairData
+from unlabel.embedding import load_embedder
 
 
 def unit(*rows):
@@ -330,3 +333,25 @@ def test_what_cannot_be_measured_is_refused(run, tmp_path, make_joint, make_enco
     make_joint("text", "audio").save_pretrained(tmp_path / "bare" / "m")
     with pytest.raises(ValueError, match="Nothing says how"):
         bench_retrieval(tmp_path / "bare" / "m", data=str(data))
+
+
+def test_benchmarks_of_one_kind_take_their_side_of_a_run_of_pairs(tmp_path, make_joint, joint_data):
+    encoder = make_joint("text", "video", "audio")
+    for part in ("untrained", "model"):
+        encoder.save_pretrained(tmp_path / part)
+    sides = {"seen": {"kind": "text"}, "video": {"stride": 4}}
+    (tmp_path / "run.json").write_text(json.dumps({"encoder": {"sides": sides}}))
+    found = {
+        "video": saved_encoder(tmp_path, "frames", "video").encode(joint_data["video"]),
+        "audio": saved_encoder(tmp_path / "untrained", "audio").encode(joint_data["audio"]),
+        "text": load_embedder(tmp_path)(joint_data["text"]),
+    }
+    for side, of_run in found.items():
+        expected = encoder.towers[side].encode(joint_data[side])
+        np.testing.assert_allclose(of_run, expected, atol=1e-6)
+    for place in (tmp_path, tmp_path / "model" / "video", tmp_path / "untrained" / "video"):
+        assert trained_stride(place) == 4
+    with pytest.raises(ValueError, match="is an encoder of pairs; this benchmark is for series"):
+        saved_encoder(tmp_path, "series")
+    with pytest.raises(ValueError, match="is an encoder of pairs"):
+        saved_encoder(tmp_path, "video", "audio")  # which of the two?
