@@ -62,7 +62,7 @@ def test_channels_and_steps_have_their_names():
     table = np.stack([T, np.sin(2 * np.pi * T / 24)], 1)
     told = describe(table, names=["x_out", "1"], freq="h")
     assert told.startswith("Over 96 hours x out rises steadily")
-    assert "; channel 2 repeats every 24 hours" in told and told.count(".") == told.count("0.") + 1
+    assert "; channel 2 repeats every 24 hours" in told and told.endswith(".") and ". " not in told
     assert describe(T, names=["value"], freq="15min").startswith("Over 24 hours the series")
     for freq, words in (("D", "96 days"), ("MS", "96 months"), ("min", "96 minutes"),
                         ("W-SUN", "96 weeks"), ("2h", "192 hours"), ("x", "96 steps")):  # fmt: skip
