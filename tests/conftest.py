@@ -87,6 +87,55 @@ def make_encoder(tokenizer):
 
 
 @pytest.fixture
+def make_joint(make_encoder):
+    """Makes a tiny encoder of several sides; `make_joint("text", "video", locked=["text"])`."""
+    import torch
+
+    from unlabel.modalities.audio import AudioEncoder
+    from unlabel.modalities.joint import JointEncoder
+    from unlabel.modalities.series import SeriesEncoder
+    from unlabel.modalities.visual import PictureEncoder, VisualEncoder
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small["intermediate_size"] = 32
+    patches = {"patch_length": 6, "d_model": 16, "ffn_dim": 32, "num_attention_heads": 2}
+    spectrogram = {**small, "num_mel_bins": 16, "patch_size": 8}
+    kinds = {
+        "text": lambda: make_encoder(dropout=0.0, seed=3),
+        "series": lambda: SeriesEncoder.from_config(patches, context=48),
+        "frames": lambda: PictureEncoder.from_config(small, frames=1, size=16),
+        "video": lambda: VisualEncoder.from_config(small, frames=4, size=16),
+        "audio": lambda: AudioEncoder.from_config(spectrogram, rate=8_000, seconds=0.5),
+    }
+
+    def make(*sides: str, width: int = 8, **settings):
+        torch.manual_seed(0)
+        towers = {side: kinds[side]() for side in sides or kinds}
+        return JointEncoder(towers, width=width, **settings).eval()
+
+    return make
+
+
+@pytest.fixture
+def joint_data(sentences):
+    """Four samples of each kind, as its encoder's `encode` takes them."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(4, 48, 1)).cumsum(1).astype(np.float32) + 20
+    series[1, 10:20] = np.nan
+    sound = (0.3 * rng.normal(size=(4, 3_840))).astype(np.float32)
+    sound[2, 2_500:] = 0
+    return {
+        "text": sentences[:4],
+        "series": series,
+        "frames": rng.integers(0, 256, (4, 16, 16, 3), np.uint8),
+        "video": rng.integers(0, 256, (4, 4, 16, 16, 3), np.uint8),
+        "audio": sound,
+    }
+
+
+@pytest.fixture
 def make_batch(sentences):
     """Makes a batch of the sentences; `make_batch(encoder, rows=8, first=0)`."""
 
