@@ -2,15 +2,17 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
 
 from unlabel.cli import main
 from unlabel.data_pipes.synthetic_video import write_video
+from unlabel.heads import save_heads
+from unlabel.objectives import CLIP, SigLIP, Sum
 from unlabel.search import Index, Space
 from unlabel.search.nearest import exact
 from unlabel.search.reading import side_for
@@ -120,7 +122,7 @@ def test_an_interrupted_update_goes_on_where_it_stopped(space, files, tmp_path, 
     fresh, _ = built(space, files, tmp_path / "fresh")
     a, b = (i.items.assign(v=list(i.vectors)).sort_values(["path", "row"]) for i in (again, fresh))
     assert a["path"].tolist() == b["path"].tolist()
-    np.testing.assert_allclose(np.stack(a["v"]), np.stack(b["v"]), atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(a["v"])), np.stack(list(b["v"])), atol=1e-5)
 
 
 def test_changed_files_are_embedded_again_and_gone_ones_leave(space, files, tmp_path):
@@ -186,6 +188,8 @@ def test_the_clips_of_a_run_lie_as_in_its_training(run, files):
     for path in (run, run / "model"):
         space = Space.load(path, device="cpu")
         assert space.options["video"].stride == 3 and space.options["series"].stride == 1
+    (run / "run.json").write_text(json.dumps({"data": "synthetic", "encoder": {"sides": {}}}))
+    assert Space.load(run, device="cpu").options["video"].stride == 2  # that of the default
     assert np.isfinite(plain).all()
 
 
@@ -220,14 +224,14 @@ def test_the_graph_finds_what_exact_search_finds_in_a_small_set(space, files, tm
     assert len(list((tmp_path / "index").glob("graph-*.faiss"))) == 1
 
 
-def test_without_faiss_the_approximate_search_says_how_to_get_it(space, files, tmp_path):
-    try:
-        import faiss  # noqa: F401
-    except ImportError:
-        copied(files, tmp_path / "data", "t*")
-        index, _ = built(space, tmp_path / "data", tmp_path / "index")
-        with pytest.raises(ImportError, match=r"faiss-cpu is wanted .* 'unlabel\[search\]'"):
-            space.search(index, "rain", approximate=True)
+def test_without_faiss_the_approximate_search_says_how_to_get_it(
+    space, files, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    copied(files, tmp_path / "data", "t*")
+    index, _ = built(space, tmp_path / "data", tmp_path / "index")
+    with pytest.raises(ImportError, match=r"faiss-cpu is wanted .* 'unlabel\[search\]'"):
+        space.search(index, "rain", approximate=True)
 
 
 # -- zero-shot classes ----------------------------------------------------------------------------
@@ -258,10 +262,12 @@ def test_sentences_get_their_own_class_and_the_softmax_of_scaled_cosines(space):
 
 def test_the_scale_is_the_one_that_the_run_kept(run):
     assert Space.load(run, device="cpu").scale is None
-    for log, scale in ((np.log(20), 20), (np.log(500), 100)):
-        save_file({"temperature.log_scale": np.array(log, np.float32)}, run / "heads.safetensors")
-        (run / "run.json").write_text("{}")
-        assert Space.load(run, device="cpu").scale == pytest.approx(scale, rel=1e-5)
+    (run / "run.json").write_text("{}")
+    for method in (CLIP(temperature=0.05), Sum({"a": CLIP(temperature=0.05), "b": SigLIP()})):
+        save_heads(method, run)
+        assert Space.load(run, device="cpu").scale == pytest.approx(20, rel=1e-5)
+    save_heads(SigLIP(scale=5.0), run)
+    assert Space.load(run / "model", device="cpu").scale == pytest.approx(5, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +295,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(space, files, tmp_path)
     for asked, said in (
         ({}, "one of words and like"),
         ({"words": "a", "like": "b.wav"}, "one of words and like"),
+        ({"like": "b.wav"}, "b.wav is no file"),
         ({"words": "a", "count": 0}, "1 or more"),
         ({"words": "a", "among": "video"}, "holds no video to find, but series"),
     ):
@@ -330,11 +337,15 @@ def test_index_search_and_classify_on_the_command_line(run, files, tmp_path, cap
     main(["index", str(run), str(files), "--output", index])
     said = capsys.readouterr().out
     assert "11 new, 0 changed, 0 unchanged; 12 vectors of width 8" in said
-    main(["search", index, "Rain fell all day.", "--count", "3"])
+    main(["search", str(run), "Rain fell all day.", "--count", "3", "--index", index])
     said = capsys.readouterr().out
     assert "1.000" in said and "words.txt: Rain fell all day." in said
-    main(["search", index, "--like", str(files / "c0.mp4"), "--among", "video"])
-    assert "c0.mp4" in capsys.readouterr().out
+    video = ["--like", str(files / "c0.mp4"), "--among", "video"]
+    main(["search", str(run), *video, "--data", f"{files}/c*.mp4"])
+    said = capsys.readouterr().out
+    assert "3 new" in said and "c0.mp4" in said
+    main(["search", str(run / "model"), *video, "--index", str(run / "index")])
+    assert "new" not in capsys.readouterr().out
     classes = ["--classes", "[rain on roofs, a dog]", "--template", "see {} now"]
     for source in (index, str(files)):
         main(["classify", str(run), source, "--output", labels, *classes])
@@ -355,7 +366,8 @@ def test_index_search_and_classify_on_the_command_line(run, files, tmp_path, cap
             ["index", "{run}", "{files}", "--output", "{index}", "--side", "smell"],
             "No side 'smell'",
         ),
-        (["search", "{empty}", "rain"], "is no index"),
+        (["search", "{run}", "rain"], "is no index"),
+        (["search", "{run}", "--like", "none.wav", "--data", "{files}"], "none.wav is no file"),
         (
             ["classify", "{run}", "{files}", "--output", "a.txt", "--classes", "[a]"],
             "written as .csv or",

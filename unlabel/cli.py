@@ -59,7 +59,7 @@ def _arguments(given: Sequence[str]) -> list[str]:
     ):
         out.insert(1, "--config")
     if out[:1] == ["search"] and len(out) > 2 and not out[2].startswith("-"):
-        out.insert(2, "--words")  # search INDEX "a red circle"
+        out.insert(2, "--words")  # search RUN "a red circle"
     for i, word in enumerate(out):
         is_bare = i + 1 == len(out) or out[i + 1].startswith("--")
         if word in ("--resume", "--per_step", "--per_window", "--approximate") and is_bare:
@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
+    from unlabel.sampling import sample
     from unlabel.scoring import score
     from unlabel.search.command import classify, index, search
     from unlabel.words.word2vec import word2vec
@@ -134,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "index": index,
         "search": search,
         "classify": classify,
+        "sample": sample,
         "pictures": pictures,
         "report": report,
         "list": list_methods,

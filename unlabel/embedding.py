@@ -17,7 +17,7 @@ from tqdm import tqdm
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.text import TextStream, read_text
 from unlabel.files import replacing
-from unlabel.modalities.configs import SETTINGS
+from unlabel.modalities.configs import SETTINGS, saved_settings
 from unlabel.modalities.text import TextEncoder
 from unlabel.vector_files import Chunk, write_npy, write_parquet
 
@@ -61,6 +61,14 @@ def modality_of(folder: Path, *, unsaid: str = "text") -> str:
     return json.loads(settings.read_text())["modality"] if settings.is_file() else unsaid
 
 
+def side_folder(folder: Path, *kinds: str, unsaid: str = "text") -> Path:
+    """Where the encoder of one of these kinds lies: the folder itself, or that of its one side."""
+    if modality_of(folder, unsaid=unsaid) != "pairs" or "pairs" in kinds:
+        return folder
+    sides = [n for n, kind in saved_settings(folder)["sides"].items() if kind in kinds]
+    return folder / sides[0] if len(sides) == 1 else folder
+
+
 def load_embedder(
     path_or_name: str | Path,
     *,
@@ -70,7 +78,7 @@ def load_embedder(
     device: str | None = None,
     name: str | None = None,
 ) -> Embedder:
-    """Load an encoder, whoever saved it.
+    """Load an encoder, whoever saved it; of an encoder of pairs its text side, by itself.
 
     Args:
         path_or_name: a run's output folder or its model folder, a sentence-transformers folder
@@ -87,7 +95,7 @@ def load_embedder(
     """
     device = device_of(device)
     path = Path(path_or_name)
-    folder = run_model_folder(path) or path
+    folder = side_folder(run_model_folder(path) or path, "text")
     shown = name or path.name or str(path)
     try:
         if (folder / "modules.json").is_file() or _is_hub_name(str(path_or_name)):

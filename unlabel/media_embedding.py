@@ -55,17 +55,11 @@ def embed_media_file(
     modality = modality_of(Path(model), unsaid="video")
     kind = AudioEncoder if modality == "audio" else VisualEncoder
     encoder = kind.from_pretrained(model, local_files_only=True).to(device_of(device))
-    store, found = media_vectors(
-        encoder, source, clips=clips, batch_size=batch_size, progress=True, **columns
-    )
-    if store.lost:
-        raise ValueError(f"{store.lost[0]} went bad while it was read; scan the folder again.")
-    data = store.data
-    beside: dict[str, Any] = {"name": [item.name for item in data]}
-    if (data.labels >= 0).any():
-        beside["label"] = [data.classes[k] if k >= 0 else None for k in data.labels]
-    said = save_vectors(output, pa.table(beside), found, normalize=normalize)
-    return f"{said}; {data.summary()}."
+    how: dict[str, Any] = {"clips": clips, "batch_size": batch_size, "progress": True}
+    store, vectors = media_vectors(encoder, source, **how, **columns)
+    beside = pa.table(names_of(store, store.clips))
+    said = save_vectors(output, beside, vectors, normalize=normalize)
+    return f"{said}; {store.data.summary()}."
 
 
 def media_vectors(
@@ -101,16 +95,47 @@ def media_vectors(
         data, key, each = read_audio(source, **columns), "waveform", 1
         store = AudioStore(data, rate=encoder.rate, seconds=None, cache_bytes=0)
     else:
-        key, read = "frames", read_frames if encoder.frames == 1 else read_videos
-        data = read(source, keep=Keep.of(encoder.size), **columns)
-        each = clips if any(len(item) > encoder.frames for item in data) else 1
-        sizes: dict[str, Any] = {"size": encoder.size, "frames": encoder.frames, "clips": each}
-        # One file after the other: what was decoded for its clips is not met again.
-        room = sum(item.media.frames for item in data) * encoder.size**2 * 3
-        store = VideoStore(data, start="even", cache_bytes=room, **sizes, **(sampling or {}))
+        store, each = clips_of(source, encoder, clips, sampling=sampling, **columns)
+        key = "frames"
     encode = lambda rows: encoder.encode(rows, batch_size=batch_size)  # noqa: E731
     found = [_means(store, c, key, each, encode) for c in _chunks(store, each, progress)]
     return store, np.concatenate(found)
+
+
+def clips_of(
+    source: Any,
+    encoder: VisualEncoder,
+    clips: int,
+    *,
+    sampling: Mapping[str, Any] | None = None,
+    **columns: Any,
+) -> tuple[VideoStore, int]:
+    """Clips of each picture or video of a source, evenly over it, and how many of each.
+
+    One where none is longer than the encoder's clips.
+    """
+    read = read_frames if encoder.frames == 1 else read_videos
+    data = read(source, keep=Keep.of(encoder.size), **columns)
+    each = clips if any(len(item) > encoder.frames for item in data) else 1
+    sizes: dict[str, Any] = {"size": encoder.size, "frames": encoder.frames, "clips": each}
+    # One file after the other: what was decoded for its clips is not met again.
+    sizes["cache_bytes"] = sum(item.media.frames for item in data) * encoder.size**2 * 3
+    return VideoStore(data, start="even", **sizes, **(sampling or {})), each
+
+
+def names_of(store: Any, each: int) -> dict[str, list[Any]]:
+    """Name, and label where there is one, of the files of a store that was read to its end.
+
+    Raises:
+        ValueError: a file went bad meanwhile.
+    """
+    if store.lost:
+        raise ValueError(f"{store.lost[0]} went bad while it was read; scan the folder again.")
+    labels = store.labels[::each]
+    beside: dict[str, Any] = {"name": [item.name for item in store.data]}
+    if (labels >= 0).any():
+        beside["label"] = [store.classes[k] if k >= 0 else None for k in labels]
+    return beside
 
 
 def _chunks(store: Any, each: int, progress: bool) -> Iterator[Sequence[int]]:
@@ -128,4 +153,4 @@ def _means(
     return vectors.reshape(-1, each, vectors.shape[-1]).mean(axis=1)
 
 
-__all__ = ["embed_media_file", "media_vectors"]
+__all__ = ["clips_of", "embed_media_file", "media_vectors", "names_of"]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tiny_joint import JOINT, joint
 from tiny_series import PROTOTYPES, SAMPLES, SERIES, SWAV, TinySeries, make_series
 from tiny_video import VIDEO, make_video, tiny_video
 
@@ -56,7 +57,7 @@ TEXT = {
         {"mlm": MLM(rate=0.3, before="next_sentence"), "nsp": NextSentence(negatives=0.4)}
     ),
 }
-METHODS = TEXT | SERIES | {name: make for name, (make, _) in VIDEO.items()}
+METHODS = TEXT | SERIES | JOINT | {name: make for name, (make, _) in VIDEO.items()}
 # The first entry of each class.
 FIRST = {type(make()): name for name, make in reversed(METHODS.items())}
 
@@ -83,6 +84,8 @@ def make(request, make_encoder, make_batch):
             module = Pretraining(video, method)
             # Clusters tell nothing apart until they were fitted.
             return fitted(module, make_video(video, first=40)), make_video(video, first=first)
+        if request.param in JOINT:
+            return joint(method, first=first, seed=seed)
         text = request.param in TEXT
         encoder = make_encoder(dropout=0.0, seed=seed) if text else TinySeries(seed=seed)
         module = Pretraining(encoder, method, SAMPLES)

@@ -174,11 +174,19 @@ def load_visual_encoder(path: str | Path, *, device: str | None = None) -> Visua
 
 
 def trained_stride(path: str | Path) -> int:
-    """Stride of the clips that a run was trained on; 1 where it does not say."""
-    for run in [Path(path), *seed_runs(Path(path))]:
+    """Stride of the clips that a run was trained on; 1 where it does not say.
+
+    Of a run of pairs, or the folder of one side of it, that of the side.
+    """
+    place = Path(path)
+    for run in [place, *seed_runs(place), place.parent.parent]:
         file = run / "run.json"
         about: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        if found := (about.get("encoder") or {}).get("stride"):
+        options = about.get("encoder") or {}
+        sides = options.get("sides") or {}
+        seen = [s for n, s in sides.items() if s.get("kind", n) == "video"]
+        own = sides.get(place.name) or (seen[0] if len(seen) == 1 else options)
+        if found := own.get("stride"):
             return int(found)
     return 1
 

@@ -6,7 +6,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from unlabel.embedding import device_of, modality_of, run_model_folder
+from unlabel.embedding import device_of, modality_of, run_model_folder, side_folder
 from unlabel.modalities import ENCODERS
 from unlabel.objectives.heads import mlp_projector
 from unlabel.training.checkpoint import checkpoints
@@ -15,6 +15,8 @@ from unlabel.training.trainer import WEIGHTS
 
 def saved_encoder(path: str | Path, *modalities: str, device: str | None = None) -> Any:
     """The encoder of a run's output folder, or of the folder it was saved in.
+
+    Of an encoder of pairs it is the one side of these kinds, by itself, without its projection.
 
     Args:
         path: the folder.
@@ -30,6 +32,7 @@ def saved_encoder(path: str | Path, *modalities: str, device: str | None = None)
         raise FileNotFoundError(
             f"{path} is no folder; give a run's output folder or that of a saved encoder."
         )
+    folder = side_folder(folder, *modalities, unsaid=modalities[0])
     if (kind := modality_of(folder, unsaid=modalities[0])) not in modalities:
         raise ValueError(
             f"{path} is an encoder of {kind}; this benchmark is for {' and '.join(modalities)}."

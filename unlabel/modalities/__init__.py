@@ -3,6 +3,7 @@
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.joint import TOWERS as MODALITIES
 from unlabel.modalities.joint import JointEncoder
+from unlabel.modalities.joint_model import JointModel
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import PictureEncoder, VisualEncoder
@@ -15,6 +16,7 @@ __all__ = [
     "MODALITIES",
     "AudioEncoder",
     "JointEncoder",
+    "JointModel",
     "PictureEncoder",
     "SeriesEncoder",
     "TextEncoder",

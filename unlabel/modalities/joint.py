@@ -14,6 +14,7 @@ from torch import nn
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.configs import save_settings, saved_settings
+from unlabel.modalities.joint_config import JointConfig
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import PictureEncoder, VisualEncoder
@@ -130,13 +131,18 @@ class JointEncoder(nn.Module):
             tower.save_pretrained(folder / name)
         weights = {k: v.contiguous() for k, v in self.projections.state_dict().items()}
         save_file(weights, folder / PROJECTIONS, metadata={"format": "pt"})
+        JointConfig.of(self).save_pretrained(folder)  # for AutoModel, see `JointModel`
         save_settings(folder, self.settings)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind of data of each side."""
+        return {name: tower.settings["modality"] for name, tower in self.towers.items()}
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the folder of the whole says beside the folders of its sides."""
-        kinds = {n: t.settings["modality"] for n, t in self.towers.items()}
-        about = {"modality": "pairs", "sides": kinds, "width": self.width}
+        about = {"modality": "pairs", "sides": self.kinds, "width": self.width}
         return {**about, "locked": list(self.locked)}
 
     def train(self, mode: bool = True) -> "JointEncoder":

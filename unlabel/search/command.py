@@ -1,6 +1,7 @@
 """`unlabel index`, `unlabel search` and `unlabel classify`: a joint encoder used on files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +14,15 @@ from unlabel.search.index import Index
 from unlabel.search.reading import suffixes_of
 from unlabel.search.space import Space
 
+INDEX = "index"  # folder of a run's index
 _NAMED = 10  # broken files that are named
 
 
 def index(
     model: str,
     data: str,
-    output: str = "index",
     *,
+    output: str | None = None,
     side: str | None = None,
     column: str | None = None,
     batch_size: int = 32,
@@ -34,7 +36,7 @@ def index(
     Args:
         model: output folder of a run with --modality pairs, or its model's folder.
         data: a folder (searched to the bottom), a file or a glob.
-        output: folder of the index.
+        output: folder of the index; default `index` in the run's folder.
         side: whose encoder is to see the files; default told by each file's suffix. Tables are
             series, unless a side of text is named here.
         column: of a table that holds texts.
@@ -42,42 +44,57 @@ def index(
         device: as for torch; a GPU where there is one.
     """
     space = Space.load(model, device=device, batch_size=batch_size)
-    made = Index.begin(output, space)
+    update(space, Path(output) if output else space.home / INDEX, data, side=side, column=column)
+
+
+def update(
+    space: Space, folder: Path, data: str, *, side: str | None = None, column: str | None = None
+) -> Index:
+    """Bring the index in a folder up to date, and say what was done."""
     paths = _files(space, data, side)
+    made = Index.begin(folder, space)
     done = made.update(space, paths, side=side, column=column, progress=True)
-    print(f"{output}: {done.summary()}; {len(made):,} vectors of width {space.width}.")
+    print(f"{folder}: {done.summary()}; {len(made):,} vectors of width {space.width}.")
     _name_broken(done.broken)
+    return made
 
 
 def search(
-    index: str,
+    model: str,
     *,
     words: str | None = None,
     like: str | None = None,
+    data: str | None = None,
+    index: str | None = None,
     count: int = 12,
     page: str | None = None,
     among: str | None = None,
     approximate: bool = False,
-    model: str | None = None,
     device: str | None = None,
 ) -> None:
-    """Find the files of an index that are nearest to words, or to an example of any kind.
+    """Find files by words, or by an example of any kind, in the space of a joint encoder.
 
-    `unlabel search INDEX "a red circle"` or `unlabel search INDEX --like clip.mp4`.
+    `unlabel search RUN "a red circle" --data FOLDER --page found.html`, or
+    `unlabel search RUN --like clip.mp4`. The files of --data are embedded first, where they are
+    new or changed; without it what was indexed before is searched.
 
     Args:
-        index: folder that `unlabel index` made.
+        model: output folder of a run with --modality pairs, or its model's folder.
         words: to look for, through the side of text.
         like: a file to look for in place of words.
+        data: a folder (searched to the bottom), a file or a glob to index first; see
+            `unlabel index` for more ways.
+        index: folder of the index; default `index` in the run's folder.
         count: hits at most.
         page: HTML file to write with a picture of every hit; it needs nothing beside itself.
         among: the side to look among: vectors of different sides differ in their level.
         approximate: by a graph of FAISS, made at first use, for millions of vectors.
-        model: folder of the model, where it was moved.
         device: as for torch; a GPU where there is one.
     """
-    opened = Index.open(index)
-    space = Space.load(model or opened.about["model"], device=device)
+    space = Space.load(model, device=device)
+    space.check_query(words, like)
+    folder = Path(index) if index else space.home / INDEX
+    opened = Index.open(folder) if data is None else update(space, folder, data)
     hits = space.search(opened, words, like=like, count=count, among=among, approximate=approximate)
     _show(hits, words or f"like {like}")
 
@@ -128,7 +145,7 @@ def classify(
 
 def _embedded(
     space: Space, data: str, side: str | None, column: str | None
-) -> tuple[pd.DataFrame, np.ndarray, dict[str, str]]:
+) -> tuple[Any, np.ndarray, dict[str, str]]:
     """Paths (and rows, where files hold several things), vectors, and broken files."""
     if (Path(data) / "index.json").is_file():
         made = Index.open(data)
@@ -145,8 +162,8 @@ def _embedded(
     if not len(items):
         _name_broken(broken)
         raise ValueError(f"Nothing to classify in {data}: {len(broken):,} files are broken.")
-    several = items["row"].any() or items["path"].duplicated().any()
-    return items[["path", "row"] if several else ["path"]], vectors, broken
+    lone = len(set(items["path"])) == len(items) and not items["row"].to_numpy().any()
+    return items[["path"]] if lone else items[["path", "row"]], vectors, broken
 
 
 def _files(space: Space, data: str, side: str | None) -> tuple[Path, ...]:

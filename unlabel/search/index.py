@@ -1,7 +1,7 @@
 """An index: a folder with a vector for each thing that files hold, and the files it came from."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,12 @@ class Index:
                 self._write(name, space.embed_files(name, list(states), column=column), states)
                 bar.update(len(states))
         self._read()
-        gone = {p for p in {*self.items["path"], *self.broken["path"]} if not Path(p).exists()}
+        known = {*self.items["path"], *self.broken["path"]}
+        gone = [path for path in known if not Path(path).exists()]
         done.gone = len(gone)
         if todo or gone:
             self._merge(gone)
-        named = {f for _, files in found for f in files}
+        named = [f for _, files in found for f in files]
         own = self.broken[self.broken["path"].isin(named)]
         done.broken = dict(zip(own["path"], own["fault"], strict=True))
         return done
@@ -222,15 +223,15 @@ class Index:
     def _save(self, file: Path, items: pd.DataFrame, vectors: np.ndarray) -> None:
         save_vectors(file, pa.Table.from_pandas(items, preserve_index=False), vectors)
 
-    def _merge(self, gone: Iterable[str]) -> None:
+    def _merge(self, gone: Sequence[str]) -> None:
         """One file of all parts, without what is gone."""
         stays = ~self.items["path"].isin(gone).to_numpy()
         broken = self.broken[~self.broken["path"].isin(gone)]
         parts = self._parts()
-        items, vectors = self.items[stays], self.vectors[stays]
-        blank = np.zeros((len(broken), vectors.shape[1]), np.float32)
-        whole = pd.concat([items, broken]), np.concatenate([vectors, blank])
-        self._save(self.folder / _WHOLE, *whole)
+        whole: Any = pd.concat([self.items[stays], broken])
+        blank = np.zeros((len(broken), self.vectors.shape[1]), np.float32)
+        vectors = np.concatenate([self.vectors[stays], blank])
+        self._save(self.folder / _WHOLE, whole, vectors)
         for part in parts:
             part.unlink()
         self._read()

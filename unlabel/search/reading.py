@@ -55,7 +55,7 @@ def side_for(path: Path, kinds: Mapping[str, str]) -> str | None:
         path: of the file.
         kinds: kind of data of each side, in order; of a lone side, more is tried.
     """
-    first = {kind: side for side, kind in reversed(kinds.items())}
+    first = {kind: side for side, kind in reversed(list(kinds.items()))}
     tried = [*GUESSED, *(ASKED if len(kinds) == 1 else ())]
     return next((first[k] for k, known in tried if k in first and kind_of(path, known)), None)
 
@@ -88,7 +88,7 @@ def embed_files(
         batch_size: samples a forward pass.
     """
     tower: Any = encoder.towers[side]
-    kind = encoder.settings["sides"][side]
+    kind = encoder.kinds[side]
     if kind == "text":
         rows, raw = _texts(tower, paths, column, batch_size)
     elif kind == "series":
@@ -106,7 +106,8 @@ def _in_order(rows: list[dict[str, Any]], vectors: np.ndarray, paths: Sequence[s
     whole = np.zeros((len(items), vectors.shape[1]), np.float32)
     whole[: len(vectors)] = vectors
     place = {path: i for i, path in enumerate(paths)}
-    order = np.lexsort((items["row"], items["path"].map(place)))
+    keys = zip(items["path"].map(lambda path: place[path]), items["row"], strict=True)
+    order = [row for _, row in sorted((key, row) for row, key in enumerate(keys))]
     return Embedded(items.iloc[order].reset_index(drop=True), whole[order])
 
 

@@ -1,9 +1,7 @@
 """The space of a trained joint encoder in use: embed, classify and search files of all sides."""
 
-import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
-from safetensors import safe_open
 
-from unlabel.embedding import device_of
-from unlabel.kinds.pairs import SIDES
-from unlabel.modalities.joint import PROJECTIONS, JointEncoder
+from unlabel.embedding import device_of, run_model_folder
+from unlabel.heads import load_scale
+from unlabel.kinds.pair_sides import Side
+from unlabel.kinds.pairs import DEFAULT_SIDES, PairsOptions
+from unlabel.modalities.joint import JointEncoder
 from unlabel.search.index import Index
 from unlabel.search.reading import Embedded, embed_files, grouped, side_for
 
-_LARGEST = math.log(100.0)  # of a learned scale, as in training
+_WEIGHED = (".safetensors", ".json")
 
 
 class Space:
@@ -28,8 +27,10 @@ class Space:
 
     Attributes:
         folder: of the model.
+        home: of its run, or of the model where there is none.
         encoder: a `JointEncoder` in evaluation mode.
         sides: kind of data of each side, by its name.
+        options: how each side was read in training.
         scale: what training multiplied cosines with before its softmax, None where not saved.
     """
 
@@ -38,14 +39,13 @@ class Space:
         encoder: JointEncoder,
         folder: str | Path,
         *,
-        options: Mapping[str, Any] | None = None,
-        scale: float | None = None,
+        home: str | Path | None = None,
         batch_size: int = 32,
     ):
         self.encoder, self.folder = encoder.eval(), Path(folder)
-        self.sides: dict[str, str] = dict(encoder.settings["sides"])
-        self.width, self.scale, self.batch_size = encoder.width, scale, batch_size
-        self.options = {n: SIDES[k]() for n, k in self.sides.items()} | dict(options or {})
+        self.home = self.folder if home is None else Path(home)
+        self.sides, self.width, self.batch_size = encoder.kinds, encoder.width, batch_size
+        self.options, self.scale = _options(self.home, self.sides), load_scale(self.home)
 
     @classmethod
     def load(cls, run: str | Path, *, device: str | None = None, batch_size: int = 32) -> "Space":
@@ -59,21 +59,17 @@ class Space:
         Raises:
             FileNotFoundError: the folder holds no joint encoder.
         """
-        run = Path(run)
-        folder = run / "model" if (run / "model" / PROJECTIONS).is_file() else run
+        folder = run_model_folder(Path(run)) or Path(run)
         encoder = JointEncoder.from_pretrained(folder, local_files_only=True)
-        home = folder.parent if (folder.parent / "run.json").is_file() else folder
-        space = cls(encoder.to(device_of(device)), folder, batch_size=batch_size)
-        space.options |= _options(home, space.sides)
-        space.scale = logit_scale(home)
-        return space
+        home = folder.parent if (folder.parent / "run.json").is_file() else Path(run)
+        return cls(encoder.to(device_of(device)), folder, home=home, batch_size=batch_size)
 
     @cached_property
     def weights(self) -> str:
         """A hash of the model's weights and settings."""
         made = hashlib.sha256()
-        for file in sorted(self.folder.rglob("*")):
-            if file.suffix in (".safetensors", ".json"):
+        for place in (self.folder, *(self.folder / name for name in self.sides)):
+            for file in sorted(p for p in place.iterdir() if p.suffix in _WEIGHED):
                 made.update(str(file.relative_to(self.folder)).encode())
                 with file.open("rb") as content:
                     made.update(hashlib.file_digest(content, "sha256").digest())
@@ -139,10 +135,25 @@ class Space:
         side = self.side_of(path) if side is None else side
         path = str(Path(path).expanduser().resolve())
         items, vectors = self.embed_files(side, [path])
-        if items["fault"].any():
-            raise ValueError(f"{path}: {items['fault'][0]}.")
+        if broken := "; ".join(why for why in items["fault"] if why):
+            raise ValueError(f"{path}: {broken}.")
         mean = vectors.mean(axis=0)
         return {**items.iloc[0], "side": side}, mean / np.linalg.norm(mean)
+
+    def check_query(self, words: str | None, like: str | Path | None) -> None:
+        """Refuse what cannot be asked.
+
+        Raises:
+            ValueError: words and an example, or neither; or what no side can take.
+        """
+        if (words is None) == (like is None):
+            raise ValueError("Ask by words or by an example: give one of words and like.")
+        if words is not None:
+            self.text_side()
+        elif not Path(like or "").expanduser().is_file():
+            raise ValueError(f"{like} is no file; give one that is like what you look for.")
+        else:
+            self.side_of(like or "")
 
     def search(
         self,
@@ -165,12 +176,11 @@ class Space:
             approximate: see `Index.nearest`.
 
         Raises:
-            ValueError: words and an example, or neither; another model's index; nothing in it.
+            ValueError: see `check_query`; another model's index; nothing in it.
         """
         index = index if isinstance(index, Index) else Index.open(index)
         index.check(self)
-        if (words is None) == (like is None):
-            raise ValueError("Ask by words or by an example: give one of words and like.")
+        self.check_query(words, like)
         if count < 1:
             raise ValueError(f"count is the hits at most, 1 or more, but {count} came.")
         query = (
@@ -234,29 +244,15 @@ class Space:
         return ", ".join(n if n == k else f"{n} ({k})" for n, k in self.sides.items())
 
 
-def logit_scale(run: Path) -> float | None:
-    """The scale of cosines that a run learned and kept with its heads, else None."""
-    file = run / "heads.safetensors"
-    if not file.is_file():
-        return None
-    with safe_open(file, "np") as heads:
-        names = [n for n in heads.keys() if n.split(".")[-1] == "log_scale"]
-        if not names:
-            return None
-        return math.exp(min(float(heads.get_tensor(names[0])), _LARGEST))
-
-
 def _options(run: Path, sides: Mapping[str, str]) -> dict[str, Any]:
-    """How each side was read in training, where the run says so."""
+    """How each side was read in training, or its kind's own way where no run says so."""
     file = run / "run.json"
     about = json.loads(file.read_text()) if file.is_file() else {}
     said = (about.get("encoder") or {}).get("sides") or {}
-    found = {}
-    for name in sides.keys() & said.keys():
-        kind = SIDES[sides[name]]
-        known = {f.name for f in dataclasses.fields(kind)}
-        found[name] = kind(**{k: v for k, v in said[name].items() if k in known})
-    return found
+    if not said and about.get("data") == PairsOptions.corpus:
+        said = DEFAULT_SIDES
+    own = {name: {"kind": kind, **said.get(name, {})} for name, kind in sides.items()}
+    return {name: Side.of(name, given, None).options for name, given in own.items()}
 
 
-__all__ = ["Space", "logit_scale"]
+__all__ = ["Space"]
