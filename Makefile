@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: run test test-fast lint clean
 
 OUT ?= runs/docstrings
+# Processes that share the tests out, each with 1 GB and one thread; 0 runs them in one.
+WORKERS ?= logical
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 run: $(OUT)/report.html
 	@echo "Look at $(OUT)/report.html; remove $(OUT) to train again."
@@ -20,10 +23,10 @@ $(OUT)/report.html: $(VENV)/.runs
 	$(BIN)/unlabel report $(OUT)
 
 test: $(VENV)/.tests lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import pytest
 
 from unlabel.cli import main
 from unlabel.objectives import CATALOGUE
+from unlabel.pretrain import is_finished
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(RECIPES_FOLDER.rglob("*.yaml"))
@@ -125,6 +126,20 @@ def test_resume_of_another_recipe_is_refused(notes, tmp_path, capsys):
         capsys, "train", "--objective", "cutoff", "--data", str(notes), out, "--resume", *TINY
     )
     assert "was begun with another objective" in said
+
+
+def test_a_run_of_several_seeds_that_is_asked_to_stop_begins_no_other_seed(
+    notes, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    arguments = ["train", "--objective", "simcse", "--data", str(notes), "--seeds", "2"]
+    arguments += [f"--training.output_dir={run}", "--training.seed=5", *TINY]
+    with monkeypatch.context() as asked:
+        asked.setattr("unlabel.training.stop.StopSignal.agree", lambda self, device: True)
+        main(arguments)
+    assert not is_finished(run / "seed-5") and not (run / "seed-6").exists()
+    main([*arguments, "--resume"])
+    assert is_finished(run / "seed-5") and is_finished(run / "seed-6")
 
 
 def test_several_seeds_train_into_folders_of_their_own(notes, tmp_path):

@@ -7,13 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from unlabel.cli import main
+from unlabel.core import view
 from unlabel.data_pipes.series import read_series
-from unlabel.heads import load_scoring
+from unlabel.heads import load_scoring, save_heads
 from unlabel.modalities.series import SeriesEncoder
+from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Autoencoder, Flow
-from unlabel.scoring import score_series
+from unlabel.scoring import score_clips, score_series
 
 PATCHES = {"patch_length": 6, "d_model": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 METHODS: dict[str, Any] = {
@@ -144,3 +147,53 @@ def test_another_ending_is_refused(waves, capsys):
     with pytest.raises(SystemExit):
         main(["score", str(waves), str(waves / "odd.csv"), "--output", "scores.txt"])
     assert "scores are written as .csv or .parquet" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Eight pictures of 8 x 8 pixels, of which each level is as likely as another."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for i, own in enumerate(pixels):
+        Image.fromarray(own).save(tmp_path / "pictures" / f"{i}.png")
+    return tmp_path / "pictures", pixels.astype(np.float64)
+
+
+def test_a_flow_gives_each_picture_the_bits_of_its_8_bit_pixels(pictures, tmp_path, capsys):
+    folder, pixels = pictures
+    config = {"model_type": "coupling_flow", "patch_size": 4, "hidden_size": 8}
+    encoder = VisualEncoder.from_config(config, frames=1, size=8, std=(0.3, 0.2, 0.25))
+    encoder.save_pretrained(tmp_path / "flow")
+    out = tmp_path / "s.csv"
+    main(["score", str(tmp_path / "flow"), str(folder), "--output", str(out)])
+    said = capsys.readouterr().out
+    found = pd.read_csv(out)
+    assert list(found.columns) == ["name", "score", "bits"]
+    # An identity: bits of the normal density of k + u, its mean over the noise u in closed form.
+    mean, std = (256 * x.double().numpy() for x in (encoder.mean, encoder.std))
+    square = ((pixels + 0.5 - mean) ** 2 + 1 / 12) / std**2
+    nats = (np.log(2 * np.pi * std**2) + square) / 2
+    np.testing.assert_allclose(found["bits"], nats.mean((1, 2, 3)) / np.log(2), atol=2e-3)
+    assert found["bits"].to_numpy().mean() > 8
+    assert f"mean: {found['bits'].mean():.4f} bits per dimension of 8-bit pixels" in said
+    assert "8 pictures scored, 0 of them without a value" in said
+
+
+def test_pictures_score_by_their_distance_and_take_no_options_of_series(pictures, capsys):
+    encoder: Any = VisualEncoder.from_config({"patch_size": 4, "hidden_size": 16}, frames=1, size=8)
+    method = Autoencoder()
+    method.build(encoder)
+    found = score_clips(encoder.eval(), method.eval(), str(pictures[0]), size=3)
+    assert list(found.columns) == ["name", "score"]
+    batch = encoder.collator()([{"frames": x[None]} for x in pictures[1].astype(np.uint8)])
+    seen = encoder.view(batch, view("whole"))
+    with torch.no_grad():
+        apart = (method.rebuilt(encoder(seen)) - seen.target).square().mean((1, 2))
+    np.testing.assert_allclose(found["score"], apart.numpy(), rtol=1e-4)
+    encoder.save_pretrained(pictures[0].parent / "model")
+    about = {"objective": {"class": "Autoencoder", "settings": {}}}
+    (pictures[0].parent / "run.json").write_text(json.dumps(about))
+    save_heads(method, pictures[0].parent)
+    with pytest.raises(SystemExit):
+        main(["score", str(pictures[0].parent), str(pictures[0]), "--stride", "3"])
+    assert "is an encoder of frames, which has no stride" in capsys.readouterr().err

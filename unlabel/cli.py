@@ -103,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report
+    from unlabel.sampling import sample
     from unlabel.scoring import score
     from unlabel.words.word2vec import word2vec
 
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "export": export,
         "forecast": forecast,
         "score": score,
+        "sample": sample,
         "pictures": pictures,
         "report": report,
         "list": list_methods,

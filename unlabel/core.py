@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -238,6 +239,8 @@ class Encoder(Protocol):
         token_values: numbers that one token stands for, where it gives `values`.
         channels: numbers of one step, likewise.
         length: tokens of a whole view, where every view has as many (`length`).
+        level_bits: bits a value that a density in units of its views lacks to one of the data's own
+            levels, once `dequantize` made those continuous; of data that has levels.
         grid: how the tokens of a whole view lie, time first: `(length,)` of a sequence,
             `(times, rows, columns)` of a clip; `tokens` count through it in that order.
     """
@@ -253,7 +256,13 @@ class Encoder(Protocol):
     token_values: int
     channels: int
     length: int
+    level_bits: float
     grid: tuple[int, ...]
+
+    @property
+    def model(self) -> Any:
+        """The transformers model inside; with an `inverse` where it gives `likelihood`."""
+        ...
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
         """Make the view of `batch` that `spec` names."""
@@ -265,6 +274,14 @@ class Encoder(Protocol):
 
     def token_head(self) -> Any:
         """A pretrained head over the token table, or None; asked of who gives `table`."""
+        ...
+
+    def of_values(self, values: Float[Tensor, "batch length values"]) -> View:
+        """The view of whole samples that are these values; asked of who gives `values`."""
+        ...
+
+    def restored(self, values: Float[Tensor, "batch length values"]) -> np.ndarray:
+        """The samples themselves, in the data's own units where those are known; likewise."""
         ...
 
     def __call__(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:

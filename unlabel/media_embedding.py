@@ -58,24 +58,42 @@ def embed_media_file(
         data, key, each = read_audio(source, **columns), "waveform", 1
         store: Any = AudioStore(data, rate=encoder.rate, seconds=None, cache_bytes=0)
     else:
-        data, key = (
-            (read_frames if encoder.frames == 1 else read_videos)(source, **columns),
-            "frames",
-        )
-        each = clips if any(len(item) > encoder.frames for item in data) else 1
-        sizes: dict[str, Any] = {"size": encoder.size, "frames": encoder.frames, "clips": each}
-        # One file after the other: what was decoded for its clips is not met again.
-        store = VideoStore(data, start="even", cache_bytes=_room(data, encoder.size), **sizes)
+        store, each = clips_of(source, encoder, clips, **columns)
+        data, key = store.data, "frames"
     encode = lambda rows: encoder.encode(rows, batch_size=batch_size)  # noqa: E731
     found = [v for chunk in _chunks(store, each) for v in _means(store, chunk, key, each, encode)]
+    beside = pa.table(names_of(store, each))
+    said = save_vectors(output, beside, np.stack(found), normalize=normalize)
+    return f"{said}; {data.summary()}."
+
+
+def clips_of(
+    source: Any, encoder: VisualEncoder, clips: int, **columns: Any
+) -> tuple[VideoStore, int]:
+    """Clips of each picture or video of a source, evenly over it, and how many of each.
+
+    One where none is longer than the encoder's clips.
+    """
+    data = (read_frames if encoder.frames == 1 else read_videos)(source, **columns)
+    each = clips if any(len(item) > encoder.frames for item in data) else 1
+    sizes: dict[str, Any] = {"size": encoder.size, "frames": encoder.frames, "clips": each}
+    # One file after the other: what was decoded for its clips is not met again.
+    return VideoStore(data, start="even", cache_bytes=_room(data, encoder.size), **sizes), each
+
+
+def names_of(store: Any, each: int) -> dict[str, list[Any]]:
+    """Name, and label where there is one, of the files of a store that was read to its end.
+
+    Raises:
+        ValueError: a file went bad meanwhile.
+    """
     if store.lost:
         raise ValueError(f"{store.lost[0]} went bad while it was read; scan the folder again.")
     labels = store.labels[::each]
-    beside: dict[str, Any] = {"name": [item.name for item in data]}
+    beside: dict[str, Any] = {"name": [item.name for item in store.data]}
     if (labels >= 0).any():
         beside["label"] = [store.classes[k] if k >= 0 else None for k in labels]
-    said = save_vectors(output, pa.table(beside), np.stack(found), normalize=normalize)
-    return f"{said}; {data.summary()}."
+    return beside
 
 
 def _room(data: Any, size: int) -> int:
@@ -96,4 +114,4 @@ def _means(
     return vectors.reshape(-1, each, vectors.shape[-1]).mean(axis=1)
 
 
-__all__ = ["embed_media_file"]
+__all__ = ["clips_of", "embed_media_file", "names_of"]

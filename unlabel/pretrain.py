@@ -18,6 +18,7 @@ from unlabel.kinds.pairs import PairsOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.kinds.visual import FramesOptions, VideoOptions
+from unlabel.modalities.configs import SETTINGS
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.record import FirstBatch, LogFile, describe
 from unlabel.training.arguments import TrainingArguments
@@ -87,7 +88,8 @@ def train(
         own.seed, own.output_dir = seed, str(out if seeds == 1 else out / f"seed-{seed}")
         if seeds > 1 and resume and is_finished(Path(own.output_dir)):
             continue
-        _train_one(copy.deepcopy(method), data, modality, options, own, resume)
+        if not _train_one(copy.deepcopy(method), data, modality, options, own, resume):
+            break  # asked to stop: the seeds after this one wait for --resume, too
     return out
 
 
@@ -108,7 +110,8 @@ def _train_one(
     options: Options,
     args: TrainingArguments,
     resume: bool,
-) -> None:
+) -> bool:
+    """Whether the training came to its end."""
     run = Path(str(args.output_dir))
     _refuse_overwrite(run, resume)
     resume = resume and (run / "run.json").is_file()  # else it stopped before it began
@@ -117,7 +120,7 @@ def _train_one(
     started = time.time()
 
     untrained = run / "untrained"
-    begun = untrained if resume and (untrained / "config.json").is_file() else None
+    begun = untrained if resume and (untrained / SETTINGS).is_file() else None
     prepared = options.prepare(data, method, args, begun)
     model = prepared.encoder
     transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made
@@ -165,12 +168,14 @@ def _train_one(
             about["result"]["padding"] = trainer.batches.padding_share()
         write_json(run / "run.json", about)
         first.fill(args.device)
+        first.draw()
     if not finished:
         logger.warning(
             "Stopped at step %d of %d; continue with --resume.",
             trainer.state.global_step,
             trainer.state.max_steps,
         )
+    return finished
 
 
 def _architecture(encoder: Any) -> str:

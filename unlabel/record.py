@@ -1,6 +1,7 @@
 """The record of a run: what was trained, its log, and its first batch."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from unlabel.files import write_json
 from unlabel.objectives import Objective
 from unlabel.objectives.heads import Temperature
 from unlabel.training.pretraining import Pretraining
+
+logger = logging.getLogger(__name__)
 
 
 def describe(objective: Objective) -> dict[str, Any]:
@@ -106,7 +109,30 @@ class FirstBatch(TrainerCallback):
         finally:
             self.module.train(was_training)
         if any(filled):
-            write_json(self.path, {**about, "filled": self._shown(filled)})
+            said = {"filled": self._shown(filled), "pictured": method.pictured}
+            write_json(self.path, {**about, **said})
+
+    def draw(self, seed: int = 0) -> None:
+        """Add samples that the trained model draws, where it draws any.
+
+        Called last: what cannot be drawn or shown is a line in the log, and costs nothing else.
+        """
+        encoder, was_training = self.module.encoder, self.module.training
+        self.module.eval()
+        try:
+            values = self.module.objective.drawn(encoder, self.rows, seed=seed)
+            if values is None or not self.path.exists():
+                return
+            shown = encoder.show(encoder.of_values(values), self.rows)
+        except Exception as error:  # whatever it is, the model is saved and its run is over
+            logger.warning("No samples in the report: %s", error)
+            return
+        finally:
+            self.module.train(was_training)
+        view = {"view": f"seed {seed}", "args": {}, "encoder": "online", **shown}
+        about = json.loads(self.path.read_text())
+        drawn = {"index": list(range(self.rows)), "views": [view]}
+        write_json(self.path, {**about, "drawn": drawn})
 
     def _shown(self, views: Sequence[View | None]) -> list[dict[str, Any]]:
         show = lambda view: self.module.encoder.show(view, min(self.rows, len(view.mask)))  # noqa: E731

@@ -1,5 +1,6 @@
-"""`unlabel score`: how unusual each step, or each window, of series is to a trained run."""
+"""`unlabel score`: how unusual each step of series, picture or video is to a trained run."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.files import replacing
 from unlabel.heads import load_scoring
+from unlabel.media_embedding import clips_of, names_of
+from unlabel.modalities import MODALITIES
 from unlabel.modalities.series import SeriesEncoder
+from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Objective
+from unlabel.objectives.likelihood import level_bits
 
 
 def score_series(
@@ -95,47 +100,88 @@ def score(
     freq: str | None = None,
     device: str | None = None,
 ) -> None:
-    """Score how unusual each step of series is to a trained run; high is unusual.
+    """Score how unusual each step of series, picture or video is to a trained run.
 
-    Runs of `autoencoder`, `vae`, `flow_prior` and `next_step` score by what their heads expect,
-    those of `flow` by the likelihood of whole windows.
+    High is unusual. Runs of `autoencoder`, `vae`, `flow_prior` and `next_step` score by what their
+    heads expect, those of `flow` by the likelihood of whole windows, pictures or clips; of the
+    latter two beside it in bits per dimension of 8-bit pixels (`bits`).
 
     Args:
         model: a run's output folder, or an invertible encoder's.
-        data: a file, folder or glob of series.
+        data: a file, folder or glob of series, pictures or videos.
         output: ends in `.csv` or `.parquet`.
-        per_window: a row for each window, and not for each step.
-        stride: steps from window to window; default a quarter of the context.
-        batch_size: windows a forward pass.
-        id_column: which column of a table tells the series apart.
-        timestamp_column: which column holds the time.
-        target: columns of values; default every column of numbers.
-        freq: the step, in pandas' names.
+        per_window: of series: a row for each window, and not for each step.
+        stride: of series: steps from window to window; default a quarter of the context.
+        batch_size: windows or clips a forward pass.
+        id_column: of series: which column of a table tells them apart.
+        timestamp_column: of series: which column holds the time.
+        target: of series: columns of values; default every column of numbers.
+        freq: of series: the step, in pandas' names.
         device: as for torch; a GPU where there is one.
     """
     path = Path(output)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: scores are written as .csv or .parquet; choose one.")
     folder = run_model_folder(Path(model)) or Path(model)
-    if (kind := modality_of(folder)) != "series":
-        raise ValueError(f"{model} is an encoder of {kind}; series are scored by one of series.")
-    encoder = SeriesEncoder.from_pretrained(folder, local_files_only=True).eval()
+    if (kind := modality_of(folder)) not in ("series", "frames", "video"):
+        raise ValueError(f"{model} is an encoder of {kind}; series, frames and videos are scored.")
+    encoder: Any = MODALITIES[kind].from_pretrained(folder, local_files_only=True)
+    encoder = encoder.eval().to(device_of(device))
     method = load_scoring(Path(model), encoder).to(device_of(device))
     columns: dict[str, Any] = {
         "id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq
     }  # fmt: skip
-    source = read_series(data, time_gap=encoder.time_gap or False, **columns)
-    found = score_series(
-        encoder.to(device_of(device)), method, source, per_window=per_window, stride=stride,
-        size=batch_size,
-    )  # fmt: skip
+    if kind == "series":
+        source = read_series(data, time_gap=encoder.time_gap or False, **columns)
+        about: dict[str, Any] = {"per_window": per_window, "stride": stride, "size": batch_size}
+        found = score_series(encoder, method, source, **about)
+        what = "windows" if per_window else "steps"
+    else:
+        given = {**columns, "stride": stride, "per_window": per_window or None}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{model} is an encoder of {kind}, which has no {', '.join(unused)}.")
+        found = score_clips(encoder, method, data, size=batch_size)
+        what = "pictures" if kind == "frames" else "videos"
     with replacing(path) as partial:
         (found.to_parquet if path.suffix == ".parquet" else found.to_csv)(partial, index=False)
-    what, none = (
-        "windows" if per_window else "steps",
-        int(np.isnan(found["score"].to_numpy()).sum()),
-    )
+    none = int(np.isnan(found["score"].to_numpy()).sum())
     print(f"{len(found):,} {what} scored, {none:,} of them without a value: {output}")
+    if "bits" in found:
+        print(f"mean: {found['bits'].mean():.4f} bits per dimension of 8-bit pixels")
+
+
+@torch.inference_mode()
+def score_clips(
+    encoder: VisualEncoder, method: Objective, source: Any, *, clips: int = 3, size: int = 64
+) -> pd.DataFrame:
+    """An anomaly score for every picture or video: what the method lost there, a value.
+
+    Args:
+        encoder: of the run.
+        method: one that has `surprise`, with its trained heads.
+        source: what `read_frames` or `read_videos` takes.
+        clips: of each video, evenly over it; its score is their mean.
+        size: clips a forward pass.
+
+    Returns:
+        Columns `name`, `label` where there is one, `score` in units of the method's view, and, of
+        an exact likelihood of dequantised pixels, `bits` (see `level_bits`).
+    """
+    store, each = clips_of(source, encoder, clips)
+    device, found = next(encoder.parameters()).device, []
+    (spec,) = method.views
+    for start in range(0, len(store), size):
+        samples = [store[place] for place in range(start, min(start + size, len(store)))]
+        seen = encoder.view(encoder.collator()(samples).to(device), spec)
+        told = method.surprise(encoder(seen), seen)
+        assert told is not None and seen.is_target is not None
+        if told.dim() == 3:
+            told = told.masked_fill(~seen.is_target, torch.nan).flatten(1).nanmean(1)
+        found.append(told.float().cpu())
+    table = pd.DataFrame(names_of(store, each))
+    table["score"] = torch.cat(found).view(-1, each).mean(1).numpy()
+    levels = level_bits(encoder, spec)  # type: ignore[arg-type]
+    return table.assign(bits=table["score"] / math.log(2) + levels) if levels else table
 
 
 def _windows(length: np.ndarray, context: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,4 +238,4 @@ def _stamps(data: SeriesData, rows: SeriesRows, row: np.ndarray, step: np.ndarra
     return times[0].append(times[1:])
 
 
-__all__ = ["score", "score_series"]
+__all__ = ["score", "score_clips", "score_series"]

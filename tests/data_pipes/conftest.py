@@ -1,11 +1,14 @@
 """Small videos of known content, and ways to damage them."""
 
+import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests here import `pair_features`
 
 
 def numbered(count: int, rows: int = 48, columns: int = 64) -> np.ndarray:

@@ -29,6 +29,7 @@ NOTHING: dict[str, dict[str, Any]] = {
     "scaling": {"sigma": 0.0},
     "frequency_mask": {"ratio": 0.0},
     "frequency_mix": {"ratio": 0.0},
+    "derivative": {"order": 0},
     "token_cutoff": {"ratio": 0.0},
     "span_cutoff": {"ratio": 0.0},
     "channel_cutoff": {"ratio": 0.0},
@@ -49,6 +50,8 @@ STRONG: dict[str, dict[str, Any]] = {
     "scaling": {"sigma": 0.5},
     "frequency_mask": {"ratio": 0.4},
     "frequency_mix": {"ratio": 0.4},
+    "derivative": {},
+    "spectrum": {},
     "token_cutoff": {"ratio": 0.4},
     "span_cutoff": {"ratio": 0.4},
     "channel_cutoff": {"ratio": 0.4},
@@ -72,7 +75,7 @@ def chain(*links: tuple[str, dict[str, Any]], draw: int = 0):
 
 def test_every_view_is_tested_here():
     assert set(STRONG) | {"plain", "whole", "future", "past"} == set(VIEWS)
-    assert set(NOTHING) | {"future", "past", "reorder", "triple"} == set(VIEWS)
+    assert set(NOTHING) | {"future", "past", "reorder", "spectrum", "triple"} == set(VIEWS)
 
 
 # -- every view -------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ def test_a_view_changes_what_the_encoder_gives(make_series, make_windows, name):
     )
     # One order in 24 is the one there was, so not every row need change.
     assert (whole - once).abs().amax((1, 2)).gt(1e-6).sum() >= 3
-    if name not in ("overlap", "reverse"):
+    if name not in ("overlap", "reverse", "derivative", "spectrum"):  # nothing is drawn
         assert not torch.equal(once, again)
 
 
@@ -131,7 +134,7 @@ def test_a_short_sample_is_the_same_beside_longer_ones(make_series, make_windows
     spec = view(name, **STRONG[name])
     many = encoder.view(make_windows(encoder, steps=CONTEXT, short=True), spec)
     one = encoder.view(make_windows(encoder, 1, steps=CONTEXT, short=True, first=1), spec)
-    assert not one.mask.all()
+    assert not one.mask.all() or name == "spectrum"  # of all frequencies
     torch.testing.assert_close(one.inputs["values"][0], many.inputs["values"][1])
     torch.testing.assert_close(encoder(one).pooled[0], encoder(many).pooled[1])
 
@@ -150,6 +153,7 @@ def test_unknown_arguments_and_shares_are_refused(make_series, make_windows):
         (view("reorder", segments=9), "2 to 5 segments"),
         (view("jitter", low=0.0), "0 < low"),
         (view("overlap", side="top"), "left or right"),
+        (view("derivative", order=-1), "order of 0 or more"),
         (view("triple", place=3), "is 0, 1 or 2, but 3 came"),
         (view("triple", segments=9), "five of 9 segments of whole tokens, but a window has 8"),
     ):
@@ -185,7 +189,9 @@ def check_no_leak(encoder, batch, spec, is_secret):
     assert torch.equal(outputs(encoder, batch, spec)[0], out)
 
 
-AFTER_MASK = ["plain", "random_conv", "jitter", "scaling", "frequency_mask", "token_cutoff"]
+AFTER_MASK = [
+    "plain", "random_conv", "jitter", "scaling", "frequency_mask", "derivative", "token_cutoff",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -200,7 +206,8 @@ def test_hidden_values_reach_no_output(make_series, make_windows, kind, unit, af
         ("mask_values", {"ratio": 0.4, "unit": unit}),
         (after, STRONG.get(after, {})),
     )
-    hidden = encoder.window(batch, spec).is_hidden
+    # A derivative hides steps after those that the mask hid, and shows them in the next one.
+    hidden = encoder.window(batch, spec).is_asked
     check_no_leak(encoder, batch, spec, hidden)
 
 
@@ -219,7 +226,9 @@ def test_hidden_values_reach_no_output_whatever_the_norm(make_series, make_windo
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("split", ["future", "past"])
-@pytest.mark.parametrize("before", ["plain", "jitter", "scaling", "random_conv", "hide"])
+@pytest.mark.parametrize(
+    "before", ["plain", "jitter", "scaling", "random_conv", "hide", "derivative", "spectrum"]
+)
 def test_the_future_reaches_no_output(make_series, make_windows, kind, split, before):
     encoder = make_series(kind, channels=1 if kind == "patchtst" else 2).double()
     batch = make_windows(encoder, gaps=True)
@@ -555,6 +564,58 @@ def test_mixed_frequencies_come_from_the_next_sample(make_series, make_windows):
     mean, std = mean_and_std(batch.inputs["values"], batch.inputs["observed"])
     alone = ((batch.inputs["values"] - mean) / std).roll(-1, 0)
     torch.testing.assert_close((window.values - mean) / std, alone)
+
+
+def shown(make_series, make_windows, values, spec):
+    """What a view shows of one channel, in raw units, and where the encoder sees it."""
+    encoder = make_series("conv", norm="none").double()
+    batch = make_windows(encoder, 1, steps=CONTEXT)
+    batch.inputs["values"] = values[None, :, None]
+    batch.inputs["observed"] = ~values.isnan()[None, :, None]
+    window = encoder.window(batch, spec)
+    return window.values[0, :, 0], window.visible[0, :, 0]
+
+
+def test_the_derivative_of_a_line_is_its_slope_and_starts_afresh_after_a_gap(
+    make_series, make_windows
+):
+    t = torch.arange(CONTEXT, dtype=torch.float64)
+    line = 2.5 * t - 7
+    found, seen = shown(make_series, make_windows, line, view("derivative"))
+    assert len(found) == CONTEXT and seen.tolist() == [False] + [True] * (CONTEXT - 1)
+    torch.testing.assert_close(found[seen], torch.full_like(t[1:], 2.5))
+    line[10:13] = torch.nan
+    _, seen = shown(make_series, make_windows, line, view("derivative"))
+    assert (~seen).nonzero().ravel().tolist() == [0, 10, 11, 12, 13]
+    found, seen = shown(make_series, make_windows, t**2, view("derivative", order=2))
+    assert seen.sum() == CONTEXT - 2
+    torch.testing.assert_close(found[seen], torch.full_like(found[seen], 2.0))
+
+
+@pytest.mark.parametrize("period", [4, 6, 12, 24])
+def test_the_spectrum_of_a_sine_peaks_at_its_frequency_with_its_amplitude(
+    make_series, make_windows, period
+):
+    t = torch.arange(CONTEXT, dtype=torch.float64)
+    wave = 5 + 3 * torch.sin(2 * torch.pi * t / period + 0.3)
+    found, seen = shown(make_series, make_windows, wave, view("spectrum"))
+    assert seen.all() and len(found) == CONTEXT
+    assert int(found.argmax()) == 2 * CONTEXT // period
+    torch.testing.assert_close(found.max(), found.new_tensor(3.0))
+    assert found[0] == pytest.approx(0, abs=1e-9)  # the level is no frequency
+    wave[5:9] = torch.nan
+    found, seen = shown(make_series, make_windows, wave, view("spectrum"))
+    assert seen.all() and int(found.argmax()) == 2 * CONTEXT // period
+
+
+def test_the_spectrum_leaves_a_later_future_alone(make_series, make_windows):
+    encoder = make_series("conv", norm="none").double()
+    batch = make_windows(encoder)
+    made, raw = (
+        encoder.window(batch, chain((name, {}), ("future", {"horizon": HORIZON})))
+        for name in ("spectrum", "plain")
+    )
+    assert torch.equal(made.future, raw.future) and not torch.equal(made.values, raw.values)
 
 
 # -- cutoffs and crops ------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_codes_move_to_where_the_noise_is():
     module.eval()
     code = module.objective.code(module(make_series(encoder, rows=256)).pooled[0])
     assert code.mean(0).abs().max() < 2
-    assert module.objective.sample(3).shape == (3, 8, 4)
+    assert module.objective.drawn(module.encoder, 3).shape == (3, 8, 4)
 
 
 def test_bigan_is_its_formula_and_does_not_leak():

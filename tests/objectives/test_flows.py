@@ -4,7 +4,9 @@ import contextlib
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from tiny_series import TinySeries, make_series
 from tiny_video import make_video, tiny_video
@@ -15,7 +17,7 @@ from unlabel.core import Batch, ViewSpec, view
 from unlabel.modalities.coupling_flow import CouplingFlowConfig, CouplingFlowModel
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.visual import VisualEncoder
-from unlabel.objectives import VAE, Flow, FlowPrior, InstanceContrast
+from unlabel.objectives import VAE, Flow, FlowPrior, InstanceContrast, NextStep
 from unlabel.training.pretraining import Pretraining, cached_step
 
 CONFIG = {"model_type": "coupling_flow", "hidden_size": 16, "num_hidden_layers": 3}
@@ -174,6 +176,77 @@ def test_micro_batches_give_the_whole_batches_gradient(method):
     assert (cached - whole).norm() < 1e-12 * whole.norm()
 
 
+# -- bits of 8-bit pixels ----------------------------------------------------------------------
+
+
+def noisy(encoder, rows, seed=0):
+    """Pixels of which each level is as likely as another."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (rows, encoder.frames, 8, 8, 3)).astype(np.uint8)
+    samples = [{"frames": x, "index": i, "ordinal": i} for i, x in enumerate(pixels)]
+    return pixels, encoder.collator(seed=seed)(samples)
+
+
+def frame_flow():
+    torch.manual_seed(0)
+    std = (0.3, 0.2, 0.25)
+    return VisualEncoder.from_config({**CONFIG, "patch_size": 4}, frames=1, size=8, std=std)
+
+
+def test_bits_of_an_identity_are_those_of_the_pixels_computed_one_by_one():
+    encoder = frame_flow()
+    module = Pretraining(encoder, Flow())
+    pixels, batch = noisy(encoder, 5)
+    spread = encoder.clip(batch, view("dequantize")).frames.double()
+    v = 256 * spread.permute(0, 1, 3, 4, 2).numpy()  # levels with their noise
+    assert (np.floor(v) == pixels).all()
+    mean, std = (x.double().numpy() for x in (encoder.mean, encoder.std))
+    # The density of v in [0, 256) that is normal in (v / 256 - mean) / std.
+    density = scipy.stats.norm.pdf(v, loc=256 * mean, scale=256 * std)
+    found = module(batch).terms["bits"].loss
+    assert found.item() == pytest.approx(-np.log2(density).mean(), abs=1e-5)
+
+
+def test_no_flow_needs_less_than_8_bits_for_pixels_of_equally_likely_levels():
+    encoder = frame_flow()
+    module = Pretraining(encoder, Flow())
+    _, held_out = noisy(encoder, 400, seed=99)
+    first = module(held_out).terms["bits"].loss.item()
+    optimizer = torch.optim.Adam(module.parameters(), 3e-3)
+    for step in range(60):
+        module(noisy(encoder, 64, seed=step)[1]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = module(held_out).terms["bits"].loss.item()
+    # A normal density of the deviation of uniform pixels, 73.9, needs 8.25.
+    assert 8 < after < 8.3 < first
+
+
+@pytest.mark.parametrize("make", [VAE, NextStep])
+def test_other_methods_give_bits_of_pixels_where_those_are_made_continuous(make):
+    config = {"model_type": "vit", "patch_size": 4, "hidden_size": 8, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2}
+    encoder = VisualEncoder.from_config(config, frames=1, size=8, causal=True)
+    _, batch = noisy(encoder, 4)
+    for before, more in (("", 0.0), ("dequantize", encoder.level_bits)):
+        terms = Pretraining(encoder, make(before=before))(batch).terms
+        nats = sum(float(t.loss.detach()) for name, t in terms.items() if name != "bits")
+        expected = nats / math.log(2) + more
+        assert terms["bits"].loss.item() == pytest.approx(expected, abs=1e-4)
+    usual = VisualEncoder.from_config(config, frames=1, size=8).level_bits
+    assert usual == pytest.approx(5.85, abs=0.01)
+
+
+def test_resized_pixels_have_levels_again_before_they_are_spread():
+    encoder = frame_flow()
+    frames = np.random.default_rng(0).integers(0, 256, (1, 13, 13, 3)).astype(np.uint8)
+    batch = encoder.collator()([{"frames": frames}])
+    resized = encoder.clip(batch, view("plain")).frames * 255
+    assert not torch.equal(resized, resized.round())
+    levels = (encoder.clip(batch, view("dequantize")).frames * 256).floor()
+    torch.testing.assert_close(levels, resized.round())
+
+
 # -- a flow as the prior of a code -------------------------------------------------------------
 
 
@@ -189,7 +262,7 @@ def test_the_identity_flow_is_the_gaussian_prior():
     one, other = (m(batch).terms for m in (prior, gaussian))
     for name, term in other.items():
         torch.testing.assert_close(one[name].loss, term.loss)
-    torch.testing.assert_close(prior.objective.sample(3), gaussian.objective.sample(3))
+    torch.testing.assert_close(*(m.objective.drawn(m.encoder, 3) for m in (prior, gaussian)))
 
 
 def test_the_divergence_is_that_of_one_draw():

@@ -1,11 +1,15 @@
 """Depth from clips alone: the warp, the distances, and depth learned from two planes."""
 
+import base64
+import io
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from PIL import Image
 from tiny_video import make_video, tiny_video
 
 from unlabel.data_pipes.synthetic_planes import draw_planes
@@ -202,3 +206,26 @@ def test_bad_arguments_are_refused(how, match):
 def test_an_encoder_that_mixes_frames_is_refused():
     with pytest.raises(ValueError, match="framewise"):
         Pretraining(tiny_video("tubes"), Monodepth())
+
+
+def test_the_report_shows_what_is_near_bright():
+    module = made().eval()
+    batch = make_video(module.encoder, 3)
+    views = module.view(batch)
+    encodings = module.encode(views)
+    with torch.no_grad():
+        (found,) = module.objective.filled(encodings, views)
+    depth = module.objective.depth(encodings[0], 3, (16, 16)).detach().flatten(1)
+    grey = found.target[:, :, 0].flatten(1)
+    assert found.target.shape == views[0].target.shape
+    assert (found.target == found.target[:, :, :1]).all()
+    torch.testing.assert_close(grey.amin(1), torch.zeros(3).to(grey))
+    torch.testing.assert_close(grey.amax(1), torch.ones(3).to(grey))
+    rows = torch.arange(3)
+    torch.testing.assert_close(depth[rows, grey.argmax(1)], depth.amin(1))
+    torch.testing.assert_close(depth[rows, grey.argmin(1)], depth.amax(1))
+    (shown,) = module.encoder.show(found, 1)["clips"]
+    picture = Image.open(io.BytesIO(base64.b64decode(shown["asked"])))
+    strip = rearrange(grey[0].unflatten(0, (3, 16, 16)), "t y x -> y (t x)")
+    expected = (255 * strip.float()).round().to(torch.uint8)
+    assert np.array_equal(np.asarray(picture)[..., 1], expected.numpy())

@@ -69,7 +69,7 @@ def test_as_many_places_as_asked_are_drawn_and_they_exist():
     batch = make_video(encoder)
     mask = torch.ones(8, 96, dtype=torch.bool)
     mask[0, 5:] = False
-    chosen, exists = module.objective.drawn(mask, batch)
+    chosen, exists = module.objective.choose(mask, batch)
     assert chosen.shape == (8, 9) and exists.sum(1).tolist() == [5] + [9] * 7
     assert sorted(chosen[0, :5].tolist()) == list(range(5))
     assert all(len(set(row.tolist())) == 9 for row in chosen)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import METHODS as TEXT  # pyright: ignore[reportMissingImports]
 from tiny import launch  # pyright: ignore[reportMissingImports]
+from tiny_joint import JOINT, joint
 from tiny_series import SAMPLES, SERIES, TinySeries, make_series
 from tiny_video import MIXED, VIDEO, make_video, tiny_video
 
@@ -19,12 +20,15 @@ ROWS = 12
 
 
 def test_every_method_of_the_catalogue_is_compared_here_or_in_training():
-    made = [make() for make in [*TEXT.values(), *SERIES.values()]]
+    made = [make() for make in [*TEXT.values(), *SERIES.values(), *JOINT.values()]]
     made += [make() for make, _ in VIDEO.values()]
     assert set(CATALOGUE.values()) <= {type(m) for m in made}
 
 
 def _made(name: str, rows: int, first: int) -> tuple[Any, Any]:
+    if name in JOINT:
+        module, batch = joint(JOINT[name](), rows, first)
+        return module.double(), batch
     if name in SERIES:
         encoder = TinySeries()
         module = Pretraining(encoder, SERIES[name](), SAMPLES).double()
@@ -61,7 +65,7 @@ def _gradients(names: list[str]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_give_the_one_process_gradient(tmp_path, ranks):
-    names = [name for name in [*SERIES, *VIDEO] if name not in MIXED]
+    names = [name for name in [*SERIES, *JOINT, *VIDEO] if name not in MIXED]
     one = _gradients(names)
     ended = launch(tmp_path, _gradients, ranks, names=names)
     assert ended.result

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_twins import equal, pretraining
+from tiny_series import SAMPLES, TinySeries, make_series
 
 from unlabel.core import view
 from unlabel.objectives import CMC, DistillSides, SensorContrast
 from unlabel.objectives.contrast import contrast
+from unlabel.training.pretraining import Pretraining
 
 THREE = (
     {"name": "jitter", "high": 0.3},
@@ -42,6 +45,32 @@ def test_every_ordered_pair_is_a_contrast_and_all_equal_gives_ln_n_each_way():
         torch.testing.assert_close(terms[f"{a}_to_{b}"].loss, wanted)
     for term in equal(module, batch).values():
         assert term.loss.item() == pytest.approx(math.log(8), abs=1e-5)
+
+
+def test_with_a_bank_every_side_looks_among_the_memories_of_all_samples():
+    method = CMC(sides=({"name": "plain"}, "sensor"), width=8, bank=True)
+    batch: Any = make_series(encoder := TinySeries())
+    module: Any = Pretraining(encoder, method, SAMPLES)
+    first, second = (bank.rows.clone() for bank in method.banks)
+    assert len(first) == SAMPLES and not torch.equal(first, second)
+    views = module.view(batch)
+    encodings = module.encode(views)
+    a, b = (F.normalize(method.projector(e.pooled), dim=1) for e in encodings)
+    terms = module.score(encodings, views, batch).terms
+    for term, z, memory in ((terms["0_to_1"], a, second), (terms["1_to_0"], b, first)):
+        wanted = F.cross_entropy(z @ memory.T / 0.07, batch.index)
+        torch.testing.assert_close(term.loss, wanted)
+    module.step()
+    moved = F.normalize((first[batch.index] + a.detach()) / 2, dim=1)
+    torch.testing.assert_close(method.banks[0].rows[batch.index], moved)
+    assert torch.equal(method.banks[0].rows[20:], first[20:])
+    for bank in method.banks:
+        bank.rows.fill_(1.0)
+    for term in equal(module, batch).values():
+        assert term.loss.item() == pytest.approx(math.log(SAMPLES), abs=1e-5)
+        assert term.chance == pytest.approx(math.log(SAMPLES))
+    with pytest.raises(ValueError, match="CMC remembers a row for every sample"):
+        Pretraining(TinySeries(), CMC(sides=({"name": "plain"}, "sensor"), bank=True))
 
 
 def test_sensor_contrast_is_cmc_of_two_sensors():

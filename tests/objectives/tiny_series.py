@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoding, View, ViewSpec, uniform
 from unlabel.objectives import (
+    CMC,
     CPC,
     DINO,
     IBOT,
@@ -59,6 +60,7 @@ from unlabel.objectives import (
 
 SWAV: dict[str, Any] = {"prototypes": 6, "width": 8, "hidden": 16, "crops": 2, "frozen": 0}
 PROTOTYPES: dict[str, Any] = {**SWAV, "momentum": 0.9}
+BANK: dict[str, Any] = {"width": 8, "temperature": 0.2}
 SERIES = {
     "masked_values": lambda: MaskedValues(),
     "masked_steps": lambda: MaskedValues(unit="step", ratio=1 / 16, loss="l1", before="scaling"),
@@ -79,6 +81,7 @@ SERIES = {
     "cpc_gru": lambda: CPC(steps=2, context="gru", width=8, normalize=True, temperature=0.2),
     "time_contrast": lambda: TimeContrast(near=1, far=2, width=8),
     "sensor_contrast": lambda: SensorContrast(width=8),
+    "cmc_bank": lambda: CMC(sides=({"name": "plain"}, "sensor"), bank=True, **BANK),
     "ts2vec": lambda: HierarchicalContrast(),
     "reorder": lambda: ReorderPrediction(segments=3),
     "simclr": lambda: InstanceContrast(width=8, augment="crop+jitter", args={"jitter.high": 0.3}),

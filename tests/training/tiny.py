@@ -5,9 +5,9 @@ second and shares nothing with the tests' own process.
 """
 
 import faulthandler
+import gc
 import os
 import random
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -198,12 +198,6 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
     return [] if one == other else [f"{at}: {one} against {other}"]
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def _child(
     work: Callable, rank: int, ranks: int, port: int, out: str, timeout: float, options: dict
 ) -> None:
@@ -211,10 +205,12 @@ def _child(
     stacks = Path(f"{out}.error").open("w")
     faulthandler.dump_traceback_later(0.9 * timeout, file=stacks)
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is not looked at by each of the run's collections
     transformers.utils.logging.set_verbosity_error()
     if ranks > 1:
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
-        os.environ |= {k: str(v) for k, v in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        places |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": True}
+        os.environ |= {k: str(v) for k, v in places.items()}
     try:
         torch.save(work(**options), out)
     except BaseException as error:
@@ -258,12 +254,17 @@ def launch(
     context = get_context("forkserver")
     context.set_forkserver_preload(["unlabel.training.trainer", "sklearn", "accelerate"])
     place.mkdir(parents=True, exist_ok=True)
-    port, outs = _free_port(), [place / f"result-{r}.pt" for r in range(ranks)]
+    # The ranks meet where this process listens, as under torchrun: a port that is only looked for
+    # may be taken by others, and tests run beside each other, before rank 0 listens there.
+    meet = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    outs = [place / f"result-{r}.pt" for r in range(ranks)]
     for out in outs:
         out.unlink(missing_ok=True)
         Path(f"{out}.error").unlink(missing_ok=True)
     processes = [
-        context.Process(target=_child, args=(work, r, ranks, port, str(outs[r]), timeout, options))
+        context.Process(
+            target=_child, args=(work, r, ranks, meet.port, str(outs[r]), timeout, options)
+        )
         for r in range(ranks)
     ]
     for p in processes:

@@ -1,26 +1,27 @@
-"""Pairs: the same sample as several kinds of data, named row by row in a list."""
+"""Pairs: the same sample as several kinds of data, read together and drawn together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.pair_sources import Wanted, find_pairs
+from unlabel.data_pipes.pair_values import check_endings, side_value
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.sources import resolve, rows_of
 
 
 @dataclass
 class PairData:
-    """Rows of a list, each the sides of one sample.
+    """Rows, each the sides of one sample.
 
     Attributes:
-        columns: side -> one value a row: a text, or a path.
+        columns: side -> one value a row: a text or several (a tuple), a path, `Held`, numbers, or
+            what lies in memory.
         report: what was read, and what was left out and why.
         labels: place of each row's class in `classes`, -1 for none.
         classes: names of the classes, sorted.
@@ -54,91 +55,125 @@ class PairData:
 
 def read_pairs(
     source: Any,
-    columns: Mapping[str, str],
+    columns: Mapping[str, str | None],
     *,
-    files: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
     label_column: str | None = None,
     limit: int | None = None,
 ) -> PairData:
-    """Read a list of pairs: JSON lines, CSV, TSV or Parquet, or a `datasets` object.
+    """Read samples of several sides: from lists, data sets, folders or shards.
 
-    A row that lacks one of its sides (an empty field, or a file that is not there) is left out,
+    A sample that lacks one of its sides (an empty field, a file that is not there) is left out,
     counted and named.
 
     Args:
-        source: what `read_text` takes.
-        columns: side -> its column of the list.
-        files: sides whose values are paths, relative to the list.
-        label_column: of classes, where there is one.
-        limit: rows kept at most.
+        source: one or several lists (JSON lines, JSON, CSV, TSV, Parquet) with a row a sample,
+            their paths relative to the list; a pandas table, a list of dicts, a `datasets` object
+            or `"hf:name[:config[:split]]"`; a folder, in which files of one stem are a sample
+            (`a/7.mp4`, `a/7.txt`); or WebDataset shards (`.tar`, not packed; a path, a glob, a
+            range `{000..127}` or a folder of them), where a stem ends at its first dot.
+        columns: side -> its column of a list, or how its files end; None takes the side's name,
+            or the endings of its kind. A field of text may hold several, and a field of series
+            the numbers themselves.
+        kinds: side -> `text`, `series`, `frames`, `video` or `audio`; default the side's name.
+        label_column: of classes, where there is one (of files: how they end, such as `cls`).
+        limit: samples kept at most.
 
     Raises:
-        FileNotFoundError: no list is there.
-        ValueError: a column that is not there, or no row with all of its sides.
+        FileNotFoundError: nothing is there.
+        ValueError: a column or a kind of file that is not there, or no sample with all of its
+            sides.
     """
-    report, names = ReadReport(), list(columns)
-    wanted = (*columns.values(), *([label_column] if label_column else []))
+    report, said = ReadReport(), {s: (kinds or {}).get(s, s) for s in columns}
+    sides = [Wanted(name, said[name], column) for name, column in columns.items()]
     kept: list[list[Any]] = []
-    for name, row in rows_of(resolve(source), report, tuple(dict.fromkeys(wanted)), None):
+    labels: list[str | None] = []
+    for found in find_pairs(source, sides, label_column, report):
         report.lines += 1
-        place = f"{name}:{row.line}"
-        found = dict(zip(dict.fromkeys(wanted), row.values, strict=False))
-        values = [found.get(c) for c in wanted]
-        base = Path(name).parent
-        values[: len(names)] = [
-            _there(v, base) if side in files else _said(v)
-            for side, v in zip(names, values, strict=False)
-        ]
-        if row.problem:
-            report.drop(row.problem, place, row.values)
-        elif lacking := [s for s, v in zip(names, values, strict=False) if v is None]:
-            report.drop(f"without_{lacking[0]}", place, row.values)
-        else:
-            report.kept += 1
-            kept.append(values)
-            if report.kept == limit:
-                break
+        each = {s: side_value(said[s], v, found.base) for s, v in found.values.items()}
+        wrong = [f"{problem}_{s}" for s, (_, problem) in each.items() if problem]
+        if found.problem or wrong:
+            report.drop(found.problem or wrong[0], found.place, list(found.values.values()))
+            continue
+        report.kept += 1
+        kept.append([each[s][0] for s in columns])
+        labels.append(_label(found.label))
+        if report.kept == limit:
+            break
     if not kept:
-        told = "; ".join(f"{k}: {v[0]}" for k, v in report.examples.items())
-        raise ValueError(
-            f"No row with {' and '.join(names)} in {source}: {report.summary()}. {told}"
-        )
-    sides = {side: [row[i] for row in kept] for i, side in enumerate(names)}
-    said = [_label(row[-1]) for row in kept] if label_column else [None] * len(kept)
-    classes = tuple(sorted({x for x in said if x is not None}))
-    labels = np.array([-1 if x is None else classes.index(x) for x in said], np.int64)
-    return PairData(sides, report, labels, classes)
+        raise ValueError(f"No sample with {' and '.join(columns)} in {source}: {told(report)}.")
+    values = {side: [row[i] for row in kept] for i, side in enumerate(columns)}
+    for side in columns:
+        check_endings(side, said[side], values[side])
+    classes = tuple(sorted({x for x in labels if x is not None}))
+    places = np.array([-1 if x is None else classes.index(x) for x in labels], np.int64)
+    return PairData(values, report, places, classes)
 
 
-def _said(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def _there(value: Any, base: Path) -> str | None:
-    """A path relative to its list; None where it names no file."""
-    if _said(value) is None:
-        return None
-    path = Path(value).expanduser()
-    path = path if path.is_absolute() else base / path
-    return str(path) if path.is_file() else None
+def told(report: ReadReport) -> str:
+    """What reading left out and why, the first cases named."""
+    named = [f"{k.replace('_', ' ')}: {'; '.join(v)}" for k, v in report.examples.items()]
+    return ". ".join([report.summary(), *named])
 
 
 def _label(value: Any) -> str | None:
     return None if value is None or not str(value).strip() else str(value).strip()
 
 
+@dataclass(frozen=True)
+class SideData:
+    """What one side of the samples is read from.
+
+    Attributes:
+        store: of its samples, map-style by ordinal, as every kind of data has one.
+        owners: of each sample of the store: the value that it belongs to (several clips belong to
+            a video, several captions to a row).
+        uses: of each row of the data: its value (several rows may name one video); None where
+            each has one of its own, in order.
+        lost: names of values that gave no sample, and why.
+    """
+
+    store: Any
+    owners: Sequence[int] | Int64[np.ndarray, "samples"]
+    uses: Int64[np.ndarray, "rows"] | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Places:
+    """Which samples of a side's store each row has to choose from."""
+
+    def __init__(self, data: SideData, rows: int):
+        owners = np.asarray(data.owners, np.int64)
+        uses = np.arange(rows) if data.uses is None else data.uses
+        self.order = np.argsort(owners, kind="stable")
+        owners = owners[self.order]
+        self.first = np.searchsorted(owners, uses)
+        self.count = np.searchsorted(owners, uses, side="right") - self.first
+        # The rows that name one value take turns, so that each has draws of its own.
+        self.turn = np.zeros(rows, np.int64)
+        by_value = np.argsort(uses, kind="stable")
+        begins = np.searchsorted(uses[by_value], uses[by_value])
+        self.turn[by_value] = np.arange(rows) - begins
+        self.turns = int(self.turn.max(initial=0)) + 1
+
+    def sample(self, row: int, epoch: int, count: int, chance: float) -> int:
+        """Ordinal of the sample in its store of `count` that a row takes."""
+        place = self.order[self.first[row] + int(chance * self.count[row])]
+        return (epoch * self.turns + int(self.turn[row])) * count + int(place)
+
+
 class PairStore:
     """Samples of several sides, asked for by their ordinal in the whole run.
 
     An item is `{"sides": {name: sample}, "index", "ordinal"}`, with `label` where the data has
-    classes. Where the file of a side goes bad during the run, another pair is drawn.
+    classes. Where a row has several samples of a side (captions, clips), the ordinal draws one.
+    Where the file of a side goes bad during the run, another pair is drawn.
 
     Args:
-        stores: of each side: a map-style store by ordinal, as every kind of data has one.
-        rows: of each side: the row of the list that each sample of its store belongs to. Rows
-            that a side lacks are left out of all.
-        data: the list.
+        sides: what each side is read from. Rows that a side lacks are left out of all.
+        data: the rows.
         heard: side -> the side whose clips' own sound it is (`VideoStore` with `sound`).
+        shared: side -> the side whose samples it sees as well.
         seed: of the run.
 
     Raises:
@@ -147,28 +182,32 @@ class PairStore:
 
     def __init__(
         self,
-        stores: Mapping[str, Any],
-        rows: Mapping[str, Sequence[int]],
+        sides: Mapping[str, SideData],
         data: PairData,
         *,
         heard: Mapping[str, str] | None = None,
+        shared: Mapping[str, str] | None = None,
         seed: int = 0,
     ):
-        self.stores, self.data, self.seed = dict(stores), data, seed
-        self.heard = dict(heard or {})
-        common = sorted(set.intersection(*(set(map(int, r)) for r in rows.values())))
-        self.lost_rows = {n: len(data) - len(set(map(int, r))) for n, r in rows.items()}
-        if not common:
-            counts = ", ".join(f"{len(r)} of {n}" for n, r in rows.items())
+        self.sides, self.data, self.seed = dict(sides), data, seed
+        self.heard, self.shared = dict(heard or {}), dict(shared or {})
+        self.places = {n: _Places(s, len(data)) for n, s in sides.items()}
+        has = {n: p.count > 0 for n, p in self.places.items()}
+        self.lost_rows = {n: int((~there).sum()) for n, there in has.items()}
+        self.rows = np.flatnonzero(np.logical_and.reduce(list(has.values())))
+        if not len(self.rows):
+            counts = ", ".join(f"{int(there.sum())} of {n}" for n, there in has.items())
             raise ValueError(
                 f"No pair: of {len(data)} rows there are {counts}, but never together."
+                + "".join(f" {n}: {_named(s.lost)}." for n, s in sides.items() if s.lost)
             )
-        self.rows = np.array(common, np.int64)
-        self.places = {n: _places(r, self.rows) for n, r in rows.items()}
-        self.labels = data.labels[self.rows]
-        self.classes = data.classes
-        own = [s.lengths[self.places[n]] for n, s in self.stores.items() if hasattr(s, "ids")]
-        self.lengths = own[0] if own else np.ones(len(self), np.int64)
+        self.labels, self.classes = data.labels[self.rows], data.classes
+        self.lengths = self._lengths()
+
+    @property
+    def stores(self) -> dict[str, Any]:
+        """The store of each side that has one of its own."""
+        return {name: side.store for name, side in self.sides.items()}
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -180,34 +219,45 @@ class PairStore:
         return sample_at(ordinal, count=len(self), seed=self.seed, make=made)
 
     def _made(self, epoch: int, index: int, random: np.random.Generator) -> dict[str, Any]:
-        sides = {}
-        for name, store in self.stores.items():
-            place = int(self.places[name][index])
-            found = store[epoch * len(store) + place]
-            if found["index"] != place:  # its file went bad, and it drew another one
-                raise DecodeError(
-                    f"{name} of row {self.rows[index]}", "it went bad", reader="store"
-                )
-            sides[name] = found
+        sides, row = {}, int(self.rows[index])
+        for name, side in self.sides.items():
+            count = len(side.store)
+            wanted = self.places[name].sample(row, epoch, count, float(random.random()))
+            sides[name] = side.store[wanted]
+            if sides[name]["index"] != wanted % count:  # its file went bad: it drew another one
+                raise DecodeError(f"{name} of row {row}", "it went bad", reader="store")
         for name, of in self.heard.items():
-            beside = dict(sides[of]["partners"])
-            sides[name] = {**sides[of], **beside.pop("sound"), "partners": {}}
+            sides[name] = {**sides[of], **sides[of]["partners"]["sound"], "partners": {}}
+        for of in set(self.heard.values()):
+            beside = {k: v for k, v in sides[of]["partners"].items() if k != "sound"}
             sides[of] = {**sides[of], "partners": beside}
+        sides |= {name: sides[of] for name, of in self.shared.items()}
         return {"sides": sides, **({"label": int(self.labels[index])} if self.classes else {})}
 
+    def _lengths(self) -> Int64[np.ndarray, "count"]:
+        """Of the one side whose samples differ in length, for batches of like ones."""
+        for name, side in self.sides.items():
+            places, own = self.places[name], np.asarray(side.store.lengths)
+            if len(own) and (own != own[0]).any():
+                return own[places.order[places.first[self.rows]]]
+        return np.broadcast_to(np.int64(1), len(self))
+
     def summary(self) -> str:
-        """One line: pairs, their sides, and what was left out and why."""
-        parts = [f"{len(self):,} samples of {', '.join([*self.stores, *self.heard])}"]
-        parts += [f"{n:,} rows lost their {s}" for s, n in self.lost_rows.items() if n]
-        parts += [f"{n:,} rows {k.replace('_', ' ')}" for k, n in self.data.report.dropped.items()]
+        """One line: samples, their sides, and what was left out and why."""
+        parts = [f"{len(self):,} samples of {', '.join([*self.sides, *self.heard, *self.shared])}"]
+        for name, count in self.lost_rows.items():
+            named = f" ({_named(self.sides[name].lost)})" if self.sides[name].lost else ""
+            parts += [f"{count:,} rows lost their {name}{named}"] * bool(count)
+        for kind, count in self.data.report.dropped.items():
+            shown = "; ".join(self.data.report.examples.get(kind, []))
+            parts.append(f"{count:,} rows {kind.replace('_', ' ')} ({shown})")
+        parts += [f"{name}: {why}" for name, why in list(self.data.report.broken.items())[:3]]
         return ", ".join(parts)
 
 
-def _places(rows: Sequence[int], wanted: Int64[np.ndarray, "kept"]) -> Int64[np.ndarray, "kept"]:
-    """Where each wanted row lies among a side's samples, the first one."""
-    own = np.asarray(rows, np.int64)
-    order = np.argsort(own, kind="stable")
-    return order[np.searchsorted(own[order], wanted)]
+def _named(lost: Mapping[str, str]) -> str:
+    more = f", and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+    return "; ".join(f"{name}: {why}" for name, why in list(lost.items())[:3]) + more
 
 
-__all__ = ["PairData", "PairStore", "read_pairs"]
+__all__ = ["PairData", "PairStore", "SideData", "read_pairs", "told"]

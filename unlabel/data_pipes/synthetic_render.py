@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from unlabel.data_pipes.synthetic_scenes import (
     COLORS,
@@ -33,7 +33,7 @@ def _box(x: Plane, y: Plane, wide: float, high: float) -> Plane:
 
 
 # Signed distance to the edge, below 0 inside, of a shape of radius 1 about the origin.
-_EDGES: dict[str, Callable[[Plane, Plane], Plane]] = {
+EDGES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "square": lambda x, y: _box(x, y, 0.75, 0.75),
     "triangle": _triangle,
     "cross": lambda x, y: np.minimum(_box(x, y, 1.0, 0.3), _box(x, y, 0.3, 1.0)),
@@ -61,25 +61,33 @@ def render_frames(
 def _frames(scenes: Scenes, size: int, frames: int, fps: float) -> np.ndarray:
     phases = scenes.phases(np.arange(frames) / fps)
     place, angle, radius = (f(scenes, phases) for f in (places, angles, radii))
-    drawn = np.repeat(_background(scenes, size)[:, None], frames, axis=1)
+    shown = np.repeat(background(scenes.seed, scenes.texture, size)[:, None], frames, axis=1)
     colors = np.array(list(COLORS.values()), np.float32)[scenes.color]
     for i in range(2):
-        cover = _cover(scenes.shape[:, i], place[:, :, i], angle[..., i], radius[..., i], size)
-        drawn += cover[..., None] * (colors[:, None, None, None, i] - drawn)
-    return np.rint(drawn).astype(np.uint8)
+        share = cover(scenes.shape[:, i], place[:, :, i], angle[..., i], radius[..., i], size)
+        shown += share[..., None] * (colors[:, None, None, None, i] - shown)
+    return np.rint(shown).astype(np.uint8)
 
 
-def _cover(
+def cover(
     shape: np.ndarray, place: np.ndarray, angle: np.ndarray, radius: np.ndarray, size: int
 ) -> Float32[np.ndarray, "clips frames rows columns"]:
-    """Share of each pixel that lies in the shape."""
+    """Share of each pixel that lies in the shape.
+
+    Args:
+        shape: place in `SHAPES`, `(clips,)`.
+        place: `(x, y)` in widths of the frame, `(clips, frames, 2)`.
+        angle: in radians, clockwise, `(clips, frames)`.
+        radius: in widths of the frame, `(clips, frames)`.
+        size: rows and columns.
+    """
     at = (np.arange(size) + 0.5) / size
     # Edges of the frame meet: the nearest of a shape's images is the one that is seen.
     x, y = ((((at - place[..., k, None]) + 0.5) % 1 - 0.5).astype(np.float32) for k in (0, 1))
     x, y = x[..., None, :], y[..., None]
     radius = radius[..., None, None].astype(np.float32)
     cos, sin = (f(angle)[..., None, None].astype(np.float32) / radius for f in (np.cos, np.sin))
-    cover = np.empty((*place.shape[:2], size, size), np.float32)
+    share = np.empty((*place.shape[:2], size, size), np.float32)
     for kind, name in enumerate(SHAPES):
         own = shape == kind
         if own.any():
@@ -87,26 +95,35 @@ def _cover(
                 x[own] * cos[own] + y[own] * sin[own],
                 y[own] * cos[own] - x[own] * sin[own],
             )
-            cover[own] = 0.5 - _EDGES[name](across, down) * (radius[own] * size)
-    return np.clip(cover, 0, 1, out=cover)
+            share[own] = 0.5 - EDGES[name](across, down) * (radius[own] * size)
+    return np.clip(share, 0, 1, out=share)
 
 
-def _background(scenes: Scenes, size: int) -> Float32[np.ndarray, "clips rows columns 3"]:
-    drawn = _drawn(scenes, 3 * _WAVES + 10)
+def background(
+    seed: Int64[np.ndarray, "clips"], texture: Int64[np.ndarray, "clips"], size: int
+) -> Float32[np.ndarray, "clips rows columns 3"]:
+    """What is behind the shapes.
+
+    Args:
+        seed: of what is drawn for each clip.
+        texture: place in `TEXTURES`.
+        size: rows and columns.
+    """
+    drawn = random_numbers(seed, 3 * _WAVES + 10)
     # Muted beside the shapes, and of one hue: files keep colour at half the resolution.
     first = 90 + 90 * drawn[:, :3]
     second = first * (0.55 + 0.25 * drawn[:, 3:4])
     at = (np.arange(size) + 0.5) / size
     x, y = at[None, None, :], at[None, :, None]
     turn, often = np.pi * drawn[:, 6], 3 + 4 * drawn[:, 7]
-    wave = 2 * np.pi * drawn[:, 10:].reshape(len(scenes), 3, _WAVES)
+    wave = 2 * np.pi * drawn[:, 10:].reshape(len(seed), 3, _WAVES)
     side = lambda v: v[:, None, None]  # noqa: E731
     u = side(np.cos(turn)) * x + side(np.sin(turn)) * y
     v = side(np.cos(turn)) * y - side(np.sin(turn)) * x
     stripes = lambda w: np.sin(2 * np.pi * (side(often) * w + side(drawn[:, 8])))  # noqa: E731
-    height = np.empty((len(scenes), size, size))
+    height = np.empty((len(seed), size, size))
     for kind, name in enumerate(TEXTURES):
-        own = scenes.texture == kind
+        own = texture == kind
         if name == "clouds":
             height[own] = _clouds(x, y, wave[own])
         elif name == "stripes":
@@ -131,8 +148,19 @@ def _clouds(x: np.ndarray, y: np.ndarray, wave: Float[np.ndarray, "clips 3 waves
     return np.clip(np.cos(turned + phase[:, None, None]).sum(-1) / (0.5 * _WAVES) ** 0.5, -1, 1)
 
 
-def _drawn(scenes: Scenes, count: int) -> Float[np.ndarray, "clips count"]:
-    return np.stack([np.random.default_rng([s, 1]).random(count) for s in scenes.seed.tolist()])
+def random_numbers(
+    seed: Int64[np.ndarray, "clips"], count: int, *, stream: int = 1
+) -> Float[np.ndarray, "clips count"]:
+    """Numbers from 0 to 1, which each clip's seed and the stream determine."""
+    return np.stack([np.random.default_rng([s, stream]).random(count) for s in seed.tolist()])
+
+
+def white_noise(
+    seed: Int64[np.ndarray, "clips"], count: int, *, stream: int = 2
+) -> Float[np.ndarray, "clips count"]:
+    """Standard normal numbers, likewise."""
+    generators = (np.random.default_rng([s, stream]) for s in seed.tolist())
+    return np.stack([g.standard_normal(count) for g in generators])
 
 
 def render_sound(
@@ -155,23 +183,29 @@ def render_sound(
 
 def _sound(scenes: Scenes, times: np.ndarray, rate: int) -> np.ndarray:
     phase = lambda k: scenes.start[:, k, None] + scenes.rate[:, k, None] * times  # noqa: E731
-    pitch = (180 + 60 * _drawn(scenes, 1)) * 2 ** (2 * (phase(3) % 1))
+    pitch = (180 + 60 * random_numbers(scenes.seed, 1)) * 2 ** (2 * (phase(3) % 1))
     throb = 0.6 + 0.4 * np.cos(2 * np.pi * 6 * phase(2))
     tone = 0.2 * throb * np.sin(2 * np.pi * np.cumsum(pitch, axis=1) / rate)
-    noise = np.stack(
-        [np.random.default_rng([s, 2]).standard_normal(len(times)) for s in scenes.seed.tolist()]
-    )
+    noise = white_noise(scenes.seed, len(times))
     speed = np.abs(scenes.rate[:, :2]).sum(1, keepdims=True)
     air = 0.15 * speed * (noise[:, :] + np.roll(noise, 1, axis=1))
-    landing = _knocks(phase(5), scenes.rate[:, 5, None], pitch=110, lasts=0.05)
-    crash = _knocks(phase(4), scenes.rate[:, 4, None], pitch=1900, lasts=0.02)
+    landing = knocks(phase(5), scenes.rate[:, 5, None], pitch=110, lasts=0.05)
+    crash = knocks(phase(4), scenes.rate[:, 4, None], pitch=1900, lasts=0.02)
     return np.clip(tone + air + 0.7 * (landing + crash), -1, 1).astype(np.float32)
 
 
-def _knocks(phase: np.ndarray, rate: np.ndarray, *, pitch: float, lasts: float) -> np.ndarray:
-    """A decaying tone from each time on that the phase becomes whole; none where it stands."""
+def knocks(phase: np.ndarray, rate: np.ndarray, *, pitch: float, lasts: float) -> np.ndarray:
+    """A decaying tone from each time on that the phase becomes whole; none where it stands.
+
+    Args:
+        phase: in cycles, over time.
+        rate: cycles a second; 0 where it stands.
+        pitch: of the tone in Hz.
+        lasts: seconds until it is down to a third.
+    """
     since = (phase % 1) / np.where(rate > 0, rate, 1)
     return np.where(rate > 0, np.exp(-since / lasts) * np.sin(2 * np.pi * pitch * since), 0)
 
 
-__all__ = ["render_frames", "render_sound"]
+__all__ = ["CHUNK", "EDGES", "background", "cover", "knocks", "random_numbers", "render_frames",
+           "render_sound", "white_noise"]  # fmt: skip

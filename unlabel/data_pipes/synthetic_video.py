@@ -145,7 +145,7 @@ def write_videos(
     Raises:
         ValueError: sizes that cannot be encoded.
     """
-    _check(size, frames, fps, rate)
+    check_sizes(size, frames, fps, rate)
     clips = []
     for start in range(0, len(scenes), CHUNK):
         part = scenes.rows(slice(start, start + CHUNK))
@@ -223,7 +223,7 @@ def _encodes(codec: str) -> bool:
         return False
 
 
-def _check(size: int, frames: int, fps: int, rate: int) -> None:
+def check_sizes(size: int, frames: int, fps: int, rate: int) -> None:
     if size < 16 or size % 2:
         raise ValueError(f"size is an even number of at least 16, but {size} came.")
     if frames < 1 or fps < 1:

@@ -290,21 +290,39 @@ def _clean(row: Row, options: _Options) -> tuple[tuple[str, ...], str | None]:
     if options.labelled:
         *values, last = values
         label = ("" if last is None else " ".join(str(last).split()),)
+    bounds = (options.min_words, options.max_words, options.max_chars)
     for value in values:
-        if not isinstance(value, str):
-            return (), "missing"
-        if len(value) > options.max_chars:
-            return (), "too_long"
-        if "\0" in value:
-            return (), "nul"
-        if not value.isascii() and _NO_TEXT.search(value):
-            return (), "undecodable"
-        words = value.split()
-        if not words:
-            return (), "empty"
-        if len(words) < options.min_words:
-            return (), "too_short"
-        if options.max_words is not None and len(words) > options.max_words:
-            return (), "too_long"
-        texts.append(" ".join(words))
+        text, problem = clean_text(value, *bounds)
+        if problem is not None:
+            return (), problem
+        texts.append(text)
     return (*texts, *label), None
+
+
+def clean_text(
+    value: Any, min_words: int = 1, max_words: int | None = None, max_chars: int = 100_000
+) -> tuple[str, str | None]:
+    """A text with its white space in order, and what is wrong with it, in a word.
+
+    Args:
+        value: as it stood in the source.
+        min_words: that it needs.
+        max_words: that it has at most; None for no bound.
+        max_chars: likewise.
+    """
+    if not isinstance(value, str):
+        return "", "missing"
+    if len(value) > max_chars:
+        return "", "too_long"
+    if "\0" in value:
+        return "", "nul"
+    if not value.isascii() and _NO_TEXT.search(value):
+        return "", "undecodable"
+    words = value.split()
+    if not words:
+        return "", "empty"
+    if len(words) < min_words:
+        return "", "too_short"
+    if max_words is not None and len(words) > max_words:
+        return "", "too_long"
+    return " ".join(words), None

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.held import Held
 from unlabel.data_pipes.kept_frames import KeptFrames
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.video_list import Row
 
 __all__ = ["VideoData", "VideoItem"]
 
@@ -48,8 +48,8 @@ class VideoItem:
         return self.last - self.first
 
     def content(self) -> Any:
-        """What `read_clip` takes, fetched from its data set where it lies in one."""
-        return self.source.load() if isinstance(self.source, Row) else self.source
+        """What `read_clip` takes, fetched from its data set or shard where it lies in one."""
+        return self.source.load() if isinstance(self.source, Held) else self.source
 
     @property
     def unchanged(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlabel.data_pipes.held import Row
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import find_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES
@@ -23,7 +24,7 @@ class Entry:
 
     Attributes:
         name: for messages and tables.
-        source: what `read_clip` takes, or a `Row`.
+        source: what `read_clip` takes, or `Held`.
         label: name of its class, None for none.
         start: seconds at which the part that counts begins.
         end: seconds at which it ends, None for the end.
@@ -67,19 +68,6 @@ class Columns:
         return found
 
 
-@dataclass(frozen=True)
-class Row:
-    """A video inside a `datasets.Dataset`, fetched when it is wanted."""
-
-    dataset: Any
-    place: int
-    column: str
-
-    def load(self) -> Any:
-        """The value, as `read_clip` takes it."""
-        return self.dataset[self.place][self.column]
-
-
 def list_media(
     source: Any, suffixes: Sequence[str], columns: Columns, report: ReadReport
 ) -> list[Entry]:
@@ -96,7 +84,7 @@ def list_media(
         ValueError: a source of no known kind, or a list without paths.
     """
     if isinstance(source, str) and source.startswith("hf:"):
-        source = _load(source)
+        source = load_whole(source)
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
         if path.suffix.lower() in LISTS:
@@ -117,6 +105,8 @@ def list_media(
     for place, item in enumerate(source):
         if isinstance(item, (str, Path)):
             entries += _of_files(item, suffixes, report)
+        elif isinstance(item, Entry):
+            entries.append(item)
         else:
             named = item.get("path") if isinstance(item, Mapping) else None
             entries.append(Entry(str(named or f"item {place}"), item))
@@ -245,8 +235,12 @@ def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
     return [Entry(f"row {i}", Row(dataset, i, column), _text(v)) for i, v in enumerate(values)]
 
 
-def _load(name: str) -> Any:
-    """A whole data set: a stream cannot be read at random."""
+def load_whole(name: str) -> Any:
+    """The data set that `hf:name[:config[:split]]` names, whole: a stream has no random access.
+
+    Raises:
+        ValueError: when it cannot be loaded.
+    """
     import datasets
 
     path, config, split = [*name.removeprefix("hf:").split(":"), "", ""][:3]
@@ -260,4 +254,4 @@ def _load(name: str) -> Any:
         ) from e
 
 
-__all__ = ["Columns", "Entry", "Row", "by_pattern", "list_media"]
+__all__ = ["Columns", "Entry", "by_pattern", "list_media", "load_whole"]

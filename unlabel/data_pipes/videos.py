@@ -1,19 +1,23 @@
 """Read collections of videos or pictures: find them, decode each once, leave out what is broken."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.scan import scan_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip
 from unlabel.data_pipes.video_data import VideoData, VideoItem
-from unlabel.data_pipes.video_list import Columns, Entry, Row, by_pattern, list_media
+from unlabel.data_pipes.video_list import Columns, Entry, by_pattern, list_media
+
+_AT_ONCE = 1 << 30  # bytes of shards that are examined as files of their own at a time
 
 __all__ = ["VideoData", "VideoItem", "look_into", "read_frames", "read_videos"]
 
@@ -202,24 +206,52 @@ def _part(media: Media, start: float, end: float | None) -> tuple[int, int]:
 
 def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[Media]:
     """What each entry holds; a file that several entries name is decoded once."""
-    with tempfile.TemporaryDirectory() as name:
-        found: dict[int, Media] = {}
-        paths: dict[int, Path] = {}
-        for place, entry in enumerate(entries):
-            source = entry.source.load() if isinstance(entry.source, Row) else entry.source
-            if isinstance(source, dict) and source.get("bytes") is None and source.get("path"):
-                source = Path(source["path"])
-            if isinstance(source, (str, Path)):
-                paths[place] = Path(source).expanduser()
-            elif content := _bytes(source):
-                # What crashes a decoder does so from memory, too: it is examined as a file.
-                paths[place] = Path(name) / f"{place}{_suffix(source)}"
-                paths[place].write_bytes(content)
-            else:
-                found[place] = _in_memory(source, entry.name, kind)
-        unique = list(dict.fromkeys(paths.values()))
-        media = dict(zip(unique, scan_files(unique, kind=kind, **about), strict=True))
-        return [found.get(i) or media[paths[i]] for i in range(len(entries))]
+    found: dict[int, Media] = {}
+    for part in _parts(entries):
+        with tempfile.TemporaryDirectory() as name:
+            paths: dict[int, Path] = {}
+            for place in part:
+                source = _content(entries[place])
+                if isinstance(source, (str, Path)):
+                    paths[place] = Path(source).expanduser()
+                elif content := _bytes(source):
+                    # What crashes a decoder does so from memory, too: it is examined as a file.
+                    paths[place] = Path(name) / f"{place}{_suffix(source)}"
+                    paths[place].write_bytes(content)
+                else:
+                    found[place] = _in_memory(source, entries[place].name, kind)
+            unique = list(dict.fromkeys(paths.values()))
+            # A file that is gone again has no place in a manifest.
+            own = about if not any(name in str(p) for p in unique) else {**about, "manifest": None}
+            media = dict(zip(unique, scan_files(unique, kind=kind, **own), strict=True))
+            found |= {place: media[path] for place, path in paths.items()}
+    return [found[i] for i in range(len(entries))]
+
+
+def _parts(entries: list[Entry]) -> Iterator[list[int]]:
+    """Places of the entries, cut where the files of a shard would fill the disk a second time."""
+    part: list[int] = []
+    room = _AT_ONCE
+    for place, entry in enumerate(entries):
+        size = entry.source.size if isinstance(entry.source, Member) else 0
+        if part and size > room:
+            yield part
+            part, room = [], _AT_ONCE
+        part.append(place)
+        room -= size
+    if part:
+        yield part
+
+
+def _content(entry: Entry) -> Any:
+    """What the entry names: a path, bytes, or what lies in memory."""
+    try:
+        source = entry.source.load() if isinstance(entry.source, Held) else entry.source
+    except DecodeError as e:
+        return e
+    if isinstance(source, dict) and source.get("bytes") is None and source.get("path"):
+        return Path(source["path"])
+    return source
 
 
 def _bytes(source: Any) -> bytes:
@@ -233,6 +265,8 @@ def _suffix(source: Any) -> str:
 
 def _in_memory(source: Any, name: str, kind: str | None) -> Media:
     try:
+        if isinstance(source, DecodeError):
+            raise source
         if kind == "sound":
             from unlabel.data_pipes.audio import read_waveform
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Clips that a run generates, and how many the fixed norm's statistics are taken from.
 GENERATED, MEASURED = 4_000, 512
+RATE = 8_000  # samples a second of a new encoder
 
 
 @dataclass
@@ -100,17 +101,21 @@ class AudioOptions:
         encoder = self.encoder(args.seed, begun)
         store = self._store(data, encoder, args.seed)
         logger.info("%s", store.summary())
-        if encoder.norm.kind == "fixed" and begun is None and self.pretrained is None:
-            places = np.linspace(0, len(store) - 1, min(MEASURED, len(store))).astype(int)
-            encoder.measure(encoder.collator()([store[int(p)] for p in places]))
+        self.measure(encoder, store, begun)
         return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
 
     def encoder(self, seed: int, begun: Path | None) -> AudioEncoder:
         """The encoder alone: as the run began, a pretrained one, or a new one."""
         names = ("rate", "seconds", "norm", "pooling", "hop", "window")
         settings = {n: v for n in names if (v := getattr(self, n)) is not None}
-        how: dict[str, Any] = {"settings": settings, "new": {"rate": 8_000}}
+        how: dict[str, Any] = {"settings": settings, "new": {"rate": RATE}}
         return encoder_of(AudioEncoder, self, seed=seed, begun=begun, **how)
+
+    def measure(self, encoder: AudioEncoder, store: Any, begun: Path | None) -> None:
+        """Take the statistics of a new encoder's fixed norm from the data."""
+        if encoder.norm.kind == "fixed" and begun is None and self.pretrained is None:
+            places = np.linspace(0, len(store) - 1, min(MEASURED, len(store))).astype(int)
+            encoder.measure(encoder.collator()([store[int(p)] for p in places]))
 
     def _store(self, data: Any, encoder: AudioEncoder, seed: int) -> AudioStore | SyntheticAudio:
         seconds = max(encoder.seconds, self.sample or 0.0)

@@ -7,33 +7,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
-
+from unlabel.data_pipes.pair_values import distinct
 from unlabel.data_pipes.pairs import PairData, PairStore, read_pairs
-from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.series import read_series
-from unlabel.data_pipes.series_data import SeriesData
-from unlabel.data_pipes.text import TextData
-from unlabel.kinds.audio import AudioOptions
+from unlabel.kinds.audio import RATE, AudioOptions
+from unlabel.kinds.pair_sides import SIDES, Made, Side
 from unlabel.kinds.prepared import Prepared, is_named
-from unlabel.kinds.series import SeriesOptions
-from unlabel.kinds.text import TextOptions
-from unlabel.kinds.visual import FramesOptions, VideoOptions
-from unlabel.modalities.audio import AudioEncoder
+from unlabel.modalities.configs import saved_settings
 from unlabel.modalities.joint import JointEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
-SideOptions = TextOptions | SeriesOptions | FramesOptions | VideoOptions | AudioOptions
-SIDES: dict[str, type[SideOptions]] = {
-    "text": TextOptions,
-    "series": SeriesOptions,
-    "frames": FramesOptions,
-    "video": VideoOptions,
-    "audio": AudioOptions,
+
+# The sides of the generated files, with encoders that two cores can train.
+DEFAULT_SIDES: dict[str, dict[str, Any]] = {
+    "text": {
+        "vocabulary": 400,
+        "config": {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 256,
+        },
+    },
+    "video": {
+        "frames": 8,
+        "stride": 2,
+        "size": 32,
+        "start": "even",
+        "config": {"model_type": "r2plus1d", "hidden_sizes": [16, 24, 48]},
+    },
+    "audio": {
+        "seconds": 1.6,
+        "window": 0.032,
+        "config": {
+            "num_mel_bins": 32,
+            "patch_size": 32,
+            "num_hidden_layers": 2,
+            "hidden_size": 128,
+        },
+    },
+    "series": {
+        "context": 64,
+        "target": ["x", "y", "size", "angle", "red", "green", "blue", "reflected", "outline"],
+        "config": {"model_type": "dilated_conv", "hidden_size": 64, "num_hidden_layers": 5},
+    },
 }
-_OWN = ("kind", "column", "sound_of")
 
 
 @dataclass
@@ -43,9 +62,12 @@ class PairsOptions:
     Args:
         pretrained: folder of an encoder of pairs to start from; None makes one of the sides.
         sides: name -> options of its kind of data (`config`, `pretrained`, `size`, ...), and
-            `kind` (default: the side's name), `column` of the list (default: likewise),
-            `sound_of`: the side of video whose own sound this side of audio is, in place of a
-            column.
+            `kind` (default: the side's name), `column` of a list (default: likewise; in folders
+            and shards, how its files end), or in place of a column `sound_of`: the side of video
+            whose own sound this side of audio is, or `describes`: the side of series that this
+            side of text is written from. Sides that read the same (raw series and their
+            derivative) see the same samples. Empty takes those of `pretrained`, or of
+            `synthetic`.
         width: of the space that all sides share.
         locked: sides whose encoder stays as it is, while its projection learns.
         label_column: of the list, the class of a sample.
@@ -82,42 +104,66 @@ class PairsOptions:
         Raises:
             ValueError: sides that cannot be read or paired; the message says which and why.
         """
-        sides = {name: _side(name, said) for name, said in self._named().items()}
+        sides = self._sides(is_named(data, self.corpus))
         source = _synthetic() if is_named(data, self.corpus) else data
-        rows = read_pairs(
-            source,
-            {n: s.column for n, s in sides.items() if not s.sound_of},
-            files=[n for n, s in sides.items() if s.kind != "text"],
-            label_column=self.label_column,
-            limit=self.limit,
-        )
+        rows = self.read(source, sides)
         rows = rows.shuffled(args.seed) if self.shuffled else rows
         logger.info("%s", rows.report.summary())
-        heard = {n: s.sound_of for n, s in sides.items() if s.sound_of}
-        towers: dict[str, Any] = {
-            n: sides[n].listener(args.seed, self._start(n, begun)) for n in heard
-        }
-        rates = {of: towers[n].rate for n, of in heard.items()}
-        stores, places = {}, {}
-        for name in rows.columns:
-            start, more = self._start(name, begun), {}
-            if name in rates:
-                more["sound"] = rates[name]
-            made, places[name] = sides[name].prepare(rows.columns[name], args, start, more)
-            towers[name], stores[name] = made.encoder, made.store
-        store = PairStore(stores, places, rows, heard=heard, seed=args.seed)
+        start = {n: self._start(n, begun) for n in sides}
+        made, shared = _read(sides, rows, objective, args, start)
+        for name, side in sides.items():
+            if of := side.describes:
+                made[name] = side.describe(made[shared.get(of, of)], args, start[name])
+        heard = {n: shared.get(s.sound_of, s.sound_of) for n, s in sides.items() if s.sound_of}
+        towers = {n: m.encoder for n, m in made.items()}
+        for name, of in heard.items():
+            towers[name] = _listener(sides[name], made[of].data.store, args.seed, start[name])
+        for name, of in shared.items():
+            towers[name] = sides[name].another(made[of].data.store, args, start[name])
+        read = {n: m.data for n, m in made.items()}
+        store = PairStore(read, rows, heard=heard, shared=shared, seed=args.seed)
         logger.info("%s", store.summary())
         encoder = self._encoder({n: towers[n] for n in sides}, begun)
         return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
 
-    def _named(self) -> Mapping[str, Mapping[str, Any]]:
-        """The sides as given, else those of the pretrained folder, else of the generated files."""
-        if self.sides:
-            return self.sides
-        raise ValueError(
-            "Name the sides of a sample: pairs.sides: {text: {column: caption}, video: {column: "
-            "path}}, each with the options of its kind of data."
+    def read(self, source: Any, sides: Mapping[str, Side]) -> PairData:
+        """The rows of a source, of all sides that have a column."""
+        return read_pairs(
+            source,
+            {n: s.column for n, s in sides.items() if s.is_read},
+            kinds={n: s.kind for n, s in sides.items()},
+            label_column=self.label_column,
+            limit=self.limit,
         )
+
+    def _sides(self, generated: bool) -> dict[str, Side]:
+        """The sides as given, else those of the pretrained folder, else of the generated files.
+
+        Raises:
+            ValueError: there are none, or not those of the pretrained folder.
+        """
+        saved = {} if self.pretrained is None else saved_settings(self.pretrained).get("sides", {})
+        if self.pretrained is not None and not saved:
+            raise ValueError(f"{self.pretrained} holds no encoder of pairs.")
+        said: Mapping[str, Mapping[str, Any]] = self.sides
+        if not said and saved:
+            said = {n: {"kind": kind} for n, kind in saved.items()}
+        elif not said and generated:
+            said = DEFAULT_SIDES
+        if not said:
+            raise ValueError(
+                "Name the sides of a sample: pairs.sides: {text: {column: caption}, video: "
+                "{column: path}}, each with the options of its kind of data."
+            )
+        if saved and set(said) != set(saved):
+            raise ValueError(
+                f"{self.pretrained} has the sides {', '.join(saved)}, but those of the recipe are "
+                f"{', '.join(said)}; give the same ones, or pretrained for each side alone."
+            )
+        made = {n: Side.of(n, s, self._start(n, None)) for n, s in said.items()}
+        for side in made.values():
+            side.check(made)
+        return made
 
     def _start(self, name: str, begun: Path | None) -> Path | None:
         if begun is not None:
@@ -131,81 +177,55 @@ class PairsOptions:
         return made
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side of a sample, as a recipe says it."""
-
-    kind: str
-    column: str
-    sound_of: str | None
-    options: SideOptions
-
-    def listener(self, seed: int, begun: Path | None) -> AudioEncoder:
-        """The encoder of a side of audio that has no files of its own.
-
-        Raises:
-            ValueError: the side is no audio.
-        """
-        if not isinstance(self.options, AudioOptions):
-            raise ValueError(f"sound_of is for a side of audio, but this one is of {self.kind}.")
-        return self.options.encoder(seed, begun)
-
-    def prepare(
-        self,
-        values: list[Any],
-        args: TrainingArguments,
-        begun: Path | None,
-        more: Mapping[str, Any],
-    ) -> tuple[Prepared, list[int]]:
-        """Encoder and samples of a side, and the row that each of its samples belongs to."""
-        numbers, options = range(len(values)), self.options
-        if isinstance(options, TextOptions):
-            made = options.prepared(TextData({"text": values}, ReadReport()), args, begun)
-            return made, list(numbers)
-        if isinstance(options, SeriesOptions):
-            made = options.prepare(_read_each(values, options), Objective(), args, begun)
-            return made, [int(made.store.place(i)[0]) for i in range(len(made.store))]
-        listed = pd.DataFrame({"path": values, "pair": numbers})
-        made = options.prepare(listed, Objective(), args, begun, **more)
-        return made, [int(item.row["pair"]) for item in made.store.sources]
+def _read(
+    sides: Mapping[str, Side],
+    rows: PairData,
+    objective: Objective,
+    args: TrainingArguments,
+    start: Mapping[str, Path | None],
+) -> tuple[dict[str, Made], dict[str, str]]:
+    """Encoder and samples of each side that is read, and which sides see those of another one."""
+    leaders: dict[Any, str] = {}
+    shared = {n: leaders.setdefault(s.reading, n) for n, s in sides.items() if s.is_read}
+    rates = {
+        shared[s.sound_of]: _rate(s, start[n]) for n, s in sides.items() if s.sound_of is not None
+    }
+    made = {}
+    for name in leaders.values():
+        group = [n for n, leader in shared.items() if leader == name]
+        values, uses = distinct(rows.columns[name])
+        more = {"sound": rates[name]} if name in rates else {}
+        asked = _asked(objective, group)
+        one = sides[name].prepare(values, asked, args, start[name], more)
+        made[name] = one._replace(data=dataclasses.replace(one.data, uses=uses))
+    return made, {n: leader for n, leader in shared.items() if n != leader}
 
 
-def _side(name: str, said: Mapping[str, Any]) -> _Side:
-    """A side of a recipe, checked.
-
-    Raises:
-        ValueError: an unknown kind or option.
-    """
-    kind = str(said.get("kind", name))
-    if kind not in SIDES:
-        raise ValueError(
-            f"The side {name!r} is of kind {kind!r}, but there are {', '.join(SIDES)}; give kind."
-        )
-    own = {k: v for k, v in said.items() if k not in _OWN}
-    known = {f.name for f in dataclasses.fields(SIDES[kind])}
-    if unknown := sorted(set(own) - known):
-        raise ValueError(
-            f"pairs.sides.{name} has no option {', '.join(unknown)}; a side of {kind} has "
-            f"{', '.join(sorted(known | set(_OWN)))}."
-        )
-    if kind == "series":
-        # A sample is one series: all of its channels, one window of it in an epoch.
-        own = {"channels": "together", "balance": "series", **own}
-    return _Side(kind, str(said.get("column", name)), said.get("sound_of"), SIDES[kind](**own))
+def _asked(objective: Objective, group: list[str]) -> Objective:
+    """What an objective wants of some sides, as if there were no others."""
+    asked = Objective()
+    views = (v for v in objective.views if v.partner in group)
+    asked.views = tuple(dataclasses.replace(v, partner=None) for v in views)
+    return asked
 
 
-def _read_each(values: list[Any], options: SeriesOptions) -> SeriesData:
-    """A series for each file, named by its row; broken files are told in the report."""
-    found = SeriesData([])
-    for row, path in enumerate(values):
-        try:
-            read = read_series(path, **options.reading())
-        except ValueError as error:
-            found.report.broken[str(path)] = str(error)
-            continue
-        series = dataclasses.replace(read[0], id=str(row), label=-1)
-        found.series.append(series)
-    return found
+def _rate(side: Side, start: Path | None) -> int:
+    """Samples a second of a clip's own sound."""
+    assert isinstance(side.options, AudioOptions)
+    if start is not None or side.options.pretrained is not None:
+        return side.options.encoder(0, start).rate
+    return side.options.rate or RATE
+
+
+def _listener(side: Side, store: Any, seed: int, start: Path | None) -> Any:
+    """The encoder of a clip's own sound; it hears as long as a clip lasts unless told otherwise."""
+    options = side.options
+    assert isinstance(options, AudioOptions)
+    if options.seconds is None and start is None and options.pretrained is None:
+        rates = {item.media.fps for item in store.sources}
+        seconds = max(store.sampling.frames * store.sampling.step(fps) / fps for fps in rates)
+        options = dataclasses.replace(options, seconds=seconds)
+    return options.encoder(seed, start)
 
 
 def _synthetic() -> Path:
@@ -214,4 +234,4 @@ def _synthetic() -> Path:
     return embedded_pairs()
 
 
-__all__ = ["SIDES", "PairData", "PairsOptions"]
+__all__ = ["DEFAULT_SIDES", "SIDES", "PairsOptions"]

@@ -117,7 +117,7 @@ class SeriesOptions:
         logger.info("%s", read)
         store.labels = kept_labels(store.labels, self.labels, seed=args.seed)
         store = store.part(*rows)
-        encoder, classes = self._encoder(store, args.seed, begun), int(store.labels.max()) + 1
+        encoder, classes = self.encoder(store, args.seed, begun), int(store.labels.max()) + 1
         return Prepared(encoder, store, read, len(store), classes or None)
 
     def _store(self, data: Any, windows: dict[str, Any]) -> tuple[SeriesStore, str]:
@@ -168,7 +168,7 @@ class SeriesOptions:
         first.time_gap = source.time_gap
         read = f"a stream that begins with {first.summary()}"
         logger.info("%s", read)
-        return Prepared(self._encoder(first, args.seed, begun), store, read, None)
+        return Prepared(self.encoder(first, args.seed, begun), store, read, None)
 
     def _read(self, data: Any) -> SeriesData:
         if isinstance(data, SeriesData):
@@ -183,7 +183,8 @@ class SeriesOptions:
         names = (*names, "time_gap", "missing", "limit")
         return {n: getattr(self, n) for n in names}
 
-    def _encoder(self, store: SeriesStore, seed: int, begun: Path | None) -> SeriesEncoder:
+    def encoder(self, store: SeriesStore, seed: int, begun: Path | None) -> SeriesEncoder:
+        """The encoder alone, of these windows: as the run began, a pretrained one, or a new one."""
         said = {"norm": self.norm, "pooling": self.pooling, "causal": self.causal or None}
         new = {
             "context": self.context,

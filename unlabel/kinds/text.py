@@ -100,7 +100,7 @@ class TextOptions:
         self, source: TextData | TextStream, args: TrainingArguments, begun: Path | None
     ) -> Prepared:
         """The same for text that was read."""
-        encoder = self._encoder(source, args.seed, begun)
+        encoder = self.encoder(source, args.seed, begun)
         store = _store(source, encoder, args)
         samples = len(store) if isinstance(store, TokenStore) else None
         classes = len(getattr(source, "classes", ())) or None
@@ -129,7 +129,8 @@ class TextOptions:
             source.labels = kept_labels(source.labels, self.labels, seed=seed)
         return source
 
-    def _encoder(self, source: TextData | TextStream, seed: int, begun: Path | None) -> TextEncoder:
+    def encoder(self, source: TextData | TextStream, seed: int, begun: Path | None) -> TextEncoder:
+        """The encoder alone, of this text: as the run began, a pretrained one, or a new one."""
         if begun is not None:
             # The tokenizer and configuration of the run as it began; the weights come after.
             return TextEncoder.from_pretrained(begun, dropout=self.dropout)

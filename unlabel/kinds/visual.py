@@ -101,7 +101,7 @@ class FramesOptions:
         read.keep_labels(self.labels, seed=args.seed)
         store = self._store(read, objective, args.seed, **more)
         logger.info("%s", store.summary())
-        encoder, classes = self._encoder(args.seed, begun), len(store.classes) or None
+        encoder, classes = self.encoder(args.seed, begun), len(store.classes) or None
         return Prepared(encoder, store, store.summary(), len(store), classes)
 
     def _read(self, source: Any, **options: Any) -> VideoData:
@@ -123,7 +123,8 @@ class FramesOptions:
     def _named(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}
 
-    def _encoder(self, seed: int, begun: Path | None) -> VisualEncoder:
+    def encoder(self, seed: int, begun: Path | None) -> VisualEncoder:
+        """The encoder alone: as the run began, a pretrained one, or a new one."""
         settings = {"frames": getattr(self, "frames", 1), "size": self.size}
         settings |= {} if self.pooling is None else {"pooling": self.pooling}
         settings |= {"causal": True} if self.causal else {}
@@ -166,7 +167,7 @@ class VideoOptions(FramesOptions):
             data,
             frames=self.window or self.frames,
             view="view" in beside,
-            flow=_FLOW if "motion" in links else None,
+            flow=self.size if "flow" in links else _FLOW if "motion" in links else None,
             tracked="tracked" in beside,
             seed=seed,
             **self._named("stride", "fps", "duration", "clips", "short"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -269,6 +270,26 @@ class AudioEncoder(nn.Module):
             mask=view.mask,
             layers=tuple(states) if "layers" in want else None,
         )
+
+    def of_values(self, values: Float[Tensor, "batch length values"]) -> View:
+        """The view of whole clips that are these values, normalised as the encoder's."""
+        places = torch.arange(self.length, device=values.device).expand(len(values), -1)
+        name = "patches" if self.mel else "waveform"
+        inputs = {name: values, "positions": places}
+        return View(inputs, torch.ones_like(places, dtype=torch.bool))
+
+    def restored(
+        self, values: Float[Tensor, "batch length values"]
+    ) -> Float[np.ndarray, "batch frames *bands"]:
+        """Log-mel energies, or samples; in units of each clip's own where the norm is `clip`."""
+        if self.norm.kind == "fixed":
+            values = values * self.norm.std + self.norm.mean
+        if self.mel is None:
+            return values.flatten(1).float().cpu().numpy()
+        (times, bands), (frames, high) = self.grid, self.layout.cell
+        sizes = {"t": times, "b": bands, "m": high, "f": frames}
+        found = rearrange(values, "n (t b) (m f) -> n (t f) (b m)", **sizes)
+        return found.float().cpu().numpy()
 
     def show(self, view: View, rows: int) -> dict[str, Any]:
         """The first rows of a view as numbers, for the report."""

@@ -24,16 +24,16 @@ def spread_window(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Win
 
 
 def spread_clip(clip: Clip, batch: Batch, spec: ViewSpec, *, cell: Cell, **_: Any) -> Clip:
-    """Add uniform noise to pixels: `(255 x + u) / 256`, u from 0 to 1.
+    """Add uniform noise to pixels: `(k + u) / 256`, k the nearest of 256 levels, u from 0 to 1.
 
-    Of frames whose pixels are 8 bits this is uniform dequantization: the density's integral over a
-    level is what the model gives that level.
+    This is uniform dequantization: the density's integral over a level is what the model gives that
+    level. Pixels between two levels, which resizing makes, are those of 8 bits again.
 
     Reference: Theis et al. 2015, arXiv 1511.01844, section 3.1.
     """
     arguments(spec)
     noise = draw(batch, spec, clip.frames[0].numel()).view_as(clip.frames).to(clip.frames)
-    return change(clip, (255 * clip.frames + noise) / 256, cell)
+    return change(clip, ((255 * clip.frames).round() + noise) / 256, cell)
 
 
 __all__ = ["spread_clip", "spread_window"]

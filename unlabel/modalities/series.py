@@ -278,6 +278,21 @@ class SeriesEncoder(nn.Module):
             likelihood=nats[0] if nats else None,
         )
 
+    def of_values(self, values: Float[Tensor, "batch length values"]) -> View:
+        """The view of whole windows that are these values, all of them measured."""
+        cut = rearrange(values, "b l (p c) -> b l p c", c=self.channels)
+        everywhere = torch.ones_like(cut, dtype=torch.bool)
+        places = torch.arange(cut.shape[1], device=cut.device).expand(len(cut), -1)
+        inputs = {"values": cut, "observed": everywhere, "positions": places}
+        return View(inputs, everywhere[:, :, 0, 0])
+
+    def restored(
+        self, values: Float[Tensor, "batch length values"]
+    ) -> Float[np.ndarray, "batch steps channels"]:
+        """Windows, step by step; in units of each window's own unless norm is `none`."""
+        steps = rearrange(values, "b l (p c) -> b (l p) c", c=self.channels)
+        return steps.float().cpu().numpy()
+
     def check_gaps(self, time_gap: float | None) -> None:
         """Refuse series whose time gaps have another unit (or none) than the encoder's."""
         if time_gap != self.time_gap:
@@ -295,6 +310,11 @@ class SeriesEncoder(nn.Module):
     def _added(self, view: View) -> Tensor | float:
         """What gaps, covariates and static values add to the embedding."""
         seen, total = view.inputs, 0.0
+        if any(self.kinds) and not {"covariates", "static"} & set(seen):
+            raise ValueError(
+                "The encoder was made for covariates or static values, which windows that are "
+                "values alone do not have; train one without them."
+            )
         flat = lambda x: rearrange(x, "b l p c -> b l (p c)")  # noqa: E731
         if self.missing is not None:
             total = self.missing(flat(~seen["observed"]).to(seen["values"].dtype))

@@ -24,6 +24,7 @@ from unlabel.modalities.series_cuts import (
 )
 from unlabel.modalities.series_masks import future, hide, mask_values, plain
 from unlabel.modalities.series_order import reorder, reverse, shuffle, triple
+from unlabel.modalities.series_sides import derivative, spectrum
 from unlabel.modalities.series_window import Window, finish
 from unlabel.modalities.whole import whole_window
 
@@ -41,6 +42,8 @@ VIEWS = {
     "scaling": scaling,
     "frequency_mask": frequency_mask,
     "frequency_mix": frequency_mix,
+    "derivative": derivative,
+    "spectrum": spectrum,
     "token_cutoff": token_cutoff,
     "span_cutoff": span_cutoff,
     "channel_cutoff": channel_cutoff,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -27,7 +28,7 @@ from unlabel.modalities.visual_configs import defaults_of, said_of_pixels, save_
 from unlabel.modalities.visual_drivers import Flow, check_flow, driver_of, local_size
 from unlabel.modalities.visual_features import hog_values
 from unlabel.modalities.visual_fit import finish, fit, grid_of
-from unlabel.modalities.visual_show import show
+from unlabel.modalities.visual_show import pictures, show
 from unlabel.modalities.visual_views import MOVES, RAW, TIMED, VIEWS
 
 POOLINGS = ("mean", "cls", "max")
@@ -101,6 +102,7 @@ class VisualEncoder(nn.Module):
         small = local_size(self.driver, size)
         self.resizes = small < size
         self.local = ViewSpec(self.local.name, args=(*_LOCAL, ("crop.size", small)))
+        self.level_bits = 8 + sum(math.log2(s) for s in std) / len(std)
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.in_patches, is_flow = self.driver.in_patches, isinstance(self.driver, Flow)
@@ -287,6 +289,25 @@ class VisualEncoder(nn.Module):
             layers=tuple(states.layers) if "layers" in want else None,
             likelihood=states.likelihood,
         )
+
+    def of_values(self, values: Float[Tensor, "batch length values"]) -> View:
+        """The view of whole clips whose cells are these values, normalised as the encoder's."""
+        values = values.to(self.dtype)
+        if not self.in_patches:
+            frames = pictures(values, self.cell, self.grid)
+            return View({"frames": frames}, frames.new_ones(frames.shape[:2]).bool())
+        places = torch.arange(self.length, device=values.device).expand(len(values), -1)
+        inputs = {"patches": values, "positions": places}
+        return View(inputs, torch.ones_like(places, dtype=torch.bool))
+
+    def restored(
+        self, values: Float[Tensor, "batch length values"]
+    ) -> UInt8[np.ndarray, "batch *times rows columns colors"]:
+        """Pixels from 0 to 255, without an axis of time for an encoder of single frames."""
+        frames = pictures(values, self.cell, self.grid)
+        pixels = frames * self.std[:, None, None] + self.mean[:, None, None]
+        found = rearrange((pixels.clamp(0, 1) * 255).round().byte(), "b t c y x -> b t y x c")
+        return (found[:, 0] if self.frames == 1 else found).cpu().numpy()
 
     def show(self, view: View, rows: int) -> dict[str, Any]:
         """The first rows of a view as strips of frames, for the report."""

@@ -45,6 +45,8 @@ def _row(view: View, row: int, scale: Any, cell: Cell, grid: Any) -> dict[str, A
     if not target.is_floating_point():
         # A montage has several, which are no classes.
         shown["target"] = int(target[row]) if target[row].numel() == 1 else None
+    elif target.dim() == 5:  # pictures from 0 to 1, of every frame
+        shown["asked"] = strip(torch.where(is_target[row], target[row], 0))
     elif target.shape[2] == cell.frames * cell.rows * cell.columns * frames.shape[1]:
         grid = tuple(n // k for n, k in zip(_sizes(frames, target, row, cell), cell, strict=True))
         whole = torch.where(is_target[row], target[row], _values(frames, cell, grid))
@@ -91,8 +93,8 @@ def _values(frames: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:
 
 
 def pictures(values: Tensor, cell: Cell, grid: tuple[int, ...]) -> Tensor:
-    """Pixels of all cells as frames, `(times, channels, rows, columns)`."""
-    pattern = "(t y x) (c kt ky kx) -> (t kt) c (y ky) (x kx)"
+    """Pixels of all cells as frames, `(..., times, channels, rows, columns)`."""
+    pattern = "... (t y x) (c kt ky kx) -> ... (t kt) c (y ky) (x kx)"
     sizes = {"t": grid[0], "y": grid[1], "x": grid[2]}
     return rearrange(values, pattern, **sizes, kt=cell.frames, ky=cell.rows, kx=cell.columns)
 

@@ -4,6 +4,7 @@ from unlabel.objectives.adversarial import AdversarialAutoencoder, BiGAN, Contex
 from unlabel.objectives.autoencoder import MAE
 from unlabel.objectives.banks import InstDisc, LocalAggregation
 from unlabel.objectives.bootstrap import BYOL, MoCoV3, SimSiam
+from unlabel.objectives.clip import CLIP, SigLIP
 from unlabel.objectives.colorization import Colorization, VideoColorization
 from unlabel.objectives.contrastive import Cutoff, MoCo, Pairs, SimCSE
 from unlabel.objectives.crops import HierarchicalContrast
@@ -115,6 +116,8 @@ CATALOGUE: dict[str, type[Objective]] = {
     "deep_infomax": DeepInfoMax,
     "instdisc": InstDisc,
     "local_aggregation": LocalAggregation,
+    "clip": CLIP,
+    "siglip": SigLIP,
     "cmc": CMC,
     "distill_sides": DistillSides,
     "barlow": BarlowTwins,
@@ -134,6 +137,7 @@ CATALOGUE: dict[str, type[Objective]] = {
 __all__ = [
     "BYOL",
     "CATALOGUE",
+    "CLIP",
     "CMC",
     "CPC",
     "CURL",
@@ -200,6 +204,7 @@ __all__ = [
     "SensorContrast",
     "ShuffleAndLearn",
     "ShuffledHistory",
+    "SigLIP",
     "SimCSE",
     "SimMIM",
     "SimSiam",

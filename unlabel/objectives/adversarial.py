@@ -220,11 +220,11 @@ class BiGAN(AdversarialAutoencoder):
     ):
         check_heads(hidden, heads)
         super().__init__(width=width, hidden=hidden, before=before, args=args)
-        self.judge_heads = heads
+        self.heads = heads
 
     def judge(self, encoder: Encoder) -> nn.Module:
         """A logit of each pair."""
-        sizes = {"hidden": self.hidden, "heads": self.judge_heads, "beside": self.width}
+        sizes = {"hidden": self.hidden, "heads": self.heads, "beside": self.width}
         return Judge(encoder.length, encoder.token_values, **sizes)
 
     def forward(

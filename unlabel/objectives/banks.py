@@ -25,6 +25,21 @@ from unlabel.objectives.unit import wide
 _NOISE = stream_of("noise of a bank")
 
 
+def bank_of(method: Objective, width: int, *, momentum: float = 0.5, seed: int = 0) -> Bank:
+    """A memory with a row for each sample of the data that a method has met, see `Bank`.
+
+    Raises:
+        ValueError: how many samples there are is not known.
+    """
+    if method.samples is None:
+        raise ValueError(
+            f"{type(method).__name__} remembers a row for every sample, but how many there are "
+            "is not known of a stream; give data of a known size, or use moco, whose queue "
+            "holds as many as you say."
+        )
+    return Bank(method.samples, width, momentum=momentum, seed=seed)
+
+
 class _Banked(Objective):
     """One view of a sample, and the memory of all samples' projections.
 
@@ -51,14 +66,8 @@ class _Banked(Objective):
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector and the memory, a row for each sample."""
-        if self.samples is None:
-            raise ValueError(
-                f"{type(self).__name__} remembers a row for every sample, but how many there are "
-                "is not known of a stream; give data of a known size, or use moco, whose queue "
-                "holds as many as you say."
-            )
         self.projector = mlp_projector(encoder.width, self.width, layers=1)
-        self.bank = Bank(self.samples, self.width, momentum=self.momentum)
+        self.bank = bank_of(self, self.width, momentum=self.momentum)
 
     def remember(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "batch width"]:
         """This rank's projections at length 1; those of all ranks go to the memory."""
@@ -216,4 +225,4 @@ class LocalAggregation(_Banked):
         return {"local": Term(global_mean(rows.to(z.dtype)))}
 
 
-__all__ = ["InstDisc", "LocalAggregation"]
+__all__ = ["InstDisc", "LocalAggregation", "bank_of"]

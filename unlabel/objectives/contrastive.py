@@ -50,6 +50,22 @@ def in_batch(
     return global_mean(rows), len(everyone)
 
 
+def both_ways(
+    a: Tensor, b: Tensor, index: Tensor, *, temperature: float | Tensor
+) -> tuple[Tensor, int]:
+    """`in_batch` from `a` to `b` and from `b` to `a`, the mean of both; in one pass in one process.
+
+    Rows of one place belong together. Rows of the same sample (equal `index`) are no negatives.
+    """
+    if world()[1] == 1:
+        loss = contrast(a, b, temperature=temperature, symmetric=True, query_id=index, key_id=index)
+        return loss, len(b)
+    (there, n), (back, _) = (
+        in_batch(x, y, index, temperature=temperature) for x, y in ((a, b), (b, a))
+    )
+    return (there + back) / 2, n
+
+
 class _Pooled(Objective):
     """Contrast of pooled vectors, behind a train-only head unless there is none."""
 
@@ -242,4 +258,4 @@ class MoCo(Objective):
         return {"contrast": Term(global_mean(rows), chance=math.log(1 + len(self.queue.rows)))}
 
 
-__all__ = ["Cutoff", "MoCo", "Pairs", "SimCSE", "in_batch"]
+__all__ = ["Cutoff", "MoCo", "Pairs", "SimCSE", "both_ways", "in_batch"]

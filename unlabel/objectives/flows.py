@@ -1,5 +1,6 @@
 """Exact likelihoods: an invertible encoder, and a flow as the prior of an autoencoder's code."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.couplings import CouplingFlow, standard_log_prob
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.generative import VAE, asked
-from unlabel.objectives.likelihood import bits, gaussian_chance
+from unlabel.objectives.generative import VAE, asked, noise_like
+from unlabel.objectives.likelihood import bits, gaussian_chance, level_bits
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -20,9 +21,9 @@ class Flow(Objective):
     """Normalizing flow: the exact likelihood of each sample, by an invertible encoder.
 
     `-(ln N(z; 0, I) + ln |det dz/dx|)` a value, in nats; `bits` is the same in bits per dimension,
-    in the view's normalised units (of frames with the usual deviation of pixels, add about 5.85
-    for bits of 8-bit pixels). An encoder that is the identity costs what the standard normal
-    density does. A sample with a missing value has no exact likelihood and does not count.
+    of frames in those of their 8-bit pixels, see `level_bits`: the figure of papers. An encoder
+    that is the identity costs what the standard normal density does. A sample with a missing value
+    has no exact likelihood and does not count.
 
     Args:
         before: views, joined by `+`; `dequantize` makes values continuous, without which the
@@ -43,6 +44,10 @@ class Flow(Objective):
         super().__init__()
         self.views = (chain(before, "whole", args=args),)
 
+    def build(self, encoder: Encoder) -> None:
+        """Learn the levels of the data."""
+        self._levels = level_bits(encoder, self.views[0])
+
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
@@ -56,8 +61,17 @@ class Flow(Objective):
         chance = gaussian_chance(target, is_target & complete[:, None, None])
         return {
             "likelihood": Term(value, chance=chance),
-            "bits": Term(bits(value).detach(), 0.0),
+            "bits": Term(bits(value, self._levels).detach(), 0.0),
         }
+
+    @torch.no_grad()
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"]:
+        """What the encoder turns into noise."""
+        shape, like = (encoder.length, encoder.token_values), next(encoder.model.parameters())
+        noise = noise_like(like, count, math.prod(shape), seed).unflatten(1, shape)
+        return encoder.model.inverse(temperature * noise)
 
     def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch"]:
         """Nats a value of each sample; of one with a missing value NaN."""

@@ -15,8 +15,10 @@ from unlabel.objectives.gather import global_mean
 from unlabel.objectives.kernels import gaussian_kl, regress
 from unlabel.objectives.likelihood import (
     bits,
+    bounded,
     gaussian_chance,
     gaussian_nll,
+    level_bits,
     per_value,
 )
 from unlabel.objectives.masked import at_targets
@@ -146,12 +148,12 @@ class CodedAutoencoder(Autoencoder):
         return noise
 
     @torch.no_grad()
-    def sample(self, count: int, *, seed: int = 0) -> Float[Tensor, "count length values"]:
-        """New samples' values, in the view's normalised units: what is decoded from the prior."""
-        like = next(self.decoder.parameters())
-        row = torch.arange(count, device=like.device)
-        noise = normal(seed, row, _SAMPLE, self.width)
-        return self.decoder(self.prior(noise.to(like)))
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"]:
+        """What is decoded from the prior, without noise of its own."""
+        noise = noise_like(next(self.decoder.parameters()), count, self.width, seed)
+        return self.decoder(self.prior(temperature * noise))
 
 
 class VAE(CodedAutoencoder):
@@ -159,7 +161,8 @@ class VAE(CodedAutoencoder):
 
     `-E ln p(x|z) + beta KL(q(z|x) || N(0, I))`, both in nats a value; with beta 1 it bounds the
     negative log likelihood from above, in the view's normalised units. `bits` is that bound in
-    bits per dimension, to look at. KL(N(1, I) || N(0, I)) is width / 2.
+    bits per dimension, to look at (of 8-bit pixels with `before="dequantize"`, see `level_bits`).
+    KL(N(1, I) || N(0, I)) is width / 2.
 
     Args:
         width: of the code z.
@@ -200,6 +203,7 @@ class VAE(CodedAutoencoder):
     def build(self, encoder: Encoder) -> None:
         """Make the code's mean and variance, and the decoder from the code."""
         self.posterior = nn.Linear(encoder.width, 2 * self.width)
+        self._levels = level_bits(encoder, self.views[0])
         super().build(encoder)
         if self.deviation is None:
             self.log_variance = nn.Parameter(torch.zeros(()))
@@ -221,7 +225,7 @@ class VAE(CodedAutoencoder):
         return {
             "value": Term(value, chance=gaussian_chance(target, is_target, variance)),
             "kl": Term(kl, self.beta),
-            "bits": Term(bits(value + kl).detach(), 0.0),
+            "bits": Term(bits(value + kl, self._levels).detach(), 0.0),
         }
 
     def code(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
@@ -260,9 +264,10 @@ class NextStep(Objective):
     `-ln p(x_l | x_<l)`, a Gaussian for each value with a mean and a variance of its own, mean over
     all measured values, in nats; or a distance. The values of a token do not know each other, and
     the first token's come from a learned vector, so that no prediction sees what it predicts: its
-    Jacobian is strictly lower triangular in tokens. `bits` is the same in bits per dimension. The
-    units are those of the view: where a window is normalised by its own mean and deviation, they
-    are known beforehand, and the likelihood is the one given them.
+    Jacobian is strictly lower triangular in tokens. `bits` is the same in bits per dimension (of
+    8-bit pixels with `before="dequantize"`, see `level_bits`). The units are those of the view:
+    where a window is normalised by its own mean and deviation, they are known beforehand, and the
+    likelihood is the one given them.
 
     Args:
         loss: `"gaussian"`, or a distance, `"mse"`, `"l1"` or `"huber"`.
@@ -295,6 +300,7 @@ class NextStep(Objective):
     def build(self, encoder: Encoder) -> None:
         """Make the head, and the vector before the first token."""
         each = 2 if self.loss == "gaussian" else 1
+        self._levels = level_bits(encoder, self.views[0])
         self.start = nn.Parameter(torch.zeros(encoder.width))
         self.predictor = nn.Linear(encoder.width, each * encoder.token_values)
 
@@ -323,7 +329,7 @@ class NextStep(Objective):
         value = global_mean(gaussian_nll(mean, target, log_variance, is_target))
         return {
             "value": Term(value, chance=gaussian_chance(target, is_target)),
-            "bits": Term(bits(value).detach(), 0.0),
+            "bits": Term(bits(value, self._levels).detach(), 0.0),
         }
 
     def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
@@ -332,6 +338,24 @@ class NextStep(Objective):
         mean, _ = self.predict(encodings[0], target.shape[1])
         return [replace(views[0], target=mean.to(target))]
 
+    @torch.no_grad()
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"] | None:
+        """Token after token from the Gaussian given those before; a distance draws nothing."""
+        if self.loss != "gaussian":
+            return None
+        shape = (encoder.length, encoder.token_values)
+        noise = temperature * noise_like(self.start, count, math.prod(shape), seed)
+        noise = noise.unflatten(1, shape)
+        found = torch.zeros_like(noise)
+        for place in range(encoder.length):
+            # No later token is looked at, so those may be anything.
+            encoding = encoder(encoder.of_values(found))
+            mean, log_variance = (x[:, place] for x in self.predict(encoding, encoder.length))
+            found[:, place] = mean + (bounded(log_variance) / 2).exp() * noise[:, place]
+        return found
+
     def surprise(self, encoding: Encoding, seen: View) -> Float[Tensor, "batch length values"]:
         """Nats of each value given the tokens before it, or its distance from what was foretold."""
         target, _ = asked(seen)
@@ -339,6 +363,11 @@ class NextStep(Objective):
         if self.loss != "gaussian":
             return distances(mean, target, self.loss)
         return gaussian_nll(mean, target, log_variance).view(target.shape)
+
+
+def noise_like(weights: Tensor, count: int, width: int, seed: int) -> Float[Tensor, "count width"]:
+    """Noise to draw samples from; each row's is its own, however many there are."""
+    return normal(seed, torch.arange(count, device=weights.device), _SAMPLE, width).to(weights)
 
 
 def distances(pred: Tensor, target: Tensor, metric: Distance) -> Float[Tensor, "*values"]:
@@ -354,4 +383,12 @@ def asked(seen: View) -> tuple[Tensor, Tensor]:
     return seen.target, seen.is_target
 
 
-__all__ = ["VAE", "Autoencoder", "CodedAutoencoder", "NextStep", "VectorDecoder", "asked"]
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "CodedAutoencoder",
+    "NextStep",
+    "VectorDecoder",
+    "asked",
+    "noise_like",
+]

@@ -10,6 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unlabel.objectives.moments import exact
+from unlabel.objectives.state import State
+
+MOST = math.log(100.0)  # that a learned logit scale's logarithm may be
 
 
 def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
@@ -107,12 +110,13 @@ def reverse_gradient(x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tens
     return _Reverse.apply(x, scale)
 
 
-class Temperature(nn.Module):
+class Temperature(State):
     """The temperature of a contrastive loss, fixed or learned as a logit scale.
 
     Args:
         value: T to use, or to start from.
-        learned: learn ln(1/T), with 1/T at most 100 (Radford et al. 2021, section 2.5).
+        learned: learn ln(1/T), which `step()` clips so that 1/T is at most 100 (Radford et al.
+            2021, section 2.5); the gradient is that of the whole loss there too, and leads back.
 
     Raises:
         ValueError: T is not above 0.
@@ -123,13 +127,20 @@ class Temperature(nn.Module):
         if not value > 0:
             raise ValueError(f"A temperature is above 0, but {value} came.")
         self.value = value
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(value))) if learned else None
+        start = torch.tensor(-math.log(value)).clamp(max=MOST)
+        self.log_scale = nn.Parameter(start) if learned else None
 
     def forward(self) -> float | Tensor:
         """T."""
         if self.log_scale is None:
             return self.value
-        return torch.exp(-self.log_scale.clamp(max=math.log(100.0)))
+        return torch.exp(-self.log_scale)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Clip what is learned."""
+        if self.log_scale is not None:
+            self.log_scale.clamp_(max=MOST)
 
 
 class PrototypeHead(nn.Module):

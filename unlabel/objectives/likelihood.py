@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from unlabel.core import Encoder, ViewSpec
 from unlabel.objectives.gather import global_mean, mean_over_ranks
 from unlabel.objectives.moments import exact, same_shape
 
@@ -36,10 +37,15 @@ def gaussian_nll(
     """
     same_shape(mean=mean, target=target)
     m, x = exact(mean), exact(target)
-    v = exact(log_variance).clamp(min=2 * math.log(LEAST_DEVIATION)).expand_as(m)
+    v = bounded(exact(log_variance)).expand_as(m)
     if mask is not None:
         m, x, v = m[mask], x[mask], v[mask]
     return (math.log(2 * math.pi) + v + (x - m).square() * (-v).exp()).flatten() / 2
+
+
+def bounded(log_variance: Tensor) -> Tensor:
+    """Log variances, none of a deviation under the least."""
+    return log_variance.clamp(min=2 * math.log(LEAST_DEVIATION))
 
 
 @torch.no_grad()
@@ -63,15 +69,30 @@ def per_value(nats: Float[Tensor, "batch"], counts: Float[Tensor, "batch"]) -> F
     return global_mean(nats) / mean_over_ranks(counts.to(nats)).clamp(min=1e-9)
 
 
-def bits(nats: Tensor) -> Tensor:
-    """Nats as bits."""
-    return nats / math.log(2)
+def bits(nats: Tensor, levels: float = 0.0) -> Tensor:
+    """Nats as bits; `levels` more, see `level_bits`."""
+    return nats / math.log(2) + levels
+
+
+def level_bits(encoder: Encoder, spec: ViewSpec) -> float:
+    """Bits a value from a density in a view's units to one of the data's own levels.
+
+    Where the view spreads 8-bit pixels, x' = (y - mean) / std and v = 256 y in [0, 256), so that
+    `-log2 p(v) = -log2 p(x') + log2(256 std)`: what papers call bits per dimension, 8 for a uniform
+    v. It bounds the bits of the levels themselves from above. 0 for every other view.
+
+    Reference: Theis et al. 2015, arXiv 1511.01844, section 3.1.
+    """
+    spread = any(link.name == "dequantize" for link in spec.parts())
+    return getattr(encoder, "level_bits", 0.0) if spread else 0.0
 
 
 __all__ = [
     "LEAST_DEVIATION",
     "bits",
+    "bounded",
     "gaussian_chance",
     "gaussian_nll",
+    "level_bits",
     "per_value",
 ]

@@ -88,7 +88,8 @@ class Exclude:
         return left - same
 
 
-def _tile(like: Tensor) -> tuple[int, int]:
+def tile_for(like: Tensor) -> tuple[int, int]:
+    """Rows and columns of a block of logits, by where they are computed."""
     # On a CPU the blocks at which the three products are fastest, 3 MB, well inside the last cache;
     # on a GPU they must be large enough to fill the chip.
     return (1024, 768) if like.device.type == "cpu" else (4096, 8192)
@@ -262,7 +263,7 @@ def log_sum_exp_of_negatives(
         rows = rows.to(wide(rows))
         others = rows if cols is None else others.to(rows.dtype)
     shift = max(0.0, bound - LARGEST)
-    plan = _Plan(exclude, shift, triangle=cols is None, tile=tile or _tile(rows))
+    plan = _Plan(exclude, shift, triangle=cols is None, tile=tile or tile_for(rows))
     by_row, by_col, pos = _ExpSums.apply(rows, others, plan, both, positive)
     certain = bound + shift <= -math.log(SMALLEST)
     flipped = exclude.transposed(len(others)) if both else exclude

@@ -1,11 +1,12 @@
 """Monodepth: depth from clips alone, since with it a frame can be made of the next one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -122,6 +123,7 @@ class Monodepth(Objective):
 
     paper = "Monodepth2 (Godard et al. 2019, arXiv 1806.01260)"
     needs = frozenset({"tokens", "times", "framewise"})
+    pictured = "the disparity of each frame: what is near is bright"
 
     def __init__(
         self,
@@ -231,9 +233,25 @@ class Monodepth(Objective):
             times: its frames.
             shape: rows and columns of a frame.
         """
+        return depth_of(self.disparity(encoding, times, shape), self.near, self.far)
+
+    def disparity(
+        self, encoding: Encoding, times: int, shape: tuple[int, int]
+    ) -> Float[Tensor, "batch times rows columns"]:
+        """The finest disparity of every pixel of a clip, from 0 to 1; arguments as for `depth`."""
         tokens = self.on_grid(encoding.tokens, times).flatten(0, 1)
-        found = depth_of(self.decoder(tokens, shape)[0], self.near, self.far)
-        return found[:, 0].unflatten(0, (-1, times))
+        return self.decoder(tokens, shape)[0][:, 0].unflatten(0, (-1, times))
+
+    def filled(self, encodings: Sequence[Encoding], views: Sequence[View]) -> list[View | None]:
+        """The clip with each frame's disparity in grey, from the clip's least to its greatest."""
+        (encoding,), (seen,) = encodings, views
+        assert seen.target is not None  # the view makes it
+        times, colors, *shape = seen.target.shape[1:]
+        found = self.disparity(encoding, times, (shape[0], shape[1]))
+        least, most = (f(found, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+        grey = (found - least) / (most - least).clamp(min=1e-6)
+        wide = repeat(grey.to(seen.target), "b t y x -> b t c y x", c=colors)
+        return [replace(seen, target=wide)]
 
 
 __all__ = ["DepthDecoder", "Monodepth", "MotionHead"]

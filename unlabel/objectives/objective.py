@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
@@ -39,6 +40,7 @@ class Objective(nn.Module):
         samples: of the data set, where their number is known.
         classes: of its labels, where it has any.
         paper: reference.
+        pictured: what `filled` gives, in words, where that is not the target itself.
         given: the arguments it was made with, as they came, so that a recipe can say them.
     """
 
@@ -50,6 +52,7 @@ class Objective(nn.Module):
     samples: int | None = None
     classes: int | None = None
     paper: str = ""
+    pictured: str = ""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments, whatever a method makes of them."""
@@ -105,6 +108,19 @@ class Objective(nn.Module):
         None where they predict nothing that could be looked at.
         """
         return [None] * len(views)
+
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"] | None:
+        """New samples, in units of the view `whole`; None where the method draws nothing.
+
+        Args:
+            encoder: that it trained, in evaluation mode.
+            count: how many; none depends on the others.
+            seed: of the noise.
+            temperature: factor of the noise; 0 gives the likeliest of each draw, again and again.
+        """
+        return None
 
     def surprise(self, encoding: Encoding, seen: View) -> Tensor | None:
         """For anomaly scores: how far each value of a view is from what the model expects.

@@ -109,7 +109,7 @@ class PatchContrast(Objective):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """A term for each head, `level_1` and so on, from the first blocks on."""
-        chosen, mask = self.drawn(encodings[0].mask & encodings[1].mask, batch)
+        chosen, mask = self.choose(encodings[0].mask & encodings[1].mask, batch)
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         chance = global_mean(mask.sum(1).clamp(min=1).log().repeat_interleave(mask.sum(1)))
         terms = {}
@@ -125,7 +125,7 @@ class PatchContrast(Objective):
             return encoding.tokens
         return layer_at(encoding, self.depths[level])
 
-    def drawn(self, mask: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def choose(self, mask: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Places that take part, `(batch, places)`, and True where one exists."""
         scores = uniform(batch.seed, batch.ordinal, _CHOICE, mask.shape[1])
         order = scores.masked_fill(~mask, 2.0).argsort(dim=1, stable=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
@@ -58,15 +59,15 @@ class Sum(Objective):
                 "torch's ModuleDict does not use itself."
             )
         self.parts: Mapping[str, Objective] = nn.ModuleDict(active)  # type: ignore[assignment]
+        self._ask()
         self.weights: dict[str, Weight] = {n: weights.get(n, 1.0) for n in active}
         self.balance: Literal["fixed", "uncertainty", "gradient"] = balance
         self.schedule = Schedule(list(self.weights.values()))
         self.pulls = GradientShares(len(active))
         if balance == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(active)))
-        self.views = tuple(dict.fromkeys(v for o in active.values() for v in o.views))
-        self.needs = frozenset().union(*(o.needs for o in active.values()))
         self.paper = "; ".join(o.paper for o in active.values())
+        self.pictured = "; ".join(o.pictured for o in active.values() if o.pictured)
         momenta = {m for o in active.values() if (m := o.teacher_momentum) is not None}
         if len(momenta) > 1:
             raise ValueError(
@@ -84,15 +85,20 @@ class Sum(Objective):
         """Every part learns it."""
         for part in self.parts.values():
             part.meet(encoder, samples, classes)
-        self.views = tuple(dict.fromkeys(v for o in self.parts.values() for v in o.views))
+        self._ask()
         self.samples, self.classes = samples, classes
 
     def build(self, encoder: Encoder) -> None:
         """Make every part's heads."""
         for part in self.parts.values():
             part.build(encoder)
-        # What a part needs may depend on what the encoder gives.
-        self.needs = frozenset().union(*(part.needs for part in self.parts.values()))
+        self._ask()
+
+    def _ask(self) -> None:
+        # What a part looks at and needs may depend on the encoder.
+        parts = self.parts.values()
+        self.views = tuple(dict.fromkeys(v for part in parts for v in part.views))
+        self.needs = frozenset().union(*(part.needs for part in parts))
 
     def rewrite(self, views: Sequence[View], batch: Batch) -> Sequence[View]:
         """Every part changes its own views.
@@ -164,6 +170,14 @@ class Sum(Objective):
             for spec, view in zip(part.views, theirs, strict=True):
                 found[spec] = found.get(spec) or view
         return [found[spec] for spec in self.views]
+
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Float[Tensor, "count length values"] | None:
+        """What the first part draws that draws anything."""
+        how = {"seed": seed, "temperature": temperature}
+        every = (part.drawn(encoder, count, **how) for part in self.parts.values())
+        return next((found for found in every if found is not None), None)
 
     def _own(
         self, part: Objective, encodings: Sequence[Encoding], views: Sequence[View]

@@ -116,6 +116,8 @@ def _render(folder: Path, runs: list[Run]) -> str:
         warnings=_warnings(runs),
         views=samples.views(lead.first_batch),
         filled=samples.views(lead.first_batch, "filled"),
+        pictured=(lead.first_batch or {}).get("pictured", ""),
+        drawn=samples.views((lead.first_batch or {}).get("drawn")),
         neighbours=lead.results.get("neighbours"),
         maps=samples.maps(lead.results.get("map")),
         made_by=_version(),

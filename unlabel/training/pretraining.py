@@ -148,6 +148,7 @@ NEEDS = {
     "places": "tokens that lie somewhere",
     "pooled": "a vector of the sample",
     "sensor": "a second sensor",
+    "sides": "another kind of data beside each sample",
     "table": "a vocabulary",
     "times": "more than one moment",
     "token_ids": "a vocabulary",
