@@ -13,6 +13,7 @@ from unlabel.benchmarks.retrieval_pairs import Measured
 from unlabel.benchmarks.saved import saved_encoder
 from unlabel.data_pipes.pairs import PairData
 from unlabel.embedding import load_embedder
+from unlabel.report import report
 
 
 def unit(*rows):
@@ -294,6 +295,10 @@ def test_command_measures_a_run_over_its_seeds_and_draws_it(run, tmp_path, make_
     for picture in ("retrieval.png", "space.png"):
         assert (folder / "results" / picture).stat().st_size > 5_000
     assert (folder / "seed-1" / "results" / "space_examples.json").is_file()
+    page = report(str(folder)).read_text()
+    assert page.count("R@1 of each side for each other one") == 4  # the teacher finds none
+    assert page.count("the sides in the shared space: ") == 3  # nor has chance a place
+    assert "#070707" not in page and "var(--c1)" in page
 
 
 def test_single_encoder_is_written_where_it_is_asked_for(run, tmp_path):
