@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,7 +322,7 @@ def test_single_encoder_is_written_where_it_is_asked_for(run, tmp_path):
 def test_run_on_generated_pairs_is_measured_on_their_held_out_ones(tmp_path, monkeypatch):
     made, asked = synthetic_pairs.embedded_pairs, []
 
-    def few(split="train"):
+    def few(split: Any = "train"):
         asked.append(split)
         return made(tmp_path, split=split, count=6)
 
