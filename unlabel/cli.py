@@ -58,9 +58,11 @@ def _arguments(given: Sequence[str]) -> list[str]:
         and out[1].endswith((".yaml", ".yml"))
     ):
         out.insert(1, "--config")
+    if out[:1] == ["search"] and len(out) > 2 and not out[2].startswith("-"):
+        out.insert(2, "--words")  # search RUN "a red circle"
     for i, word in enumerate(out):
         is_bare = i + 1 == len(out) or out[i + 1].startswith("--")
-        if word in ("--resume", "--per_step", "--per_window") and is_bare:
+        if word in ("--resume", "--per_step", "--per_window", "--approximate") and is_bare:
             out[i] = f"{word}=true"
         if word == "--objective" and i + 1 < len(out):
             method = CATALOGUE.get(out[i + 1].lower())
@@ -105,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.report import report
     from unlabel.sampling import sample
     from unlabel.scoring import score
+    from unlabel.search.command import classify, index, search
     from unlabel.words.word2vec import word2vec
 
     commands = {
@@ -129,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "export": export,
         "forecast": forecast,
         "score": score,
+        "index": index,
+        "search": search,
+        "classify": classify,
         "sample": sample,
         "pictures": pictures,
         "report": report,

@@ -1,7 +1,8 @@
-"""The trained heads of a run that are of use afterwards: those that score samples, or draw them."""
+"""The trained heads of a run that are of use afterwards: what scores samples, draws or compares."""
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ _FILE = "heads.safetensors"
 
 
 def save_heads(method: Objective, run: Path) -> None:
-    """Write the heads of what scores or draws beside the run's model, if there are any.
+    """Write the heads of what scores or draws beside the run's model, and every learned scale.
 
     Those of the parts of a sum stand behind their names.
     """
@@ -22,11 +23,22 @@ def save_heads(method: Objective, run: Path) -> None:
     state = {
         f"{name}.{key}".removeprefix("."): value.detach().cpu().contiguous()
         for name, part in parts.items()
-        if _can(type(part), "surprise") or _can(type(part), "drawn")
         for key, value in part.state_dict().items()
+        if _can(type(part), "surprise") or _can(type(part), "drawn") or _is_scale(key)
     }
     if state:
         save_file(state, run / _FILE)
+
+
+def load_scale(run: Path) -> float | None:
+    """What a run learned to multiply cosines with, None where it learned none or kept none."""
+    state = load_file(run / _FILE) if (run / _FILE).is_file() else {}
+    return next((math.exp(float(x)) for key, x in state.items() if _is_scale(key)), None)
+
+
+def _is_scale(key: str) -> bool:
+    """Whether it names what `Temperature` learns."""
+    return key.split(".")[-1] == "log_scale"
 
 
 def load_scoring(run: Path, encoder: Any) -> Objective:
@@ -110,4 +122,4 @@ def _takes(kind: type[Objective]) -> set[str]:
     return found
 
 
-__all__ = ["load_drawing", "load_scoring", "save_heads"]
+__all__ = ["load_drawing", "load_scale", "load_scoring", "save_heads"]

@@ -1,6 +1,6 @@
 """Vectors of pictures, videos and recordings as a file: one each, the mean over its clips."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
+from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.embedding import device_of, modality_of
@@ -54,31 +55,72 @@ def embed_media_file(
     modality = modality_of(Path(model), unsaid="video")
     kind = AudioEncoder if modality == "audio" else VisualEncoder
     encoder = kind.from_pretrained(model, local_files_only=True).to(device_of(device))
+    how: dict[str, Any] = {"clips": clips, "batch_size": batch_size, "progress": True}
+    store, vectors = media_vectors(encoder, source, **how, **columns)
+    beside = pa.table(names_of(store, store.clips))
+    said = save_vectors(output, beside, vectors, normalize=normalize)
+    return f"{said}; {store.data.summary()}."
+
+
+def media_vectors(
+    encoder: AudioEncoder | VisualEncoder,
+    source: Any,
+    *,
+    clips: int = 3,
+    batch_size: int = 32,
+    sampling: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **columns: Any,
+) -> tuple[Any, Float[np.ndarray, "files width"]]:
+    """A vector for each file of a source, the mean over its clips, and the store they came from.
+
+    Args:
+        encoder: of frames, video or audio.
+        source: as for `embed_media_file`.
+        clips: likewise.
+        batch_size: likewise.
+        sampling: how the frames of a clip lie in a video, as `VideoStore` takes it.
+        progress: show a bar.
+        columns: as for the reader.
+
+    Returns:
+        The store, whose `data` are the files in the order of the vectors. Vectors of files that
+        its `lost` names are of no use.
+
+    Raises:
+        ValueError: nothing to read.
+    """
+    store: Any
     if isinstance(encoder, AudioEncoder):
         data, key, each = read_audio(source, **columns), "waveform", 1
-        store: Any = AudioStore(data, rate=encoder.rate, seconds=None, cache_bytes=0)
+        store = AudioStore(data, rate=encoder.rate, seconds=None, cache_bytes=0)
     else:
-        store, each = clips_of(source, encoder, clips, **columns)
-        data, key = store.data, "frames"
+        store, each = clips_of(source, encoder, clips, sampling=sampling, **columns)
+        key = "frames"
     encode = lambda rows: encoder.encode(rows, batch_size=batch_size)  # noqa: E731
-    found = [v for chunk in _chunks(store, each) for v in _means(store, chunk, key, each, encode)]
-    beside = pa.table(names_of(store, each))
-    said = save_vectors(output, beside, np.stack(found), normalize=normalize)
-    return f"{said}; {data.summary()}."
+    found = [_means(store, c, key, each, encode) for c in _chunks(store, each, progress)]
+    return store, np.concatenate(found)
 
 
 def clips_of(
-    source: Any, encoder: VisualEncoder, clips: int, **columns: Any
+    source: Any,
+    encoder: VisualEncoder,
+    clips: int,
+    *,
+    sampling: Mapping[str, Any] | None = None,
+    **columns: Any,
 ) -> tuple[VideoStore, int]:
     """Clips of each picture or video of a source, evenly over it, and how many of each.
 
     One where none is longer than the encoder's clips.
     """
-    data = (read_frames if encoder.frames == 1 else read_videos)(source, **columns)
+    read = read_frames if encoder.frames == 1 else read_videos
+    data = read(source, keep=Keep.of(encoder.size), **columns)
     each = clips if any(len(item) > encoder.frames for item in data) else 1
     sizes: dict[str, Any] = {"size": encoder.size, "frames": encoder.frames, "clips": each}
     # One file after the other: what was decoded for its clips is not met again.
-    return VideoStore(data, start="even", cache_bytes=_room(data, encoder.size), **sizes), each
+    sizes["cache_bytes"] = sum(item.media.frames for item in data) * encoder.size**2 * 3
+    return VideoStore(data, start="even", **sizes, **(sampling or {})), each
 
 
 def names_of(store: Any, each: int) -> dict[str, list[Any]]:
@@ -96,14 +138,11 @@ def names_of(store: Any, each: int) -> dict[str, list[Any]]:
     return beside
 
 
-def _room(data: Any, size: int) -> int:
-    return sum(item.media.frames for item in data) * size * size * 3
-
-
-def _chunks(store: Any, each: int) -> Iterator[Sequence[int]]:
+def _chunks(store: Any, each: int, progress: bool) -> Iterator[Sequence[int]]:
     """Places of the samples of some files at a time."""
     step = _CHUNK * each
-    for start in tqdm(range(0, len(store), step), desc="embed", unit=f" x {_CHUNK} files"):
+    starts = range(0, len(store), step)
+    for start in tqdm(starts, desc="embed", unit=f" x {_CHUNK} files", disable=not progress):
         yield range(start, min(start + step, len(store)))
 
 
@@ -114,4 +153,4 @@ def _means(
     return vectors.reshape(-1, each, vectors.shape[-1]).mean(axis=1)
 
 
-__all__ = ["clips_of", "embed_media_file", "names_of"]
+__all__ = ["clips_of", "embed_media_file", "media_vectors", "names_of"]

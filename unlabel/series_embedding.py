@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from jaxtyping import Float
 
 from unlabel.core import view
 from unlabel.data_pipes.series import read_series
@@ -59,6 +60,18 @@ def embed_series(
         times = [times_of(s, 0, len(s)) for s in own]
         columns[data[0].time_name or "step"] = times[0].append(times[1:])
     return pd.DataFrame({**columns, "embedding": list(vectors)})
+
+
+def series_vectors(
+    encoder: SeriesEncoder, data: SeriesData, *, size: int = 256
+) -> Float[np.ndarray, "series width"]:
+    """One vector a series by its last `context` steps, the mean over channels that are apart."""
+    encoder.check_gaps(data.time_gap)
+    rows = SeriesRows(data.series, together=encoder.channels > 1)
+    vectors = _last(encoder, rows, size)
+    found = np.zeros((len(data), vectors.shape[1]))
+    np.add.at(found, rows.series, vectors)
+    return found / np.bincount(rows.series, minlength=len(data))[:, None]
 
 
 @torch.inference_mode()

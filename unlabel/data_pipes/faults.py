@@ -53,7 +53,9 @@ def library(name: str, extra: str) -> Any:
     try:
         return import_module(name)
     except (ImportError, OSError, RuntimeError) as e:  # torchcodec without FFmpeg: the last two
-        package = {"cv2": "opencv-python-headless"}.get(name.split(".")[0], name)
+        package = {"cv2": "opencv-python-headless", "faiss": "faiss-cpu"}.get(
+            name.split(".")[0], name
+        )
         raise ImportError(
             f"{package} is wanted here and cannot be imported ({told(e)}); "
             f"pip install 'unlabel[{extra}]'."

@@ -68,3 +68,15 @@ class ReadReport:
         if self.ignored:
             parts.append(f"{len(self.ignored)} file(s) of another kind ignored")
         return ", ".join(parts)
+
+
+class NothingUsable(ValueError):
+    """Of what was found nothing can be used.
+
+    Attributes:
+        report: what was found, and what is wrong with each of them.
+    """
+
+    def __init__(self, message: str, report: ReadReport):
+        super().__init__(message)
+        self.report = report

@@ -11,7 +11,7 @@ from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames
 from unlabel.data_pipes.media import Media
-from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.report import NothingUsable, ReadReport
 from unlabel.data_pipes.scan import scan_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip
 from unlabel.data_pipes.video_data import VideoData, VideoItem
@@ -144,7 +144,7 @@ def look_into(
         keep: as for `read_videos`.
 
     Raises:
-        ValueError: nothing can be used.
+        NothingUsable: as it says.
     """
     if damaged not in ("skip", "use"):
         raise ValueError(f"damaged is 'skip' or 'use', but {damaged!r} came.")
@@ -174,7 +174,7 @@ def look_into(
         )
     if not items:
         named = "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
-        raise ValueError(f"No usable {what} among {len(entries)}: {named}.")
+        raise NothingUsable(f"No usable {what} among {len(entries)}: {named}.", report)
     _pair(items)
     return VideoData(items, report, classes, kept)
 
