@@ -20,7 +20,7 @@ N, M, D = 37, 53, 12
 
 @pytest.fixture(autouse=True, params=[(8, 16), (256, 1024)], ids=["small_blocks", "one_block"])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
-    monkeypatch.setattr(logsumexp, "_tile", lambda like: request.param)
+    monkeypatch.setattr(logsumexp, "tile_for", lambda like: request.param)
     return request.param
 
 
