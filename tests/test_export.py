@@ -5,10 +5,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModel
 
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.embedding import load_embedder
 from unlabel.export import export
+from unlabel.modalities.visual import VisualEncoder
 
 RUN = {
     "modality": "text",
@@ -149,6 +152,77 @@ def test_what_cannot_be_exported_is_refused(tmp_path, make_run):
         export(run, tmp_path / "x", to="transformers", normalize=True)
     with pytest.raises(ValueError, match=r"has no model/config\.json"):
         export(tmp_path / "nowhere", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def joint_run(tmp_path, make_joint):
+    encoder = make_joint()
+    encoder.save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**RUN, "modality": "pairs"}))
+    return tmp_path / "run", encoder
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "first_last"])
+def test_text_side_of_pairs_is_in_the_shared_space(joint_run, make_encoder, sentences, pooling):
+    run, encoder = joint_run
+    encoder.towers["text"].pooling = pooling
+    encoder.save_pretrained(run / "model")
+    folder = export(run, to="sentence-transformers")
+    assert folder == run / "sentence-transformers"
+    found, expected = load(folder).encode(sentences), encoder.encode("text", sentences)
+    assert found.shape == (len(sentences), encoder.width)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(load_embedder(folder)(sentences), expected, atol=1e-5)
+    card = (folder / "README.md").read_text()
+    assert "shares with series, frames, video and audio" in card
+    assert "projection into 8 numbers" in card
+
+
+def test_one_side_of_pairs_is_exported_by_itself(joint_run, joint_data):
+    run, encoder = joint_run
+    folder = export(run, side="video", to="transformers")
+    assert folder == run / "transformers-video"
+    found = VisualEncoder.from_pretrained(folder).encode(joint_data["video"])
+    np.testing.assert_allclose(
+        found, encoder.towers["video"].encode(joint_data["video"]), atol=1e-6
+    )
+    assert AutoModel.from_pretrained(folder).config.model_type == "videomae"
+    card = (folder / "README.md").read_text()
+    assert "together with encoders of text, series, frames and audio, as the video side" in card
+    assert "SimCSE" in card
+
+
+def test_all_of_pairs_is_exported_for_automodel_and_its_card_runs(joint_run, joint_data):
+    run, encoder = joint_run
+    folder = export(run)
+    model, inputs = AutoModel.from_pretrained(folder), torch.from_numpy(joint_data["audio"])
+    with torch.no_grad():
+        found = model.get_features("audio", input_values=inputs).numpy()
+    np.testing.assert_allclose(found, encoder.encode("audio", joint_data["audio"]), atol=1e-5)
+    card = (folder / "README.md").read_text()
+    assert "# One space for text, series, frames, video and audio" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code.replace("path/to/this/folder", str(folder)), names)
+    assert {side: len(x) for side, x in names["found"].items()} == dict.fromkeys(encoder.sides, 2)
+    np.testing.assert_allclose(
+        names["found"]["text"], encoder.encode("text", ["a red square", "a blue circle"]), atol=1e-6
+    )
+
+
+def test_side_that_cannot_be_exported_is_refused(joint_run, make_joint, tmp_path, make_encoder):
+    run, _ = joint_run
+    with pytest.raises(ValueError, match="No side 'smell'; there are text, series"):
+        export(run, side="smell")
+    with pytest.raises(ValueError, match="audio is an encoder of audio; export it to transformers"):
+        export(run, side="audio", to="sentence-transformers")
+    make_joint("audio", "video").save_pretrained(tmp_path / "mute")
+    with pytest.raises(ValueError, match="there are 0 among audio, video; give transformers"):
+        export(tmp_path / "mute", tmp_path / "x", to="sentence-transformers")
+    make_encoder().save_pretrained(tmp_path / "text")
+    with pytest.raises(ValueError, match="which has no sides"):
+        export(tmp_path / "text", tmp_path / "x", side="text")
     assert not (tmp_path / "x").exists()
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from unlabel.embedding import modality_of, run_model_folder
 from unlabel.modalities import ENCODERS
+from unlabel.modalities.joint import JointEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.model_card import model_card
 
@@ -24,6 +25,7 @@ def export(
     folder: str | Path | None = None,
     *,
     to: Format | None = None,
+    side: str | None = None,
     normalize: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -32,10 +34,13 @@ def export(
     Args:
         out: a run's output folder, or the folder of a model.
         folder: where the export goes; new, or empty. Of a run, by default, a folder named after
-            the format in the run's output folder.
+            the format (and the side) in the run's output folder.
         to: `sentence-transformers` loads with `SentenceTransformer(folder)`, releases 2 to 6;
             `transformers` loads with `AutoModel.from_pretrained(folder)`, which does not pool:
             the model card says how. By default the former for text, the latter for all else.
+        side: of an encoder of pairs, one side by itself. Text to `sentence-transformers` ends with
+            the projection into the shared space and length 1; to `transformers` a side is the
+            model before its projection. Default: the text side for the former, else all of it.
         normalize: end with vectors of length 1 (sentence-transformers only).
         overwrite: replace an earlier export in `folder`.
 
@@ -43,21 +48,15 @@ def export(
         The folder.
 
     Raises:
-        ValueError: an unknown format, no model in `out`, or a folder that is not free.
+        ValueError: an unknown format or side, no model in `out`, or a folder that is not free.
     """
     out = Path(out)
     source = run_model_folder(out) or out
     modality = modality_of(source)
-    to = to or ("sentence-transformers" if modality == "text" else "transformers")
-    if to not in ("sentence-transformers", "transformers"):
+    if to not in (None, "sentence-transformers", "transformers"):
         raise ValueError(f"to={to!r}: choose sentence-transformers or transformers.")
-    if modality != "text" and to == "sentence-transformers":
-        raise ValueError(f"{out} is an encoder of {modality}; export it to transformers.")
-    if normalize and to == "transformers":
-        raise ValueError(
-            "A transformers folder has no place for normalizing; normalize after pooling, or "
-            "export to sentence-transformers."
-        )
+    if side is not None and modality != "pairs":
+        raise ValueError(f"{out} is an encoder of {modality}, which has no sides; leave side out.")
     if not (source / "config.json").is_file():
         raise ValueError(
             f"{out} has no model/config.json, as a run's output folder has, and no config.json, as "
@@ -65,18 +64,54 @@ def export(
         )
     if folder is None and source == out:
         raise ValueError(f"{out} is a model and no run's output folder; say where to export to.")
-    folder = Path(folder) if folder is not None else out / to
-    encoder = ENCODERS[modality].from_pretrained(source, local_files_only=True)
+    encoder: Any = ENCODERS[modality].from_pretrained(source, local_files_only=True)
+    of = None
+    if isinstance(encoder, JointEncoder):
+        side = _side(encoder, side, to)
+        of = None if side is None else (encoder, side)
+        encoder = encoder if side is None else encoder.towers[side]
+    to = to or ("sentence-transformers" if isinstance(encoder, TextEncoder) else "transformers")
+    if not isinstance(encoder, TextEncoder) and to == "sentence-transformers":
+        kind = encoder.settings["modality"]
+        raise ValueError(f"{side or out} is an encoder of {kind}; export it to transformers.")
+    if normalize and to == "transformers":
+        raise ValueError(
+            "A transformers folder has no place for normalizing; normalize after pooling, or "
+            "export to sentence-transformers."
+        )
+    named = out / (to if side is None or to == "sentence-transformers" else f"{to}-{side}")
+    folder = Path(folder) if folder is not None else named
     _make_room(folder, out, overwrite)
     encoder.save_pretrained(folder)
     if isinstance(encoder, TextEncoder):
         _name_tokenizer(folder / "tokenizer_config.json")
     if isinstance(encoder, TextEncoder) and to == "sentence-transformers":
-        _add_modules(encoder, folder, normalize)
-    card = model_card(encoder, _run_of(out), to=to, normalize=normalize)
+        into = None if of is None else of[0].projections[of[1]].weight.detach()
+        normalize = normalize or into is not None
+        _add_modules(encoder, folder, normalize, into)
+    card = model_card(encoder, _run_of(out), to=to, normalize=normalize, of=of)
     (folder / "README.md").write_text(card, encoding="utf-8")
     logger.info("Exported %s to %s for %s.", source, folder, to)
     return folder
+
+
+def _side(encoder: JointEncoder, side: str | None, to: Format | None) -> str | None:
+    """The side of an encoder of pairs that is exported; None for all of them.
+
+    Raises:
+        ValueError: no such side, or not one of text where that is wanted.
+    """
+    if side is not None and side not in encoder.sides:
+        raise ValueError(f"No side {side!r}; there are {', '.join(encoder.sides)}.")
+    if side is not None or to != "sentence-transformers":
+        return side
+    texts = [name for name, kind in encoder.kinds.items() if kind == "text"]
+    if len(texts) != 1:
+        raise ValueError(
+            f"sentence-transformers takes one side of text, but there are {len(texts)} among "
+            f"{', '.join(encoder.sides)}; {'name it by side' if texts else 'give transformers'}."
+        )
+    return texts[0]
 
 
 def _run_of(out: Path) -> Path:
@@ -116,8 +151,12 @@ def _name_tokenizer(file: Path) -> None:
         _write(file, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def _add_modules(encoder: TextEncoder, folder: Path, normalize: bool) -> None:
+def _add_modules(
+    encoder: TextEncoder, folder: Path, normalize: bool, into: torch.Tensor | None
+) -> None:
     """What makes a transformers folder a sentence-transformers folder.
+
+    With the weight of a projection after pooling, where there is one.
 
     Module paths and keys are those of its releases 2 to 5; release 6 writes others, but reads
     these.
@@ -141,6 +180,9 @@ def _add_modules(encoder: TextEncoder, folder: Path, normalize: bool) -> None:
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
     )
+    if into is not None:
+        modules.append(("Dense", "Dense"))
+        _project(into, folder / f"{len(modules) - 1}_Dense")
     if normalize:
         modules.append(("Normalize", "Normalize"))
         (folder / f"{len(modules) - 1}_Normalize").mkdir()
@@ -162,6 +204,17 @@ def _add_modules(encoder: TextEncoder, folder: Path, normalize: bool) -> None:
     _write(folder / "config_sentence_transformers.json", about)
 
 
+def _project(weight: torch.Tensor, folder: Path) -> None:
+    settings = {
+        "in_features": weight.shape[1],
+        "out_features": weight.shape[0],
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    _write(folder / "config.json", settings)
+    _save(folder, {"linear.weight": weight})
+
+
 def _weigh_layers(encoder: TextEncoder, folder: Path) -> None:
     # The mean of the first and the last block is the weighted mean over all blocks with weights
     # 1, 0, ..., 0, 1; pooling is linear, so averaging layers before tokens changes nothing.
@@ -175,5 +228,9 @@ def _weigh_layers(encoder: TextEncoder, folder: Path) -> None:
         "num_hidden_layers": layers,
     }
     _write(folder / "config.json", settings)
-    save_file({"layer_weights": weights}, folder / "model.safetensors")
-    torch.save({"layer_weights": weights}, folder / "pytorch_model.bin")  # what release 2 reads
+    _save(folder, {"layer_weights": weights})
+
+
+def _save(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    save_file({k: v.cpu().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")  # what release 2 reads

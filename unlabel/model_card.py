@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unlabel.joint_card import about_joint, about_side
 from unlabel.modalities.audio import AudioEncoder
+from unlabel.modalities.joint import JointEncoder
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import VisualEncoder
 
 AnyEncoder = TextEncoder | SeriesEncoder | VisualEncoder | AudioEncoder
+Whole = tuple[JointEncoder, str]  # the encoder of pairs that an encoder is a side of, and its name
 
 _SENTENCE_TRANSFORMERS = """\
 ```python
@@ -67,7 +70,9 @@ The weights alone load with `transformers.AutoModel`, the image processor with
 _AUDIO = """\
 ```python
 import numpy as np
+from unlabel.joint_card import about_joint, about_side
 from unlabel.modalities.audio import AudioEncoder
+from unlabel.modalities.joint import JointEncoder
 
 encoder = AudioEncoder.from_pretrained("path/to/this/folder")
 sounds = list(np.random.default_rng(0).normal(size=(2, 2 * {rate})).astype(np.float32))
@@ -85,7 +90,14 @@ _POOLINGS = {
 }
 
 
-def model_card(encoder: AnyEncoder, run: Path, *, to: str, normalize: bool = False) -> str:
+def model_card(
+    encoder: AnyEncoder | JointEncoder,
+    run: Path,
+    *,
+    to: str,
+    normalize: bool = False,
+    of: Whole | None = None,
+) -> str:
     """The README.md of an export.
 
     Args:
@@ -93,12 +105,14 @@ def model_card(encoder: AnyEncoder, run: Path, *, to: str, normalize: bool = Fal
         run: its run's output folder, for `run.json` and `results/*.json`; both may be missing.
         to: format, as for `export`.
         normalize: whether the export ends in vectors of length 1.
+        of: the encoder of pairs that it is a side of, and which.
     """
     file = run / "run.json"
     about = json.loads(file.read_text()) if file.is_file() else {}
     results = [json.loads(p.read_text()) for p in sorted(run.glob("results/*.json"))]
     parts = [
         *_about(encoder, to, normalize),
+        about_side(*of, projected=to == "sentence-transformers") if of else "",
         _training(about),
         *(_scores(r) for r in results if "encoders" in r),
         _papers(about),
@@ -106,7 +120,11 @@ def model_card(encoder: AnyEncoder, run: Path, *, to: str, normalize: bool = Fal
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _about(encoder: AnyEncoder, to: str, normalize: bool) -> tuple[str, str, str]:
+def _about(encoder: AnyEncoder | JointEncoder, to: str, normalize: bool) -> tuple[str, str, str]:
+    if isinstance(encoder, JointEncoder):
+        return _front_matter(to, "feature-extraction", *encoder.kinds.values()), *about_joint(
+            encoder
+        )
     if isinstance(encoder, SeriesEncoder):
         return _about_series(encoder, to)
     if not isinstance(encoder, TextEncoder):

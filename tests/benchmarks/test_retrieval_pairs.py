@@ -1,4 +1,6 @@
+import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,13 @@ from unlabel.benchmarks.pair_vectors import PairVectors, encode_pairs
 from unlabel.benchmarks.retrieval import bench_retrieval, ranks_of_own
 from unlabel.benchmarks.retrieval_pairs import Measured
 from unlabel.benchmarks.saved import saved_encoder
+from unlabel.data_pipes import synthetic_pairs
 from unlabel.data_pipes.pairs import PairData
 from unlabel.embedding import load_embedder
+from unlabel.kinds.pairs import PairsOptions
+from unlabel.objectives import Objective
+from unlabel.report import report
+from unlabel.training.arguments import TrainingArguments
 
 
 def unit(*rows):
@@ -294,6 +301,10 @@ def test_command_measures_a_run_over_its_seeds_and_draws_it(run, tmp_path, make_
     for picture in ("retrieval.png", "space.png"):
         assert (folder / "results" / picture).stat().st_size > 5_000
     assert (folder / "seed-1" / "results" / "space_examples.json").is_file()
+    page = report(str(folder)).read_text()
+    assert page.count("R@1 of each side for each other one") == 4  # the teacher finds none
+    assert page.count("the sides in the shared space: ") == 3  # nor has chance a place
+    assert "#070707" not in page and "var(--c1)" in page
 
 
 def test_single_encoder_is_written_where_it_is_asked_for(run, tmp_path):
@@ -306,6 +317,28 @@ def test_single_encoder_is_written_where_it_is_asked_for(run, tmp_path):
     assert {p.name for p in (tmp_path / "o").iterdir()} == {
         "x.json", "x.png", "x_space.json", "x_space.png", "x_space_examples.json"
     }  # fmt: skip
+
+
+def test_run_on_generated_pairs_is_measured_on_their_held_out_ones(tmp_path, monkeypatch):
+    made, asked = synthetic_pairs.embedded_pairs, []
+
+    def few(split: Any = "train"):
+        asked.append(split)
+        return made(tmp_path, split=split, count=6)
+
+    monkeypatch.setattr(synthetic_pairs, "embedded_pairs", few)
+    options, args = PairsOptions(), TrainingArguments(output_dir=str(tmp_path / "run"))
+    encoder = options.prepare("synthetic", Objective(), args, None).encoder
+    for part in ("untrained", "model"):
+        encoder.save_pretrained(tmp_path / "run" / part)
+    about = {"modality": "pairs", "data": "synthetic", "encoder": dataclasses.asdict(options)}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    found = bench_retrieval(tmp_path / "run", bootstrap=0)
+    assert asked == ["train", "test"]
+    assert "among 6 by cosine" in found.setting
+    assert len(first_ranks(found.encoders[0].scores)) == 12
+    assert "series zero-shot" in found.encoders[0].scores
+    assert table(found) == {k: s.score for k, s in found.encoders[1].scores.items()}
 
 
 def test_what_cannot_be_measured_is_refused(run, tmp_path, make_joint, make_encoder):

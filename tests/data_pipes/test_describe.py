@@ -69,6 +69,17 @@ def test_channels_and_steps_have_their_names():
         assert describe(T, freq=freq).startswith(f"Over {words} ")
 
 
+def test_any_series_has_one_sentence():
+    for seed in range(400):
+        random = np.random.default_rng(seed)
+        values = random.normal(size=int(random.integers(1, 60))) * 10.0 ** random.integers(-9, 9)
+        values = values.cumsum() if seed % 2 else values
+        if seed % 3 == 0:
+            values = np.where(random.random(len(values)) < 0.3, np.nan, np.round(values))
+        told = describe(values)
+        assert told.startswith("Over ") and told.endswith(".") and "nan" not in told
+
+
 def test_equal_values_give_equal_sentences_whatever_their_type():
     wave = np.sin(2 * np.pi * T / 24).astype(np.float32)
     assert describe(wave) == describe(wave.astype(np.float64)) == describe(wave[:, None])

@@ -104,7 +104,7 @@ def test_word_bounds_and_limit_hold():
         ("empty.txt", b""),
         ("blank.txt", b"\n  \n\n"),
         ("picture.txt", bytes(range(256)) * 40),
-        ("empty.txt.gz", gzip.compress(b"")),
+        ("empty.txt.gz", gzip.compress(b"", mtime=0)),
         ("header.csv", b"text\n"),
         ("cut.parquet", b"PAR1abc"),
         ("broken.json", b'[{"text": "a"'),

@@ -63,18 +63,19 @@ def heat(ax: Axes, found: Mapping[tuple[str, str], float], *, color: str, ink: s
     ax.tick_params(length=0, labelcolor=ink)
 
 
-def cloud(ax: Axes, drawn: Mapping[str, Any], *, muted: str) -> None:
+def cloud(ax: Axes, drawn: Mapping[str, Any], *, colors: Sequence[str], muted: str) -> None:
     """Points of each side in the plane of `plane`, sides of a sample joined for some of them.
 
     Args:
         ax: to draw on.
         drawn: what `plane` gave.
+        colors: of the sides.
         muted: colour of the lines.
     """
     points = {name: np.array(side) for name, side in drawn["sides"].items()}
     for row in range(min(JOINED, *(len(p) for p in points.values()))):
         ax.plot(*np.array([p[row] for p in points.values()]).T, color=muted, lw=0.5, alpha=0.5)
-    styles = zip(points.items(), COLORS, MARKERS, strict=False)
+    styles = zip(points.items(), colors, MARKERS, strict=False)
     for (name, at), color, marker in styles:
         ax.plot(*at.T, marker, color=color, markersize=4, alpha=0.75, mew=0, label=name)
     first, second = (f"{100 * share:.0f} % of variance" for share in drawn["variance"])
@@ -101,7 +102,7 @@ def draw_space(result: BenchmarkResult, file: str | Path) -> None:
         return
     figure, axes = _panels(list(shown))
     for ax, drawn in zip(axes, shown.values(), strict=True):
-        cloud(ax, drawn, muted="grey")
+        cloud(ax, drawn, colors=COLORS, muted="grey")
     axes[0].legend(loc="best", fontsize=8)
     figure.suptitle("The shared space, by its first two principal axes")
     figure.savefig(file, dpi=120)

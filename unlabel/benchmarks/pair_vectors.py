@@ -17,8 +17,8 @@ from unlabel.benchmarks.intervals import unit_rows
 from unlabel.benchmarks.saved import saved_encoder
 from unlabel.core import Batch, view
 from unlabel.data_pipes.pairs import PairStore
-from unlabel.kinds.pairs import PairsOptions
-from unlabel.modalities.configs import SETTINGS
+from unlabel.kinds.pairs import DEFAULT_SIDES, PairsOptions
+from unlabel.modalities.configs import SETTINGS, saved_settings
 from unlabel.modalities.joint import JointEncoder
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
@@ -133,9 +133,11 @@ class PairReader:
             from unlabel.data_pipes.synthetic_pairs import embedded_pairs
 
             data, column = str(embedded_pairs(split="test")), column or LABEL
-        sides = {name: _middle(name, said) for name, said in options.sides.items()}
+        said = options.sides or (DEFAULT_SIDES if trained_on == options.corpus else _saved(folder))
+        sides = {name: _middle(name, own) for name, own in said.items()}
         own: dict[str, Any] = {"sides": sides, "label_column": column, "limit": self.limit}
-        asked = dataclasses.replace(options, **own, pretrained=None, shuffled=False)
+        # What the recipe does not say of a side (its size), the encoder's own folder does.
+        asked = dataclasses.replace(options, **own, pretrained=str(folder), shuffled=False)
         with TemporaryDirectory() as place:
             args = TrainingArguments(output_dir=place, seed=self.seed)
             return asked.prepare(data, Objective(), args, folder).store
@@ -145,6 +147,11 @@ def _about(folder: Path) -> dict[str, Any] | None:
     files = [place / "run.json" for place in (folder, folder.parent)]
     found = next((f for f in files if f.is_file()), None)
     return None if found is None else json.loads(found.read_text())
+
+
+def _saved(folder: Path) -> dict[str, dict[str, Any]]:
+    """The sides of an encoder that a run began with, which has told them."""
+    return {name: {"kind": kind} for name, kind in saved_settings(folder)["sides"].items()}
 
 
 def _middle(name: str, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _period(x: Values) -> float:
     good = [int(p) for p in peaks if like[p] >= 0.85 * like[peaks].max()]
     if not good or like[good[0]] <= 0:
         return 0
-    found = _refined(good[0], like)
+    found = min(max(_refined(good[0], like), 2), longest)
     near = [found] if found != round(found) else [found + i for i in range(-2, 3)]
     told = {p: _explained(x, p) for p in near if 2 <= p <= longest}
     period = max(told, key=lambda p: told[p])

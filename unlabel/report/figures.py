@@ -14,14 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unlabel.benchmarks.forecast_plot import plot_forecast
+from unlabel.benchmarks.pair_pictures import cloud, heat
 
 # matplotlib wants colours, the page has variables that change with light and dark mode: figures
 # are drawn in these stand-ins, which are exchanged for the variables in the finished SVG.
 INK, MUTED, RULE, PAGE = "#010101", "#020202", "#030303", "#040404"
 BEFORE, AFTER = "#050505", "#060606"
+CLASSES = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b")
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", RULE: "--rule", PAGE: "--page", BEFORE: "--before",
-    AFTER: "--after",
+    AFTER: "--after", **{color: f"--c{i}" for i, color in enumerate(CLASSES)},
 }  # fmt: skip
 _SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -175,6 +177,26 @@ def window(
         return _svg(figure, label)
 
 
+def heat_map(found: Mapping[tuple[str, str], float | None], *, label: str = "") -> Markup:
+    """A score x100 by (who asks, who is searched), see `pair_pictures.heat`."""
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(3.0, 2.6)
+        scores = {pair: np.nan if score is None else score for pair, score in found.items()}
+        heat(ax, scores, color=AFTER, ink=INK)
+        return _svg(figure, label)
+
+
+def plane(drawn: Mapping[str, Any], *, label: str = "") -> Markup:
+    """Points of each side of pairs, see `pair_pictures.cloud`."""
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(3.3, 3.3)
+        cloud(ax, drawn, colors=CLASSES, muted=MUTED)
+        ax.grid(visible=False)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(3))
+        return _svg(figure, label)
+
+
 def channels(
     values: Float[np.ndarray, "steps channels"], *, most: int = 4, label: str = ""
 ) -> Markup:
@@ -233,4 +255,4 @@ def _svg(figure: Figure, label: str) -> Markup:
     return opening + Markup(body)
 
 
-__all__ = ["channels", "dots", "forecast", "lines", "path", "window"]
+__all__ = ["channels", "dots", "forecast", "heat_map", "lines", "path", "plane", "window"]

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from unlabel.benchmarks.clip_pictures import masks_html, neighbours_html
-from unlabel.report import figures, samples, words
+from unlabel.report import figures, pairs, samples, words
 from unlabel.report.runs import Run, read_results, read_runs
 from unlabel.report.scores import ScoreTable, score_table, verdict
 from unlabel.report.templates import environment, version
@@ -31,10 +31,22 @@ THINGS = {
     "frames": "test clips",
     "video": "test clips",
     "audio": "recordings",
+    "pairs": "held-out pairs",
+}
+# Benchmarks with a picture of their own whose scores are of one scale, so drawn as dots too.
+DOTTED = ("actions", "propagation")
+# What the picture of a benchmark shows.
+SHOWS = {
+    "actions": "Held-out clips, and what each encoder finds nearest in the train part.",
+    "propagation": "True masks, and those carried from the first frame.",
+    "retrieval": "R@1: the side of a row finds the one of a column.",
+    "space": "The shared space by its first two principal axes; grey lines join the sides of a "
+    "sample.",
 }
 MEANING = {
     "sts": "Spearman correlation with human judgements of similarity, ×100",
-    "retrieval": "Share of queries that find their own document",
+    "retrieval": "Share of queries that find what belongs to them",
+    "space": "Ranks, gaps and spread of the sides in their space",
     "forecasting": "Error on standardised values; lower is better",
     "sounds": "Share of recordings that a probe names rightly",
     "actions": "Share of clips of unseen people and scenes that a probe names rightly",
@@ -71,7 +83,9 @@ def _render(folder: Path, runs: list[Run]) -> str:
     tables = score_tables(folder, runs)
     pages = environment()
     pages.filters.update(words.FILTERS)
+    pictures = _pictures(read_results(folder) or lead.results)
     dotted = {t.benchmark: t for t in tables if t.has_gain and len(t.rows) > 1}
+    dotted = {name: t for name, t in dotted.items() if name not in pictures or name in DOTTED}
     return pages.get_template("page.html.j2").render(
         title=folder.resolve().name,
         modality=(modality := lead.about.get("modality", "text")),
@@ -88,7 +102,8 @@ def _render(folder: Path, runs: list[Run]) -> str:
         verdict=verdict,
         dots={name: _dots(table) for name, table in dotted.items()},
         forecasts=_forecasts(read_results(folder) or lead.results),
-        pictures=_pictures(read_results(folder) or lead.results),
+        pictures=pictures,
+        shows=SHOWS,
         losses=_losses(runs),
         monitors=_monitors(runs),
         warnings=_warnings(runs),
@@ -107,9 +122,10 @@ def score_tables(folder: Path, runs: Sequence[Run]) -> list[ScoreTable]:
     together = runs[0].results if runs[0].path == folder else read_results(folder)
     names = [n for n, result in together.items() if "encoders" in result]
     seeds = [r for r in runs if r.path != folder]
+    first = "retrieval" if runs[0].about.get("modality") == "pairs" else "sts"
     return [
         score_table(together[n], {r.path.name: r.results[n] for r in seeds if n in r.results})
-        for n in sorted(names, key=lambda n: (n != "sts", n))
+        for n in sorted(names, key=lambda n: (n != first, n))
     ]
 
 
@@ -131,10 +147,12 @@ def _forecasts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _pictures(results: Mapping[str, Any]) -> dict[str, Markup]:
-    """Pictures kept by the benchmarks of clips, by benchmark."""
+    """Pictures kept by the benchmarks of clips and of pairs, by benchmark."""
     shown = {"actions": neighbours_html, "propagation": masks_html}
     kept = {name: results.get(f"{name}_examples") or {} for name in shown}
-    return {name: draw(kept[name]) for name, draw in shown.items() if kept[name]}
+    found = {name: draw(kept[name]) for name, draw in shown.items() if kept[name]}
+    drawn = {"retrieval": pairs.heat_maps(results), "space": pairs.planes(results)}
+    return found | {name: picture for name, picture in drawn.items() if picture is not None}
 
 
 def _panel(runs: Sequence[Run], key: str, name: str, level: float | None = None) -> dict[str, Any]:
