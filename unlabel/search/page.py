@@ -1,5 +1,6 @@
 """The page of a search: what was asked, and a card for each hit, in one file that loads nothing."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ def write_page(
         words: that were asked for.
         like: the example that was asked for in their place, as `Space.example` describes it.
     """
-    cards = [_card(space, hit) for hit in hits.to_dict("records")]
+    folders = [Path(path).parent for path in hits["path"]]
+    base = Path(os.path.commonpath(folders)) if folders else Path()
+    cards = [_card(space, hit, base) for hit in hits.to_dict("records")]
     page = (
         environment(Path(__file__).parent)
         .get_template("hits.html.j2")
         .render(
             words=words,
-            query=None if like is None else _card(space, like),
+            query=None if like is None else _card(space, like, Path(like["path"]).parent),
             cards=cards,
             count=count,
             model=str(space.home),
@@ -49,13 +52,13 @@ def write_page(
         partial.write_text(page, encoding="utf-8", errors="replace")
 
 
-def _card(space: Space, item: Mapping[str, Any]) -> dict[str, Any]:
+def _card(space: Space, item: Mapping[str, Any], base: Path) -> dict[str, Any]:
     kind, path = space.sides[item["side"]], Path(item["path"])
     about = [item["side"], length_of(item, kind)]
     about += [f"row {item['row'] + 1:,}"] if kind == "text" or item["row"] else []
     return {
         "shown": shown(item, kind, space.options[item["side"]]),
-        "name": path.name,
+        "name": str(path.relative_to(base)),
         "folder": str(path.parent),
         "about": " · ".join(filter(None, about)),
         "rank": item.get("rank"),
