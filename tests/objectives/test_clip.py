@@ -1,5 +1,6 @@
 """Pairs of kinds of data: known answers, the formulas in float64, and which sides are compared."""
 
+import contextlib
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from unlabel.core import Encoding, view
 from unlabel.objectives import CLIP, CMC, DistillSides, SigLIP, Sum
 from unlabel.objectives.heads import Temperature
 from unlabel.objectives.sigmoid import sigmoid_contrast
-from unlabel.training.pretraining import Pretraining, why_not
+from unlabel.training.pretraining import Pretraining, cached_step, why_not
 
 N, D = 6, 5
 SIDES = view("plain", partner="wave"), view("plain", partner="sensor")
@@ -181,6 +182,25 @@ def test_what_cannot_work_is_refused_with_a_reason(options, message):
         sigmoid_contrast(some(N, D), some(N, D, seed=1), **given)
     with pytest.raises(ValueError, match="A scale is above 0, but"):
         SigLIP(scale=0.0)
+
+
+@pytest.mark.parametrize("kind", [CLIP, SigLIP])
+def test_micro_batches_that_share_their_negatives_give_the_gradient_of_the_whole(kind):
+    found = []
+    for sizes in ((8,), (3, 5)):
+        module, _ = joint(kind())
+        module, starts = module.double(), [0, *sizes[:-1]]
+        cached_step(
+            module,
+            [joint(kind(), n, first)[1] for n, first in zip(sizes, starts, strict=True)],
+            seed_micro=torch.manual_seed,
+            backward=lambda loss: loss.backward(),
+            autocast=contextlib.nullcontext,
+        )
+        found.append({name: p.grad for name, p in module.named_parameters()})
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+    learned = [g for name, g in found[0].items() if name.startswith("objective")]
+    assert learned and all(abs(g) > 1e-6 for g in learned)
 
 
 # -- which sides -------------------------------------------------------------------------------

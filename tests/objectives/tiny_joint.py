@@ -36,9 +36,9 @@ class TinyJoint(nn.Module):
         self.views, self.context, self.channels = wide.views, wide.context, wide.channels
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
-        side = spec.partner or "wave"
-        own = replace(spec, partner=None if side == "wave" else side)
-        seen = self.towers[side].view(batch, own)
+        # Not another spec: torch.compile cannot follow how a stream is named.
+        side, both = spec.partner or "wave", {"wave": batch.inputs, **batch.partners}
+        seen = self.towers[side].view(replace(batch, partners=both), spec)
         return replace(seen, inputs={f"{side}.{k}": x for k, x in seen.inputs.items()})
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
