@@ -1,7 +1,10 @@
 """Search and zero-shot classes with a tiny joint encoder of random weights, on files made here."""
 
+import base64
+import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,8 +16,11 @@ from unlabel.cli import main
 from unlabel.data_pipes.synthetic_video import write_video
 from unlabel.heads import save_heads
 from unlabel.objectives import CLIP, SigLIP, Sum
+from unlabel.report import figures
 from unlabel.search import Index, Space
+from unlabel.search.cards import length_of, shown
 from unlabel.search.nearest import exact
+from unlabel.search.page import write_page
 from unlabel.search.reading import side_for
 
 soundfile = pytest.importorskip("soundfile")
@@ -157,7 +163,7 @@ def test_broken_files_are_named_and_not_tried_again(space, files, tmp_path, monk
         index, done = built(space, folder, tmp_path / f"index{chunk}", chunk=chunk)
         assert len(index) == 3 and set(index.items["fault"]) == {""}
         assert {Path(p).name for p in done.broken} == {"bad.mp4", "bad.wav", "bad.csv"}
-        assert all(done.broken.values()) and "3 broken" in done.summary()
+        assert all(done.broken.values()) and "3 of all broken" in done.summary()
     monkeypatch.setattr(Space, "embed_files", None)
     _, done = built(space, folder, tmp_path / "index256")
     assert (done.kept, len(done.broken)) == (6, 3)
@@ -286,6 +292,54 @@ def test_classes_without_names_and_templates_without_a_place_are_refused(
         space.classify(np.zeros((1, 8), np.float32), classes, templates)
 
 
+# -- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_every_hit_and_loads_nothing(space, files, tmp_path):
+    copied(files, tmp_path / "data")
+    (tmp_path / "data" / "words.txt").write_text("Rain <b>fell</b> all day.\n")
+    index, _ = built(space, tmp_path / "data", tmp_path / "index")
+    page = tmp_path / "found.html"
+    asked = 'Rain & "<i>snow</i>"'
+    hits = space.search(index, asked, count=20)
+    write_page(page, space, hits, count=len(index), words=asked)
+    text = page.read_text()
+    assert len(hits) == 11 and text.count('<article class="hit">') == 11
+    assert all(f">{Path(p).name}</b>" in text for p in hits["path"])
+    assert all(f"{c:.3f}" in text for c in hits["cosine"])
+    assert "The 11 nearest of 11, by cosine." in text
+    assert "Rain &amp; &#34;&lt;i&gt;snow&lt;/i&gt;&#34;" in text and "<b>fell" not in text
+    assert text.count("data:image/png;base64,") == 3 + 3 + 1 and text.count("<svg") == 3
+    assert text.count("data:audio/wav;base64,") == text.count("<audio") == 3
+    linked = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s]{5})""", text)
+    assert all(link == "data:" or link[0] == "#" for link in linked)  # clips of drawings
+
+
+def test_the_page_shows_the_example_and_says_what_is_gone(space, files, tmp_path):
+    copied(files, tmp_path / "data", "c*")
+    index, _ = built(space, tmp_path / "data", tmp_path / "index")
+    hits = space.search(index, like=files / "c1.mp4")
+    (tmp_path / "data" / "c2.mp4").unlink()
+    query, _ = space.example(files / "c1.mp4")
+    write_page(tmp_path / "found.html", space, hits, count=3, like=query)
+    text = (tmp_path / "found.html").read_text()
+    assert text.count("<article") == 4 and text.count("data:image/png") == 3
+    assert "It cannot be shown:" in text and "there is no such file" in text
+
+
+def test_a_long_recording_is_heard_in_part_and_gaps_in_series_are_drawn(space, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(9 * 22_050), 22_050)
+    item = {"path": str(tmp_path / "long.wav"), "frames": 9 * 22_050, "rate": 22_050.0, "row": 0}
+    piece = shown(item, "audio", space.options["audio"])
+    sound = base64.b64decode(re.findall(r"wav;base64,([^\"]+)", piece)[0])
+    heard, rate = soundfile.read(io.BytesIO(sound))
+    assert (len(heard), rate) == (128_000, 16_000) and "the first 8 s" in piece
+    assert length_of(item, "audio") == "9.0 s"
+    values = np.full((900, 6), np.nan)
+    values[::2, 0] = 1.0
+    assert figures.channels(values, label="a").count("<path") >= 4
+
+
 # -- refusals -------------------------------------------------------------------------------------
 
 
@@ -341,8 +395,10 @@ def test_index_search_and_classify_on_the_command_line(run, files, tmp_path, cap
     said = capsys.readouterr().out
     assert "1.000" in said and "words.txt: Rain fell all day." in said
     video = ["--like", str(files / "c0.mp4"), "--among", "video"]
-    main(["search", str(run), *video, "--data", f"{files}/c*.mp4"])
+    page = tmp_path / "found.html"
+    main(["search", str(run), *video, "--data", f"{files}/c*.mp4", "--page", str(page)])
     said = capsys.readouterr().out
+    assert "The 3 nearest of 3, by cosine." in page.read_text()
     assert "3 new" in said and "c0.mp4" in said
     main(["search", str(run / "model"), *video, "--index", str(run / "index")])
     assert "new" not in capsys.readouterr().out

@@ -20,7 +20,7 @@ N, M, D = 37, 53, 12
 
 @pytest.fixture(autouse=True, params=[(8, 16), (256, 1024)], ids=["small_blocks", "one_block"])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
-    monkeypatch.setattr(logsumexp, "_tile", lambda like: request.param)
+    monkeypatch.setattr(logsumexp, "tile_for", lambda like: request.param)
     return request.param
 
 
@@ -223,9 +223,10 @@ def float32_errors(temperature: float, noise: float, seed: int) -> list[float]:
 @pytest.mark.parametrize("temperature", [0.5, 0.1, 0.05, 0.02, 0.01])
 @pytest.mark.parametrize("noise", [1.0, 0.3, 0.02])
 def test_float32_loss_and_gradient_are_within_1e5_of_float64(
-    temperature: float, noise: float
+    temperature: float, noise: float, tile: tuple[int, int]
 ) -> None:
-    for seed in range(0, 20, 2):
+    # Small blocks take 50 times as long, and add the same numbers in another order.
+    for seed in range(0, 20, 2 if tile[0] > 8 else 10):
         assert max(float32_errors(temperature, noise, seed)) <= 5e-6
 
 

@@ -20,19 +20,27 @@ ROWS = 48  # pixels of a strip's height
 TINT = np.array([255, 64, 64], np.float32)  # of what a mask covers
 
 
-def strip(frames: UInt8[np.ndarray, "times rows columns 3"], *, shown: int = SHOWN) -> Picture:
-    """Frames evenly over a clip, side by side with a white line between them."""
+def strip(
+    frames: UInt8[np.ndarray, "times rows columns 3"], *, shown: int = SHOWN, rows: int = ROWS
+) -> Picture:
+    """Frames evenly over a clip, side by side with a white line between them.
+
+    Args:
+        frames: of the clip.
+        shown: how many at most.
+        rows: pixels of the strip's height.
+    """
     places = np.linspace(0, len(frames) - 1, min(shown, len(frames))).round().astype(int)
-    small = [_resized(frames[p]) for p in places]
-    gap = np.full((ROWS, 2, 3), 255, np.uint8)
+    small = [_resized(frames[p], rows) for p in places]
+    gap = np.full((rows, 2, 3), 255, np.uint8)
     parts = [x for picture in small for x in (picture, gap)]
     return np.concatenate(parts[:-1], axis=1)
 
 
-def _resized(picture: Picture) -> Picture:
-    columns = max(1, round(picture.shape[1] * ROWS / picture.shape[0]))
-    smooth = Image.Resampling.BOX if picture.shape[0] > ROWS else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize((columns, ROWS), smooth))
+def _resized(picture: Picture, rows: int) -> Picture:
+    columns = max(1, round(picture.shape[1] * rows / picture.shape[0]))
+    smooth = Image.Resampling.BOX if picture.shape[0] > rows else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize((columns, rows), smooth))
 
 
 def masked(

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,6 +49,8 @@ _SETTINGS: Any = {
 }
 
 _FORECASTS = {"untrained": BEFORE, "trained": AFTER, "quantiles": AFTER}
+
+_POINTS = 400  # steps of a series that a line shows
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -194,6 +197,30 @@ def plane(drawn: Mapping[str, Any], *, label: str = "") -> Markup:
         return _svg(figure, label)
 
 
+def channels(
+    values: Float[np.ndarray, "steps channels"], *, most: int = 4, label: str = ""
+) -> Markup:
+    """The first channels of a series below each other, each as high as its own spread.
+
+    Args:
+        values: NaN where missing; the steps are thinned to a few hundred.
+        most: channels drawn at most.
+        label: what the figure shows, for readers who cannot see it.
+    """
+    every = -(-len(values) // _POINTS)
+    steps, shown = np.arange(0, len(values), every), values[::every, :most].astype(np.float64)
+    seen = np.where(np.isfinite(shown).any(axis=0), shown, 0.0)
+    low, high = np.nanmin(seen, axis=0), np.nanmax(seen, axis=0)
+    with matplotlib.rc_context(_SETTINGS):
+        figure, ax = _axes(5.0, 0.9 + 0.45 * seen.shape[1])
+        for k, line in enumerate(((seen - low) / np.maximum(high - low, 1e-12)).T):
+            ax.plot(steps, line - 1.2 * k, color=INK, linewidth=0.9)
+        ax.set_yticks([])
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.margins(x=0.01, y=0.06)
+        return _svg(figure, label)
+
+
 def _dot(ax: Axes, y: float, cell: Mapping[str, Any], color: str, **marker: Any) -> None:
     if cell["score"] is None:
         return
@@ -228,4 +255,4 @@ def _svg(figure: Figure, label: str) -> Markup:
     return opening + Markup(body)
 
 
-__all__ = ["dots", "forecast", "heat_map", "lines", "path", "plane", "window"]
+__all__ = ["channels", "dots", "forecast", "heat_map", "lines", "path", "plane", "window"]

@@ -4,17 +4,16 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from unlabel.benchmarks.clip_pictures import masks_html, neighbours_html
 from unlabel.report import figures, pairs, samples, words
 from unlabel.report.runs import Run, read_results, read_runs
 from unlabel.report.scores import ScoreTable, score_table, verdict
+from unlabel.report.templates import environment, version
 from unlabel.training.monitors import alarms
 
 logger = logging.getLogger(__name__)
@@ -82,18 +81,12 @@ def report(run: str) -> Path:
 def _render(folder: Path, runs: list[Run]) -> str:
     lead = runs[0]
     tables = score_tables(folder, runs)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(words.FILTERS)
+    pages = environment()
+    pages.filters.update(words.FILTERS)
     pictures = _pictures(read_results(folder) or lead.results)
     dotted = {t.benchmark: t for t in tables if t.has_gain and len(t.rows) > 1}
     dotted = {name: t for name, t in dotted.items() if name not in pictures or name in DOTTED}
-    return environment.get_template("page.html.j2").render(
+    return pages.get_template("page.html.j2").render(
         title=folder.resolve().name,
         modality=(modality := lead.about.get("modality", "text")),
         benchmark=BENCHMARK.get(modality, "sts"),
@@ -120,7 +113,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         drawn=samples.views((lead.first_batch or {}).get("drawn")),
         neighbours=lead.results.get("neighbours"),
         maps=samples.maps(lead.results.get("map")),
-        made_by=_version(),
+        made_by=version(),
     )
 
 
@@ -255,13 +248,6 @@ def _alarms(run: Run, line: Mapping[str, Any]) -> list[str]:
         ceiling = 1.0
     began = {k.removeprefix("untrained/"): v for k, v in line.items() if "untrained/" in k}
     return alarms({**monitored, "rows": ceiling + 1}, terms, run.width or int(ceiling), began)
-
-
-def _version() -> str:
-    try:
-        return version("unlabel")
-    except PackageNotFoundError:  # run from a source tree
-        return ""
 
 
 __all__ = ["report"]

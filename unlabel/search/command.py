@@ -11,6 +11,7 @@ from unlabel.candidates import wide_console
 from unlabel.data_pipes.sources import find_files
 from unlabel.files import replacing
 from unlabel.search.index import Index
+from unlabel.search.page import write_page
 from unlabel.search.reading import suffixes_of
 from unlabel.search.space import Space
 
@@ -97,6 +98,11 @@ def search(
     opened = Index.open(folder) if data is None else update(space, folder, data)
     hits = space.search(opened, words, like=like, count=count, among=among, approximate=approximate)
     _show(hits, words or f"like {like}")
+    if page is not None:
+        query = None if like is None else space.example(like)[0]
+        searched = sum(among in (None, side) for side in opened.items["side"])
+        write_page(page, space, hits, count=searched, words=words, like=query)
+        print(f"{page}: a picture of every hit.")
 
 
 def classify(

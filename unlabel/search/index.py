@@ -46,7 +46,7 @@ class Update:
         """One line."""
         parts = [f"{self.new:,} new", f"{self.changed:,} changed", f"{self.kept:,} unchanged"]
         parts += [f"{self.gone:,} gone"] if self.gone else []
-        parts += [f"{len(self.broken):,} broken"] if self.broken else []
+        parts += [f"{len(self.broken):,} of all broken"] if self.broken else []
         return ", ".join(parts)
 
 
