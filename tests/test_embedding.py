@@ -2,10 +2,16 @@ import json
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
+from scipy.io import wavfile
 
+from unlabel.data_pipes.synthetic_video import write_video
 from unlabel.embedding import Embedder, embed, embed_file, load_embedder
+from unlabel.media_embedding import media_vectors
+from unlabel.modalities.joint import JointEncoder
 
 
 @pytest.fixture
@@ -156,6 +162,75 @@ def test_memory_does_not_grow_with_the_file(tmp_path, ending):
     # The vectors alone would be 2 MB and 16 MB. What grows is the set in which repeated lines
     # are found; it is bounded, and small beside the vectors.
     assert large - small < 6e6
+
+
+@pytest.fixture
+def joint_run(tmp_path, make_joint, joint_data):
+    """A run of pairs, and files of each of its sides."""
+    encoder = make_joint("text", "series", "video", "audio")
+    encoder.save_pretrained(tmp_path / "run" / "model")
+    sides = {"text": {}, "series": {"target": ["y"], "context": 48}, "video": {"stride": 2}}
+    about = {"modality": "pairs", "encoder": {"sides": {**sides, "audio": {}}}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    (tmp_path / "said.txt").write_text("\n".join(joint_data["text"]) + "\n")
+    values = joint_data["series"][0, :, 0]
+    pd.DataFrame({"y": values, "other": values[::-1]}).to_csv(tmp_path / "y.csv", index=False)
+    sound = (joint_data["audio"][0] * 32_767).clip(-32_768, 32_767).astype(np.int16)
+    wavfile.write(tmp_path / "heard.wav", 8_000, sound)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    write_video(tmp_path / "seen.mp4", frames.repeat(4, 1).repeat(4, 2), 10)
+    return tmp_path / "run", encoder, {"audio": sound[None] / np.float32(32_768)}
+
+
+@pytest.mark.parametrize(
+    ("file", "side"),
+    [("said.txt", "text"), ("y.csv", "series"), ("heard.wav", "audio"), ("seen.mp4", "video")],
+)
+def test_file_goes_to_its_side_of_a_run_of_pairs(
+    joint_run, tmp_path, joint_data, file, side, capsys
+):
+    run, encoder, made = joint_run
+    embed(str(run), str(tmp_path / file), str(tmp_path / "o.parquet"))
+    assert "vectors of width 8" in capsys.readouterr().out
+    found = np.stack(pq.read_table(tmp_path / "o.parquet").column("embedding").to_pylist())
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    if side != "video":
+        data = {**joint_data, "series": joint_data["series"][:1], **made}[side]
+        np.testing.assert_allclose(found, encoder.encode(side, data), atol=1e-5)
+
+
+def test_video_of_pairs_is_read_as_it_was_in_training(joint_run, tmp_path):
+    run, encoder, _ = joint_run
+    file, tower = str(tmp_path / "seen.mp4"), encoder.towers["video"]
+    embed(str(run), file, str(tmp_path / "o.npy"), side="video")
+    found = np.load(tmp_path / "o.npy")
+    _, own = media_vectors(tower, file, sampling={"stride": 2})
+    expected = encoder.project("video", torch.from_numpy(own)).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    _, dense = media_vectors(tower, file)
+    assert np.abs(dense - own).max() > 1e-3
+
+
+def test_side_that_is_not_told_or_not_there_is_refused(
+    joint_run, tmp_path, make_encoder, make_joint
+):
+    run, _, _ = joint_run
+    text, output = str(tmp_path / "said.txt"), str(tmp_path / "o.parquet")
+    with pytest.raises(ValueError, match=r"No side 'smell'; there are text \(text\), series"):
+        embed(str(run), text, output, side="smell")
+    with pytest.raises(ValueError, match="encoder of audio, which has no column"):
+        embed(str(run), text, output, side="audio", column="said")
+    with pytest.raises(ValueError, match="pools as it was trained"):
+        embed(str(run), text, output, pooling="cls")
+    make_encoder().save_pretrained(tmp_path / "text")
+    with pytest.raises(ValueError, match="which has no sides"):
+        embed(str(tmp_path / "text"), text, output, side="text")
+    ears = {n: make_joint("text", "audio").towers["audio"] for n in ("left", "right")}
+    JointEncoder(ears, width=8).save_pretrained(tmp_path / "ears")
+    with pytest.raises(ValueError, match=r"give --side, one of left \(audio\), right \(audio\)"):
+        embed(str(tmp_path / "ears"), str(tmp_path / "heard.wav"), output)
+    with pytest.raises(ValueError, match=r"said\.txt fits no side of .*ears"):
+        embed(str(tmp_path / "ears"), text, output)
 
 
 def test_command_says_what_it_wrote(run_folder, tmp_path, sentences, capsys):

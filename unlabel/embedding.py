@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -251,11 +251,13 @@ def embed(
     timestamp_column: str | None = None,
     target: list[str] | None = None,
     freq: str | None = None,
+    side: str | None = None,
 ) -> None:
     """Embed a file, folder or glob of any kind of data, and say what was written.
 
     Text may be of any size. Of series there is one vector each, or one a step; channels that the
-    encoder takes one at a time have their own. A picture, video or recording has one each.
+    encoder takes one at a time have their own. A picture, video or recording has one each. The
+    vectors of an encoder of pairs have length 1 and lie in the space that its sides share.
 
     Args:
         model: a run's output folder, a model's folder, or a name on the Hub.
@@ -272,6 +274,8 @@ def embed(
         timestamp_column: of series: which column holds the time.
         target: of series: columns of values; default every column of numbers.
         freq: of series: the step, in pandas' names.
+        side: of an encoder of pairs: whose encoder sees the source; default by its ending, where
+            one side alone is of such a kind.
     """
     folder = run_model_folder(Path(model)) or Path(model)
     about_series = {
@@ -279,7 +283,15 @@ def embed(
     }  # fmt: skip
     about_text = {"column": column, "pooling": pooling, "max_length": max_length}
     kind = modality_of(folder)
-    _refuse_unused(kind, {**about_series, "per_step": per_step or None}, about_text)
+    if kind == "pairs":
+        from unlabel.joint_embedding import embed_side
+
+        told = {"series": about_series, "text": about_text, "per_step": per_step}
+        print(embed_side(model, source, output, side=side, batch_size=batch_size, **told))
+        return
+    if side is not None:
+        raise ValueError(f"The model is an encoder of {kind}, which has no sides; leave side out.")
+    refuse_unused(kind, {**about_series, "per_step": per_step or None}, about_text)
     settings: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
     if kind == "series":
         from unlabel.series_embedding import embed_series_file
@@ -295,7 +307,7 @@ def embed(
         print(embed_file(embedder, source, output, column=column, **settings).summary())
 
 
-def _refuse_unused(kind: str, series: dict[str, Any], text: dict[str, Any]) -> None:
+def refuse_unused(kind: str, series: Mapping[str, Any], text: Mapping[str, Any]) -> None:
     """Options of other kinds of data would be silently unused."""
     foreign = {**(series if kind != "series" else {}), **(text if kind != "text" else {})}
     if unused := [name for name, value in foreign.items() if value is not None]:

@@ -16,7 +16,7 @@ from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.embedding import device_of, modality_of
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.visual import VisualEncoder
-from unlabel.vector_files import check_suffix, save_vectors
+from unlabel.vector_files import Project, check_suffix, save_vectors
 
 # Files that are decoded at a time: what is held in memory.
 _CHUNK = 32
@@ -32,6 +32,7 @@ def embed_media_file(
     batch_size: int = 32,
     normalize: bool = False,
     device: str | None = None,
+    project: Project | None = None,
     **columns: Any,
 ) -> str:
     """Embed the files of a source into a file; returns one line of what was written.
@@ -45,6 +46,7 @@ def embed_media_file(
         batch_size: clips, or windows of sound, a forward pass.
         normalize: scale every vector to length 1.
         device: as for torch; a GPU where there is one.
+        project: what becomes of the vectors, such as others in a space that is shared.
         columns: as for the reader.
 
     Raises:
@@ -58,7 +60,7 @@ def embed_media_file(
     how: dict[str, Any] = {"clips": clips, "batch_size": batch_size, "progress": True}
     store, vectors = media_vectors(encoder, source, **how, **columns)
     beside = pa.table(names_of(store, store.clips))
-    said = save_vectors(output, beside, vectors, normalize=normalize)
+    said = save_vectors(output, beside, vectors, normalize=normalize, project=project)
     return f"{said}; {store.data.summary()}."
 
 

@@ -173,7 +173,7 @@ def _about_series(encoder: SeriesEncoder, to: str) -> tuple[str, str, str]:
         f"(pooling: {encoder.pooling})."
     )
     own = encoder.model.config.model_type == "dilated_conv"
-    convolution = ", once `unlabel.modalities.series` is imported" if own else ""
+    convolution = ", once `unlabel` is imported" if own else ""
     about = {"context": encoder.context, "channels": encoder.channels}
     return front, what, "## Use\n\n" + _SERIES.format(**about, convolution=convolution)
 
@@ -186,7 +186,7 @@ def _about_media(encoder: VisualEncoder | AudioEncoder, to: str) -> tuple[str, s
             "sound",
             _AUDIO.format(
                 rate=encoder.rate,
-                own=", once `unlabel.modalities.audio` is imported" if own else "",
+                own=", once `unlabel` is imported" if own else "",
             ),
         )
         sees = f"{encoder.seconds:g} seconds at {encoder.rate:,} Hz"
@@ -196,7 +196,7 @@ def _about_media(encoder: VisualEncoder | AudioEncoder, to: str) -> tuple[str, s
         code = _VISUAL.format(
             frames=encoder.frames,
             size=encoder.size,
-            own=", once `unlabel.modalities.visual` is imported" if own else "",
+            own=", once `unlabel` is imported" if own else "",
         )
         sees = f"{encoder.frames} frames of {encoder.size} x {encoder.size} pixels"
     what = (

@@ -16,7 +16,7 @@ from unlabel.data_pipes.series_future import times_of
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import device_of
 from unlabel.modalities.series import SeriesEncoder
-from unlabel.vector_files import check_suffix, save_vectors
+from unlabel.vector_files import Project, check_suffix, save_vectors
 
 
 def embed_series(
@@ -109,6 +109,7 @@ def embed_series_file(
     batch_size: int = 256,
     normalize: bool = False,
     device: str | None = None,
+    project: Project | None = None,
     **columns: Any,
 ) -> str:
     """Embed the series of a source into a file; returns one line of what was written.
@@ -121,6 +122,7 @@ def embed_series_file(
         batch_size: windows a forward pass.
         normalize: scale every vector to length 1.
         device: as for torch; a GPU where there is one.
+        project: what becomes of the vectors, such as others in a space that is shared.
         columns: as for `read_series`.
 
     Raises:
@@ -132,5 +134,5 @@ def embed_series_file(
     table = embed_series(encoder, data, per_step=per_step, size=batch_size)
     vectors = np.stack(table["embedding"].tolist())
     beside = pa.Table.from_pandas(table.drop(columns="embedding"), preserve_index=False)
-    said = save_vectors(output, beside, vectors, normalize=normalize)
+    said = save_vectors(output, beside, vectors, normalize=normalize, project=project)
     return f"{said}; {data.summary()}."

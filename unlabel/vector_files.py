@@ -1,6 +1,6 @@
 """Write vectors to a file chunk by chunk, so that their number does not matter."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from unlabel.files import replacing
 
+Project = Callable[[np.ndarray], np.ndarray]
 # Places in the source, texts and vectors of some rows.
 Chunk = tuple[list[int], list[str], Float[np.ndarray, "rows width"]]
 
@@ -70,6 +71,7 @@ def save_vectors(
     vectors: Float[np.ndarray, "rows width"],
     *,
     normalize: bool = False,
+    project: Project | None = None,
 ) -> str:
     """Write vectors that fit into memory; returns one line of what was written.
 
@@ -78,10 +80,12 @@ def save_vectors(
         beside: a row for each vector.
         vectors: to write.
         normalize: scale every vector to length 1.
+        project: what becomes of the vectors before.
 
     Raises:
         ValueError: a vector that is not finite.
     """
+    vectors = vectors if project is None else project(vectors)
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise ValueError(f"The vector of {beside[0][row]} is not finite; look at the weights.")

@@ -241,9 +241,21 @@ def test_model_refuses_what_it_cannot_do(saved, tmp_path):
         model.save_pretrained(tmp_path / "x", push_to_hub=True)
 
 
-@pytest.mark.parametrize(
-    "order", ["import unlabel; from transformers import", "from transformers import"]
-)
+ORDERS = {
+    "first": "import unlabel; from transformers import AutoModel",
+    "last": "from transformers import AutoModel; import unlabel",
+    # It imports the Auto classes half way, and ours import it.
+    "before a model of ours": "import unlabel; from transformers import ASTModel, AutoModel",
+    "beside a module of ours": "import unlabel.modalities.text; from transformers import AutoModel",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_import_of_unlabel_is_enough_first_or_last(saved, order):
-    code = f"{order} AutoModel; import unlabel, sys; AutoModel.from_pretrained(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, str(saved[0])], check=True)
+    code = (
+        "; import sys; assert 'unlabel.modalities' not in sys.modules or {0!r} in sys.argv"
+        "; load = AutoModel.from_pretrained; assert load(sys.argv[1]).config.width == 8"
+        "; load(sys.argv[1] + '/text')"
+    )
+    code = ORDERS[order] + code.format("beside a module of ours")
+    subprocess.run([sys.executable, "-c", code, str(saved[0]), order], check=True)
