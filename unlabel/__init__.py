@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from unlabel import _auto, _torchaudio
+from unlabel import _torchaudio
 
 if TYPE_CHECKING:
     from unlabel.forecaster import Forecaster
 
 # Before transformers is imported: where torchaudio is installed, that imports it.
 _torchaudio.install()
-_auto.install()
 
 __version__ = "0.1.0"
 __all__ = ["Forecaster", "__version__"]

@@ -33,7 +33,8 @@ def save_heads(method: Objective, run: Path) -> None:
 def load_scale(run: Path) -> float | None:
     """What a run learned to multiply cosines with, None where it learned none or kept none."""
     state = load_file(run / _FILE) if (run / _FILE).is_file() else {}
-    return next((math.exp(float(x)) for key, x in state.items() if _is_scale(key)), None)
+    scales = (x for key, x in state.items() if _is_scale(key) and not x.dim())
+    return next((math.exp(float(x)) for x in scales), None)
 
 
 def _is_scale(key: str) -> bool:

@@ -44,7 +44,7 @@ class JointModel(PreTrainedModel):
         ValueError: no encoder came.
 
     Example:
-        >>> import unlabel
+        >>> import unlabel.modalities
         >>> from transformers import AutoModel, AutoTokenizer
         >>> model = AutoModel.from_pretrained("RUN/model")  # doctest: +SKIP
         >>> words = AutoTokenizer.from_pretrained("RUN/model/text")  # doctest: +SKIP
