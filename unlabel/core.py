@@ -129,10 +129,14 @@ class ViewSpec:
 
     # The links of a chain, made once: torch.compile cannot follow how a stream is named.
     links: "tuple[ViewSpec, ...]" = field(init=False, repr=False, compare=False)
+    # The same view of the sample itself, likewise; None where there is no partner.
+    alone: "ViewSpec | None" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "stream", stream_of(self.name, self.draw, self.partner))
         object.__setattr__(self, "links", self._links())
+        alone = None if self.partner is None else replace(self, partner=None)
+        object.__setattr__(self, "alone", alone)
 
     def parts(self) -> "list[ViewSpec]":
         """The links of the chain, each with its own arguments and its own stream."""

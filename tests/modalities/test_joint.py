@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from unlabel.core import View, cat_views, view
 from unlabel.modalities import JointEncoder, JointModel
 from unlabel.modalities.joint_config import JointConfig
-from unlabel.objectives import Objective
+from unlabel.objectives import CLIP, Objective
 from unlabel.training.pretraining import Pretraining
 
 KINDS = ("text", "series", "frames", "video", "audio")
@@ -52,6 +52,21 @@ def test_view_goes_to_the_side_that_its_partner_names(make_joint, make_pairs):
         found, alone = encoder(seen), encoder.towers[side](own)
         torch.testing.assert_close(found.pooled, encoder.projections[side](alone.pooled))
         torch.testing.assert_close(found.tokens, alone.tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_clip_between_sides_compiles_to_the_same_loss_and_gradients(make_joint, make_pairs):
+    encoder = make_joint("text", "video")
+    module, batch = Pretraining(encoder.eval(), CLIP()), make_pairs(encoder)
+    found = []
+    for forward in (module, torch.compile(module, backend="aot_eager")):
+        module.zero_grad()
+        loss = forward(batch).loss
+        loss.backward()
+        grads = [p.grad for p in module.parameters() if p.grad is not None]
+        found.append((loss.detach(), torch.cat([g.flatten() for g in grads])))
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_all_views_of_a_side_are_one_call(make_joint, make_pairs, monkeypatch):

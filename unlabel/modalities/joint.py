@@ -173,7 +173,7 @@ class JointEncoder(nn.Module):
                 f"The objective wants a view of {side or 'no side'}, but the sides of the {what} "
                 f"are {', '.join(has)}."
             )
-        seen = self.towers[side].view(batch.sides[side], replace(spec, partner=None))
+        seen = self.towers[side].view(batch.sides[side], spec.alone)
         return replace(seen, side=side)
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
