@@ -62,25 +62,6 @@ METHODS = TEXT | SERIES | JOINT | {name: make for name, (make, _) in VIDEO.items
 FIRST = {type(make()): name for name, make in reversed(METHODS.items())}
 
 
-def _first_users():
-    """Names of the methods that bring links of views, and passes of encoders, none before had."""
-    seen, views, passes = set(), set(), set()
-    for name, make in METHODS.items():
-        method, kind = make(), VIDEO[name][1] if name in VIDEO else ""
-        if name != FIRST[type(method)] and type(method) is not Sum:
-            continue
-        data = "video" if kind else "text" if name in TEXT else "series"
-        links = {(data, part.name) for spec in method.views for part in spec.parts()}
-        wanted = {(data, kind, frozenset(method.needs))}
-        views |= set() if links <= seen else {name}
-        passes |= set() if wanted <= seen else {name}
-        seen |= links | wanted
-    return views, passes
-
-
-NEW_VIEWS, NEW_PASSES = _first_users()
-
-
 def fitted(module, batch):
     """The module after one step of what settles, teachers where they were."""
     views = module.view(batch)
@@ -250,13 +231,6 @@ def test_compiles_without_changing_the_loss(made, request):
     if name != FIRST[kind] and kind is not Sum:
         pytest.skip(f"{FIRST[kind]} is the same class, which compiles alike.")
     exact = module(batch).loss
-    # Links and passes that a method before has compiled are code of the encoder's: left as it is.
-    off = torch.compiler.disable
-    if name not in NEW_VIEWS:
-        module.encoder.view = off(module.encoder.view)
-    for encoder in (module.encoder, module.teacher):
-        if encoder is not None and name not in NEW_PASSES:
-            encoder.forward = off(encoder.forward)
     torch.testing.assert_close(
         torch.compile(module, backend="aot_eager")(batch).loss, exact, rtol=1e-5, atol=1e-6
     )
