@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from unlabel.objectives import CATALOGUE, Flow, Objective, Sum
 
@@ -24,7 +25,7 @@ def save_heads(method: Objective, run: Path) -> None:
         f"{name}.{key}".removeprefix("."): value.detach().cpu().contiguous()
         for name, part in parts.items()
         for key, value in part.state_dict().items()
-        if _can(type(part), "surprise") or _can(type(part), "drawn") or _is_scale(key)
+        if _can(type(part), "surprise") or _can(type(part), "drawn") or _is_scale(key, value)
     }
     if state:
         save_file(state, run / _FILE)
@@ -33,13 +34,13 @@ def save_heads(method: Objective, run: Path) -> None:
 def load_scale(run: Path) -> float | None:
     """What a run learned to multiply cosines with, None where it learned none or kept none."""
     state = load_file(run / _FILE) if (run / _FILE).is_file() else {}
-    scales = (x for key, x in state.items() if _is_scale(key) and not x.dim())
+    scales = (x for key, x in state.items() if _is_scale(key, x))
     return next((math.exp(float(x)) for x in scales), None)
 
 
-def _is_scale(key: str) -> bool:
-    """Whether it names what `Temperature` learns."""
-    return key.split(".")[-1] == "log_scale"
+def _is_scale(key: str, value: Tensor) -> bool:
+    """Whether it is what `Temperature` learns; a coupling has a vector of that name."""
+    return key.split(".")[-1] == "log_scale" and not value.dim()
 
 
 def load_scoring(run: Path, encoder: Any) -> Objective:

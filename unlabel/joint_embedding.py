@@ -10,7 +10,7 @@ import torch
 from unlabel.data_pipes.sources import find_files
 from unlabel.embedding import Embedder, embed_file, refuse_unused
 from unlabel.media_embedding import embed_media_file
-from unlabel.search.reading import suffixes_of
+from unlabel.search.reading import sampling_of, suffixes_of
 from unlabel.search.space import Space
 from unlabel.series_embedding import embed_series_file
 
@@ -67,9 +67,7 @@ def embed_side(
         return embed_series_file(
             folder, source, output, per_step=per_step, **shared, **read | given
         )
-    said = {k: getattr(options, k, None) for k in ("stride", "fps", "duration")}
-    sampling = {k: v for k, v in said.items() if v is not None}
-    return embed_media_file(folder, source, output, sampling=sampling, **shared)
+    return embed_media_file(folder, source, output, sampling=sampling_of(options), **shared)
 
 
 def _side(space: Space, source: str, side: str | None) -> str:

@@ -14,6 +14,7 @@ import transformers
 from unlabel.files import write_json
 from unlabel.heads import save_heads
 from unlabel.kinds.audio import AudioOptions
+from unlabel.kinds.pair_sides import SIDES, SideOptions
 from unlabel.kinds.pairs import PairsOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
@@ -28,15 +29,8 @@ from unlabel.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Options = TextOptions | SeriesOptions | FramesOptions | VideoOptions | AudioOptions | PairsOptions
-KINDS: dict[str, type[Options]] = {
-    "text": TextOptions,
-    "series": SeriesOptions,
-    "frames": FramesOptions,
-    "video": VideoOptions,
-    "audio": AudioOptions,
-    "pairs": PairsOptions,
-}
+Options = SideOptions | PairsOptions
+KINDS: dict[str, type[Options]] = {**SIDES, "pairs": PairsOptions}
 
 
 def train(

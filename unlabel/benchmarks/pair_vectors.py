@@ -17,7 +17,7 @@ from unlabel.benchmarks.intervals import unit_rows
 from unlabel.benchmarks.saved import saved_encoder
 from unlabel.core import Batch, view
 from unlabel.data_pipes.pairs import PairStore
-from unlabel.kinds.pairs import DEFAULT_SIDES, PairsOptions
+from unlabel.kinds.pairs import PairsOptions, sides_of_run
 from unlabel.modalities.configs import SETTINGS, saved_settings
 from unlabel.modalities.joint import JointEncoder
 from unlabel.objectives import Objective
@@ -119,10 +119,11 @@ class PairReader:
         said = tuple(zlib.crc32(p.read_bytes()) for p in files)
         key = (json.dumps(dataclasses.asdict(options)), *said)
         if key not in self._stores:
-            self._stores[key] = self._read(options, folder, about["data"])
+            self._stores[key] = self._read(options, folder, about)
         return self._stores[key]
 
-    def _read(self, options: PairsOptions, folder: Path, trained_on: Any) -> PairStore:
+    def _read(self, options: PairsOptions, folder: Path, about: Mapping[str, Any]) -> PairStore:
+        trained_on = about["data"]
         data, column = self.data, self.label_column or options.label_column
         if data is None and trained_on != options.corpus:
             raise ValueError(
@@ -133,7 +134,7 @@ class PairReader:
             from unlabel.data_pipes.synthetic_pairs import embedded_pairs
 
             data, column = str(embedded_pairs(split="test")), column or LABEL
-        said = options.sides or (DEFAULT_SIDES if trained_on == options.corpus else _saved(folder))
+        said = sides_of_run(about) or _saved(folder)
         sides = {name: _middle(name, own) for name, own in said.items()}
         own: dict[str, Any] = {"sides": sides, "label_column": column, "limit": self.limit}
         # What the recipe does not say of a side (its size), the encoder's own folder does.

@@ -282,4 +282,4 @@ def _same_channels(found: SeriesData, names: Sequence[str], options: SeriesOptio
     found.series = [s for s, w in zip(found.series, widths, strict=True) if w == most]
 
 
-__all__ = ["SIDES", "Made", "Side", "read_each"]
+__all__ = ["SIDES", "Made", "Side", "SideOptions", "read_each"]

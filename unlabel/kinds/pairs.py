@@ -177,6 +177,13 @@ class PairsOptions:
         return made
 
 
+def sides_of_run(about: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What a run's record says of its sides; nothing where they were its pretrained folder's."""
+    generated = is_named(about.get("data"), PairsOptions.corpus)
+    said = (about.get("encoder") or {}).get("sides") or {}
+    return said or (DEFAULT_SIDES if generated else {})
+
+
 def _read(
     sides: Mapping[str, Side],
     rows: PairData,
@@ -234,4 +241,4 @@ def _synthetic() -> Path:
     return embedded_pairs()
 
 
-__all__ = ["DEFAULT_SIDES", "SIDES", "PairsOptions"]
+__all__ = ["DEFAULT_SIDES", "SIDES", "PairsOptions", "sides_of_run"]

@@ -99,6 +99,12 @@ def embed_files(
     return _in_order(rows, unit, paths)
 
 
+def sampling_of(options: Any) -> dict[str, Any]:
+    """How the frames of a clip lay in a video in training, as `VideoStore` takes it."""
+    said = {k: getattr(options, k, None) for k in _SAMPLING}
+    return {k: v for k, v in said.items() if v is not None}
+
+
 def _in_order(rows: list[dict[str, Any]], vectors: np.ndarray, paths: Sequence[str]) -> Embedded:
     """Rows with vectors come first, then those with a fault; all take their files' order."""
     nothing = {"row": 0, "text": "", "frames": 0, "rate": 0.0, "fault": ""}
@@ -114,10 +120,9 @@ def _in_order(rows: list[dict[str, Any]], vectors: np.ndarray, paths: Sequence[s
 def _media(
     tower: Any, paths: Sequence[str], options: Any, batch_size: int
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    said = {k: getattr(options, k, None) for k in _SAMPLING}
-    sampling = {k: v for k, v in said.items() if v is not None}
+    how: dict[str, Any] = {"batch_size": batch_size, "sampling": sampling_of(options)}
     try:
-        store, vectors = media_vectors(tower, list(paths), batch_size=batch_size, sampling=sampling)
+        store, vectors = media_vectors(tower, list(paths), **how)
     except NothingUsable as error:
         return _faults(error.report.broken), np.zeros((0, tower.width))
     bad = dict.fromkeys(store.lost, "it went bad while it was read")
@@ -189,4 +194,4 @@ def grouped(paths: Sequence[Path], kinds: Mapping[str, str]) -> Iterator[tuple[s
             yield side, files
 
 
-__all__ = ["Embedded", "embed_files", "grouped", "side_for", "suffixes_of"]
+__all__ = ["Embedded", "embed_files", "grouped", "sampling_of", "side_for", "suffixes_of"]

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from unlabel.embedding import device_of, run_model_folder
 from unlabel.heads import load_scale
 from unlabel.kinds.pair_sides import Side
-from unlabel.kinds.pairs import DEFAULT_SIDES, PairsOptions
+from unlabel.kinds.pairs import sides_of_run
 from unlabel.modalities.joint import JointEncoder
 from unlabel.search.index import Index
 from unlabel.search.reading import Embedded, embed_files, grouped, side_for
@@ -248,9 +248,7 @@ def _options(run: Path, sides: Mapping[str, str]) -> dict[str, Any]:
     """How each side was read in training, or its kind's own way where no run says so."""
     file = run / "run.json"
     about = json.loads(file.read_text()) if file.is_file() else {}
-    said = (about.get("encoder") or {}).get("sides") or {}
-    if not said and about.get("data") == PairsOptions.corpus:
-        said = DEFAULT_SIDES
+    said = sides_of_run(about)
     own = {name: {"kind": kind, **said.get(name, {})} for name, kind in sides.items()}
     return {name: Side.of(name, given, None).options for name, given in own.items()}
 
