@@ -473,3 +473,13 @@ def test_forecasts_are_shown_with_their_digits_and_drawn(run):
     assert "ETTh1 96, test window 7, OT" in page.text
     svg = (run / "report.html").read_text()
     assert "forecasts of OT by ridge on values, untrained, trained" in svg
+
+
+def test_a_profile_is_shown_part_by_part(run):
+    assert "time goes" not in Page(report(str(run))).text
+    found = {"steps": 3, "step": {"cpu": 20.0}, "operators": {"aten::mm": {"cpu": 5.0}}}
+    parts = {"encode": {"cpu": 15.0}, "trainer": {"cpu": 5.0}}
+    (run / "profile.json").write_text(json.dumps({**found, "parts": parts}))
+    page = Page(report(str(run)))
+    assert "encode 15.00 75 %" in page.text and "all 20.00" in page.text
+    assert "aten::mm" in page.text and page.classed("bar") == 2

@@ -107,6 +107,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         losses=_losses(runs),
         monitors=_monitors(runs),
         warnings=_warnings(runs),
+        profile=lead.profile,
         views=samples.views(lead.first_batch),
         filled=samples.views(lead.first_batch, "filled"),
         pictured=(lead.first_batch or {}).get("pictured", ""),

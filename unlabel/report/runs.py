@@ -16,6 +16,7 @@ class Run:
         log: log lines of training steps, in their order.
         first_batch: `first_batch.json`, or None.
         results: `results/*.json` by file name without its ending.
+        profile: `profile.json`, or None.
         width: of the embeddings, None where no saved model tells.
     """
 
@@ -24,6 +25,7 @@ class Run:
     log: list[dict[str, Any]]
     first_batch: dict[str, Any] | None
     results: dict[str, dict[str, Any]]
+    profile: dict[str, Any] | None
     width: int | None
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
@@ -52,7 +54,7 @@ def read_runs(folder: Path) -> list[Run]:
 def _read(folder: Path) -> Run:
     log = folder / "log.jsonl"
     text = log.read_text(encoding="utf-8") if log.is_file() else ""
-    first_batch = folder / "first_batch.json"
+    first_batch, profile = folder / "first_batch.json", folder / "profile.json"
     configs = [folder / name / "config.json" for name in ("model", "untrained")]
     widths = [_json(c).get("hidden_size") for c in configs if c.is_file()]
     return Run(
@@ -61,6 +63,7 @@ def _read(folder: Path) -> Run:
         log=[line for line in _lines(log, text) if "loss" in line],
         first_batch=_json(first_batch) if first_batch.is_file() else None,
         results=read_results(folder),
+        profile=_json(profile) if profile.is_file() else None,
         width=next(iter(widths), None),
     )
 

@@ -35,6 +35,11 @@ class TrainingArguments(transformers.TrainingArguments):
         default=512, metadata={"help": "Embeddings a monitor looks at; 0 turns them off."}
     )
 
+    profile_steps: int = field(
+        default=0,
+        metadata={"help": "Steps whose time is told part by part, into profile.json; 0: none."},
+    )
+
     def __post_init__(self):
         """Check our own fields."""
         super().__post_init__()

@@ -20,6 +20,7 @@ from unlabel.core import (
 from unlabel.objectives import Objective, Term, total
 from unlabel.objectives.chains import seen_by, usual
 from unlabel.objectives.state import Teacher
+from unlabel.training.profile import part
 
 # What an encoding always holds; the rest is asked for by name.
 _FREE = frozenset({"pooled", "tokens"})
@@ -78,9 +79,10 @@ class Pretraining(nn.Module):
 
     def view(self, batch: Batch) -> list[View]:
         """The objective's views of the batch, each made once."""
-        made = [self.encoder.view(batch, spec) for spec in self.objective.views]
-        with torch.no_grad():
-            return list(self.objective.rewrite(made, batch))
+        with part("views"):
+            made = [self.encoder.view(batch, spec) for spec in self.objective.views]
+            with torch.no_grad():
+                return list(self.objective.rewrite(made, batch))
 
     def encode(self, views: Sequence[View]) -> list[Encoding]:
         """All views that the same encoder sees, in one call of it."""
@@ -106,15 +108,18 @@ class Pretraining(nn.Module):
             unread = ("is_target", "target", "weight", "places", "label")
             off: dict[str, None] = dict.fromkeys(unread)
             seen = [replace(views[i], **off) for i in rows]
-            together = encoder(cat_views(seen), want=self._want)
+            with part("encode"):
+                together = encoder(cat_views(seen), want=self._want)
             parts = split_encoding(together, [len(views[i].mask) for i in rows])
             found.update(zip(rows, parts, strict=True))
         return found
 
     def score(self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch) -> Step:
         """The objective's terms and their weighted sum."""
-        terms = self.objective(encodings, views, batch)
-        return Step(total(terms), terms, tuple(e.pooled.detach() for e in encodings))
+        with part("loss"):
+            terms = self.objective(encodings, views, batch)
+            loss = total(terms)
+        return Step(loss, terms, tuple(e.pooled.detach() for e in encodings))
 
     def step(self) -> None:
         """Move teachers and memories; call once after each optimizer step."""
@@ -204,12 +209,14 @@ def cached_step(
             [cat_views(parts) for parts in zip(*views, strict=True)],
             cat_batches(batches),
         )
-    backward(step.loss)
+    with part("backward"):
+        backward(step.loss)
     for i, seen in enumerate(views):
         seed_micro(i)
         with autocast():
             again = module.encode_by("online", seen)
-        _push(module, again, found[i])
+        with part("backward"):
+            _push(module, again, found[i])
         found[i] = []  # its gradients are not needed any more
     return step
 

@@ -26,6 +26,7 @@ from unlabel.training import checkpoint, monitors
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.meter import Meter
 from unlabel.training.pretraining import Pretraining, Step, cached_step
+from unlabel.training.profile import StepProfile, part
 from unlabel.training.stop import StopSignal
 from unlabel.training.waiting import Waiting, waiting_alarm
 
@@ -89,6 +90,8 @@ class Trainer(transformers.Trainer):
             callbacks=[*(callbacks or []), _EveryStep(self)],
         )
         self.run = Path(str(args.output_dir))
+        cuda = args.device.type == "cuda"
+        self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
         self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
         self._micro: list[Batch] = []
@@ -151,11 +154,12 @@ class Trainer(transformers.Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The batches of a step, with the time that the loader takes for them."""
-        with self._waiting.for_batches():
+        with self._waiting.for_batches(), part("batches"):
             return super().get_batch_samples(*args, **kwargs)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
-        return inputs.to(self.args.device)
+        with part("transfer"):
+            return inputs.to(self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
         return None  # every objective takes its own mean
@@ -179,7 +183,8 @@ class Trainer(transformers.Trainer):
             self._seed(0)
             with self.compute_loss_context_manager():
                 step = model(batches[0])
-            self.accelerator.backward(step.loss)
+            with part("backward"):
+                self.accelerator.backward(step.loss)
         else:
             step = self._shared_negatives(model, batches)
         return self._note(step, batches)
@@ -214,8 +219,9 @@ class Trainer(transformers.Trainer):
     # -- gradients that are not finite --------------------------------------------------------
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._stopping = self._stop.agree(self.args.device)
+        with part("clip"):
+            norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
+            self._stopping = self._stop.agree(self.args.device)
         # The one place of a step that waits for the device: whether to skip must be known now.
         if math.isfinite(float(norm)):
             self._in_a_row = 0
@@ -429,7 +435,8 @@ class _EveryStep(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by transformers after `optimizer.step()`."""
         if self.trainer._in_a_row == 0 and not self.trainer.accelerator.optimizer_step_was_skipped:
-            self.trainer.accelerator.unwrap_model(self.trainer.model).step()
+            with part("state"):
+                self.trainer.accelerator.unwrap_model(self.trainer.model).step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All ranks have agreed on whether to stop, see `_get_grad_norm`."""
