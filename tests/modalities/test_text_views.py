@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unlabel.core import view
+from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.text_views import Vocabulary
 
 CUTS = ["token_cutoff", "span_cutoff", "feature_cutoff"]
@@ -70,6 +71,25 @@ def test_cutoff_zeroes_token_position_and_segment_vectors_together(make_encoder,
     encoder(seen)
     assert (caught[0][~seen.keep_positions] == 0).all()
     assert (caught[0][seen.keep_positions] != 0).any(1).all()
+
+
+def test_a_gpt2_is_cut_before_its_first_block_and_others_say_that_they_are_not(tokenizer):
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    gpt = TextEncoder.from_config({"model_type": "gpt2", **sizes}, tokenizer, max_length=16).eval()
+    ids = gpt.tokenize(["one cat sat on a mat while the rain fell", "two dogs ran to the sea"])
+    samples = [{"input_ids": x, "index": i, "ordinal": i} for i, x in enumerate(ids)]
+    batch = gpt.collator()(samples)
+    seen = gpt.view(batch, view("token_cutoff", ratio=0.4))
+    assert seen.keep_positions is not None
+    caught = []
+    cast(Any, gpt.model).h[0].register_forward_pre_hook(lambda m, args: caught.append(args[0]))
+    gpt(seen)
+    assert (caught[0][~seen.keep_positions] == 0).all() and not seen.keep_positions.all()
+    assert (caught[0][seen.keep_positions] != 0).any(1).all()
+    del gpt.model.drop
+    other = TextEncoder(gpt.model, tokenizer, max_length=16)
+    with pytest.raises(ValueError, match="GPT2Model has no module of embeddings"):
+        other(seen)
 
 
 @pytest.mark.parametrize("name", ["token_cutoff", "span_cutoff"])

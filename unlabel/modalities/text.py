@@ -109,9 +109,11 @@ class TextEncoder(nn.Module):
             )
         self._cut: View | None = None
         self._origin: tuple[str, bool] | None = None
-        embeddings = getattr(model, "embeddings", None)
-        if embeddings is not None:
-            embeddings.register_forward_hook(self._cut_embeddings)
+        # GPT-2 sums its vectors itself; what it then drops out is all that a block sees.
+        layers = (getattr(model, name, None) for name in ("embeddings", "drop"))
+        if embedding := next(filter(None, layers), None):
+            embedding.register_forward_hook(self._cut_embeddings)
+        self._cuts = embedding is not None
 
     # -- making, loading and saving ---------------------------------------------------------
 
@@ -242,10 +244,10 @@ class TextEncoder(nn.Module):
             ValueError: the view cuts embeddings but the model keeps its embedding layer elsewhere.
         """
         needs_cut = view.keep_positions is not None or view.keep_features is not None
-        if needs_cut and getattr(self.model, "embeddings", None) is None:
+        if needs_cut and not self._cuts:
             raise ValueError(
-                f"{type(self.model).__name__} has no `embeddings` module whose output could be "
-                "cut; use an encoder of the BERT family, or an objective without cutoff."
+                f"{type(self.model).__name__} has no module of embeddings whose output could be "
+                "cut; use an encoder of the BERT or GPT-2 family, or an objective without cutoff."
             )
         self._cut = view if needs_cut else None
         try:
