@@ -14,12 +14,14 @@ def tiny(monkeypatch):
     monkeypatch.setattr(module, "SIZES", sizes)
 
 
-def test_both_sides_are_timed_and_written(tiny, tmp_path, capsys):
+def test_all_sides_are_timed_and_written(tiny, tmp_path, capsys):
     rows = video_step(sizes=["tiny"], steps=1, output=str(tmp_path / "out" / "rows.json"))
     assert json.loads((tmp_path / "out" / "rows.json").read_text()) == rows
     (row,) = rows
-    assert row["tokens"] == 32 and row["ratio"] == row["all_seconds"] / row["visible_seconds"]
-    assert "tiny (4 x 16²)" in capsys.readouterr().out
+    seconds = row["seconds"]
+    assert row["tokens"] == 32 and set(seconds) == {"visible", "all", "transformers"}
+    assert row["ratio"] == {side: s / seconds["visible"] for side, s in seconds.items()}
+    assert "tiny" in capsys.readouterr().out
 
 
 def test_wrong_options_are_named(tiny, capsys):

@@ -2,9 +2,11 @@
 
     python -m unlabel.benchmarks.video_step
 
-Both sides make the same views of the same clips with the same decoder and loss; one encodes the
-visible tokens alone, the other all tokens, the hidden ones blank. They take turns, step by step,
-and count CPU seconds (on an accelerator, seconds), so that the ratio holds on a shared machine.
+Two sides are ours, with the same views of the same clips, the same decoder and loss: one encodes
+the visible tokens alone, the other all tokens, the hidden ones blank. The third is transformers'
+`VideoMAEForPreTraining` of the same sizes, with frames scaled and tubes drawn on the device as
+well. They take turns, step by step, and count CPU seconds (on an accelerator, seconds), so that the
+ratio holds on a shared machine.
 """
 
 import json
@@ -15,16 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import repeat
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from unlabel.benchmarks.commands import run_command
 from unlabel.core import Batch, view
 from unlabel.modalities.visual import VisualEncoder
-from unlabel.objectives import total
 from unlabel.objectives.autoencoder import MAE
 from unlabel.training.pretraining import Pretraining
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of its colours
+SIDES = ("visible", "all", "transformers")
 # name -> frames, pixels, clips a step, keys of the encoder, sizes of the decoder.
 SIZES: dict[str, tuple[int, int, int, dict[str, Any], dict[str, int]]] = {
     "default": (16, 64, 8, {}, {"hidden": 64, "layers": 2}),
@@ -67,7 +73,7 @@ def video_step(
     autocast: bool = False,
     output: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Time both sides, print the table, and return its rows.
+    """Time all sides, print the table, and return its rows.
 
     Args:
         sizes: of `default`, `small` (12 layers of width 192) and `base` (VideoMAE's ViT-B); None
@@ -98,25 +104,29 @@ def video_step(
 
 def _compare(name: str, ratio: float, steps: int, device: str, autocast: bool) -> dict[str, Any]:
     frames, size, clips, config, decoder = SIZES[name]
-    sides = {}
-    for drop in (True, False):
+    sides: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+    for side in SIDES:
         torch.manual_seed(0)
         encoder = VisualEncoder.from_config(config, frames=frames, size=size)
         objective = MAE(ratio=ratio, hidden=decoder["hidden"], layers=decoder["layers"])
+        drop = side == "visible"
         objective.views = (view("mask_values", unit="tube", ratio=ratio, drop=drop),)
-        module = Pretraining(encoder, objective).to(device)
-        sides[drop] = (module, torch.optim.AdamW(module.parameters(), 1e-4))
+        module: nn.Module = Pretraining(encoder, objective)
+        if side == "transformers":
+            module = _Peer(encoder, ratio, **decoder)
+        module.to(device)
+        sides[side] = (module, torch.optim.AdamW(module.parameters(), 1e-4))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (clips, frames, size, size, 3)).astype(np.uint8)
-    taken: dict[bool, list[float]] = {True: [], False: []}
+    taken: dict[str, list[float]] = {side: [] for side in SIDES}
     for step in range(steps + 2):
         samples = [
             {"frames": x, "index": i, "ordinal": step * clips + i} for i, x in enumerate(pixels)
         ]
         batch = encoder.collator()(samples).to(device)
-        for drop, (module, optimizer) in sides.items():
-            taken[drop].append(_time(module, optimizer, batch, autocast))
-    visible, every = (statistics.median(taken[d][2:]) for d in (True, False))
+        for side, (module, optimizer) in sides.items():
+            taken[side].append(_time(module, optimizer, batch, autocast))
+    seconds = {side: statistics.median(times[2:]) for side, times in taken.items()}
     return {
         "size": name,
         "frames": frames,
@@ -124,14 +134,41 @@ def _compare(name: str, ratio: float, steps: int, device: str, autocast: bool) -
         "clips": clips,
         "tokens": encoder.length,
         "width": encoder.width,
-        "visible_seconds": visible,
-        "all_seconds": every,
-        "ratio": every / visible,
+        "seconds": seconds,
+        "ratio": {side: s / seconds["visible"] for side, s in seconds.items()},
+        "rounds": {side: times[2:] for side, times in taken.items()},
     }
 
 
+class _Peer(nn.Module):
+    """transformers' own pretraining of VideoMAE, of the sizes of one of our encoders."""
+
+    def __init__(self, encoder: VisualEncoder, ratio: float, *, hidden: int, layers: int):
+        super().__init__()
+        sizes: dict[str, Any] = {
+            "decoder_hidden_size": hidden,
+            "decoder_num_hidden_layers": layers,
+            "decoder_num_attention_heads": MAE().sizes["heads"],
+            "decoder_intermediate_size": 4 * hidden,
+        }
+        config: dict[str, Any] = encoder.model.config.to_dict() | sizes
+        self.model = VideoMAEForPreTraining(VideoMAEConfig(**config))
+        self.ratio, self.side = ratio, config["image_size"] // config["patch_size"]
+        self.times = config["num_frames"] // config["tubelet_size"]
+        self.mean, self.std = (nn.Buffer(torch.tensor(x)[:, None, None]) for x in IMAGENET)
+
+    def forward(self, batch: Batch) -> Tensor:
+        clips = batch.inputs["frames"] / 255
+        places = self.side**2
+        hidden = torch.zeros(len(clips), places, dtype=torch.bool, device=clips.device)
+        order = torch.rand(len(clips), places, device=clips.device).argsort(1)
+        hidden.scatter_(1, order[:, : round(self.ratio * places)], True)
+        tubes = repeat(hidden, "b p -> b (t p)", t=self.times)
+        return self.model((clips - self.mean) / self.std, bool_masked_pos=tubes).loss
+
+
 def _time(
-    module: Pretraining, optimizer: torch.optim.Optimizer, batch: Batch, autocast: bool
+    module: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, autocast: bool
 ) -> float:
     kind = batch.mask.device.type
     clock = time.process_time if kind == "cpu" else time.perf_counter
@@ -139,7 +176,8 @@ def _time(
     wait()
     start = clock()
     with torch.autocast(kind, torch.bfloat16, enabled=autocast):
-        loss = total(module(batch).terms)
+        made = module(batch)
+        loss = made if isinstance(made, Tensor) else made.loss
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -149,14 +187,15 @@ def _time(
 
 def _table(rows: list[dict[str, Any]], ratio: float) -> Table:
     table = Table(title=f"A step of tube-masked autoencoding, {ratio:.0%} hidden (seconds)")
-    for head in ("size", "clips", "tokens", "width", "visible tokens", "all tokens", "ratio"):
+    heads = ("size", "clips", "tokens", "width", "visible tokens", "all tokens", "transformers")
+    for head in (*heads, "all / visible", "transformers / visible"):
         table.add_column(head, justify="left" if head == "size" else "right")
     for row in rows:
         table.add_row(
             f"{row['size']} ({row['frames']} x {row['pixels']}²)",
             *(str(row[k]) for k in ("clips", "tokens", "width")),
-            *(f"{row[k]:.3f}" for k in ("visible_seconds", "all_seconds")),
-            f"{row['ratio']:.2f}",
+            *(f"{row['seconds'][side]:.3f}" for side in SIDES),
+            *(f"{row['ratio'][side]:.2f}" for side in SIDES[1:]),
         )
     return table
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -39,20 +39,28 @@ def gather(rows: Float[Tensor, "rows *rest"]) -> Float[Tensor, "all_rows *rest"]
     return rows if world()[1] == 1 else _Gather.apply(rows)
 
 
-def global_mean(values: Float[Tensor, "values"]) -> Float[Tensor, ""]:
+def global_mean(
+    values: Float[Tensor, "values"], mask: Bool[Tensor, "values"] | None = None
+) -> Float[Tensor, ""]:
     """Mean over the values of all ranks, as the share that DDP's averaging makes whole.
+
+    With a mask only those where it is True count; the others must be 0.
 
     A rank returns `world_size * sum(own values) / count of all values`, so that the mean over
     ranks of losses and of gradients is the one-process mean, also when the ranks bring different
     numbers of values. Without any value it is 0.
     """
     _, size = world()
-    if size == 1:
+    if size == 1 and mask is None:
         return values.sum() / max(values.numel(), 1)
     # Filled on the device: a number copied there would make the host wait.
     wide = torch.promote_types(values.dtype, torch.float32)
-    count = torch.full((), float(values.numel()), dtype=wide, device=values.device)
-    dist.all_reduce(count)
+    if mask is None:
+        count = torch.full((), float(values.numel()), dtype=wide, device=values.device)
+    else:
+        count = mask.sum(dtype=wide)
+    if size > 1:
+        dist.all_reduce(count)
     return values.sum() * (size / count.clamp(min=1)).to(values.dtype)
 
 

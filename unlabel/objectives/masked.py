@@ -231,16 +231,19 @@ def at_targets(
 
     Chance is what predicting the mean of these values costs.
     """
-    one = "batch length values -> batch length values 1"
-    pred, target = rearrange(pred, one), rearrange(target, one)
+    # What is not asked for is a distance of 0, and not left out: no shape depends on the data, so
+    # that the device is never waited for.
+    asked, off = exact(target).masked_fill(~is_target, 0.0), ~is_target
 
     def distance(made: Tensor) -> Float[Tensor, ""]:
-        return global_mean(regress(made, target, is_target, metric=metric, reduction="none"))
+        apart = rearrange((made - asked).masked_fill(off, 0.0), "... -> ... 1")
+        each = regress(apart, torch.zeros_like(apart), metric=metric, reduction="none")
+        return global_mean(each.flatten(), is_target.flatten())
 
     with torch.no_grad():
-        mean = exact(target[is_target]).mean().to(target.dtype)
-        chance = distance(mean.expand_as(target))
-    return Term(distance(pred), chance=chance)
+        mean = asked.sum() / is_target.sum().clamp(min=1)
+        chance = distance(mean)
+    return Term(distance(exact(pred)), chance=chance)
 
 
 __all__ = ["MLM", "MaskedValues", "SimMIM", "at_targets", "masked_view", "target_values"]
