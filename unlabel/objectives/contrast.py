@@ -36,7 +36,9 @@ def contrast(
     `s_ij = cos(query_i, key_j) / temperature` over the negatives j of i, `p_i` the same for its
     positive. Computed as `softplus(logsumexp_j(s_ij) - p_i)`, which keeps its relative accuracy
     however small the loss. Exact loss and gradient, in float32 whatever autocast says (float64
-    for float64), and in memory linear in queries + keys: the matrix of logits never exists.
+    for float64), and in memory linear in queries + keys: the matrix of logits never exists. On a
+    GPU, products of half-precision embeddings, and of float32 ones where `torch.backends` allows
+    TF32, take eleven bits of each number (`fused.py`); sums, logits and positives stay float32.
     All keys equal gives `ln(1 + negatives)`. A query without negatives has loss 0.
 
     What the arguments make of it:
@@ -89,7 +91,8 @@ def contrast(
     with torch.autocast(query.device.type, enabled=False):
         scale = 1 / temperature
         rows, cols, own = _vectors(query, keys, match, scale, normalize)
-        found, pos = _negatives(rows, cols, own, exclude, symmetric, beta)
+        rounded = any(_may_round(x) for x in (query, keys) if x is not None)
+        found, pos = _negatives(rows, cols, own, exclude, symmetric, beta, rounded)
         losses = [
             _loss(log_neg, pos, log_n, tau_plus, scale, flat, decoupled) for log_neg, log_n in found
         ]
@@ -165,12 +168,26 @@ def _vectors(
     return rows, cols, take(positive, right, dtype) if vectors else positive
 
 
+def _may_round(x: Tensor) -> bool:
+    """Whether products of matrices may take eleven bits of these numbers, those of bfloat16 all."""
+    products = torch.backends.cuda.matmul
+    allowed = getattr(products, "fp32_precision", None)  # since torch 2.9
+    tf32 = products.allow_tf32 if allowed is None else allowed == "tf32"
+    return x.itemsize == 2 or (x.dtype == torch.float32 and bool(tf32))
+
+
 def _times(x: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
     return (x.to(dtype) * scale).to(dtype)
 
 
 def _negatives(
-    rows: Tensor, cols: Tensor | None, own: Tensor, exclude: Exclude, both: bool, beta: float
+    rows: Tensor,
+    cols: Tensor | None,
+    own: Tensor,
+    exclude: Exclude,
+    both: bool,
+    beta: float,
+    rounded: bool,
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """For each direction, the log-sum-exp of each query's negatives and the log of their number.
 
@@ -180,7 +197,9 @@ def _negatives(
     def log_sums(power: float, at: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
         share = power if cols is not None else power**0.5
         scaled = rows if power == 1 else rows * share
-        *found, pos = log_sum_exp_of_negatives(scaled, cols, exclude, both=both, positive=at)
+        *found, pos = log_sum_exp_of_negatives(
+            scaled, cols, exclude, both=both, positive=at, rounded=rounded
+        )
         return [x for x in found if x is not None], pos
 
     others, vectors, pos = rows if cols is None else cols, own.is_floating_point(), None
