@@ -203,7 +203,8 @@ class _Blocks:
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     if total.is_cuda:
-        total += torch.mm(a, b, out_dtype=total.dtype)
+        with torch.autocast("cuda", enabled=False):  # which may be on where backward is called
+            total += torch.mm(a, b, out_dtype=total.dtype)
     else:  # only a GPU multiplies float16 into float32
         total.addmm_(a.to(total.dtype), b.to(total.dtype))
 

@@ -22,7 +22,8 @@ from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives
 from unlabel.objectives.unit import wide
 
 # Gathered columns of so many bytes are too many: 256 MB, of which a rank would hold a few copies,
-# such as the gradient. Below, one large product of matrices is quicker than one a rank.
+# such as the gradient. Below, one large product of matrices is quicker than one a rank, and two,
+# when both directions are wanted, although the ring has both from one.
 MANY = 2**28
 
 
@@ -133,7 +134,7 @@ class _Ring(Function):
         d_rows, d_block = torch.zeros_like(rows), torch.zeros_like(cols)
         for whose, block in _around(cols):
             x, y = rows.detach().requires_grad_(), block.detach().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), torch.autocast(rows.device.type, enabled=False):
                 across, down, _ = log_sum_exp_of_negatives(
                     x, y, parts[whose], both=both, rounded=rounded
                 )
