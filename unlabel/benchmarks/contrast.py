@@ -4,6 +4,8 @@
     python -m unlabel.benchmarks.contrast --threads 1 --quick    # two minutes
     python -m unlabel.benchmarks.contrast --pairs 131072 --width 128 --tasks nt_xent \
         --methods unlabel --repeats 1                            # one large batch
+    python -m unlabel.benchmarks.contrast --device cuda --dtype bfloat16 --width 512 768 \
+        --pairs 65536 1048576 --tasks clip nt_xent --methods unlabel    # on a GPU
 
 Every timing is a process of its own: forward and backward, the least CPU seconds of a few repeats
 (wall seconds on a GPU), and the memory's peak above the inputs. The rate of `torch.mm` is measured
@@ -80,22 +82,27 @@ def _seconds(run: Callable[[], Any], device: str, repeats: int) -> tuple[float, 
     return min(cpu), min(wall)
 
 
-def _mm_rate(width: int, device: str) -> float:
+def _mm_rate(width: int, device: str, dtype: torch.dtype) -> float:
     """FLOP a second of `torch.mm`, the better of two shapes; a CPU second on a CPU."""
-    rates = []
-    for inner in (width, 2048):
-        a, b = (torch.randn(2048, inner, device=device) for _ in range(2))
-        cpu, wall = _seconds(lambda a=a, b=b: torch.mm(a, b.T), device, 3)
-        rates.append(2.0 * 2048 * 2048 * inner / (wall if device == "cuda" else cpu))
+    rates, n = [], 8192 if device == "cuda" else 2048
+    for inner in (width, n):
+        a, b = (torch.randn(n, inner, device=device, dtype=dtype) for _ in range(2))
+        cpu, wall = _seconds(lambda a=a, b=b: torch.mm(a, b.T), device, 10 if n > 2048 else 3)
+        rates.append(2.0 * n * n * inner / (wall if device == "cuda" else cpu))
     return max(rates)
 
 
 def measure(task: str, method: str, pairs: int, width: int, args: Any) -> dict[str, Any]:
     """One row of the speed table, measured in this process."""
     torch.set_num_threads(args.threads)
-    loss = METHODS[task][method]()
+    loss, dtype = METHODS[task][method](), getattr(torch, args.dtype)
+    if args.shape:
+        from unlabel.objectives import fused
+
+        fused.SHAPES[:] = [fused.Shape(*args.shape)]
     torch.manual_seed(0)
-    z = [torch.randn(pairs, width, device=args.device, requires_grad=True) for _ in range(2)]
+    z = [torch.randn(pairs, width, device=args.device, dtype=dtype) for _ in range(2)]
+    z = [x.requires_grad_() for x in z]
 
     def run(n: int = pairs) -> Tensor:
         a, b = (x[:n] for x in z) if n < pairs else z
@@ -107,10 +114,10 @@ def measure(task: str, method: str, pairs: int, width: int, args: Any) -> dict[s
 
     run(min(256, pairs - 1))
     z[0].grad = z[1].grad = None
-    rate, peak, losses = _mm_rate(width, args.device), _Peak(args.device), []
+    rate, peak, losses = _mm_rate(width, args.device, dtype), _Peak(args.device), []
     cpu, wall = _seconds(lambda: losses.append(run()), args.device, args.repeats)
     memory = peak.bytes()
-    rate = max(rate, _mm_rate(width, args.device))
+    rate = max(rate, _mm_rate(width, args.device, dtype))
     useful = useful_flops(task, pairs, width) / (wall if args.device == "cuda" else cpu)
     return {
         "cpu_seconds": cpu, "wall_seconds": wall, "peak_bytes": memory, "loss": float(losses[-1]),
@@ -123,6 +130,7 @@ def _child(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     command = [
         sys.executable, "-m", "unlabel.benchmarks.contrast", "--row", json.dumps(row),
         "--threads", str(args.threads), "--device", args.device, "--repeats", str(args.repeats),
+        "--dtype", args.dtype, *(["--shape", *map(str, args.shape)] if args.shape else []),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     try:
@@ -152,22 +160,26 @@ def _row_of_child(args: argparse.Namespace) -> None:
         print(json.dumps({"note": str(error)}))
 
 
-def exactness(n: int = 512, width: int = 128) -> list[dict[str, float]]:
-    """Relative errors in float32, of the loss and of its gradient, of three forms of InfoNCE.
+def exactness(
+    n: int = 512, width: int = 128, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[dict[str, float]]:
+    """Relative errors of the loss and of its gradient, of three forms of InfoNCE.
 
-    The truth is the float64 `softplus(logsumexp of negatives - positive)`, on the whole matrix.
+    The truth is the float64 `softplus(logsumexp of negatives - positive)` of the same numbers, on
+    the whole matrix.
     """
+    eye = torch.eye(n, dtype=torch.bool, device=device)
 
     def logits(q: Tensor, k: Tensor, t: float) -> Tensor:
         return F.normalize(q, dim=1) @ F.normalize(k, dim=1).T / t
 
     def truth(q: Tensor, k: Tensor, t: float) -> Tensor:
         s = logits(q, k, t)
-        rest = s.masked_fill(torch.eye(n, dtype=torch.bool), -torch.inf).logsumexp(1)
+        rest = s.masked_fill(eye, -torch.inf).logsumexp(1)
         return -F.logsigmoid(s.diagonal() - rest).mean()
 
     forms: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-        "cross_entropy": lambda q, k, t: F.cross_entropy(logits(q, k, t), torch.arange(n)),
+        "cross_entropy": lambda q, k, t: F.cross_entropy(logits(q, k, t), eye.int().argmax(1)),
         "lse_minus_pos": lambda q, k, t: (lambda s: (s.logsumexp(1) - s.diagonal()).mean())(
             logits(q, k, t)
         ),
@@ -176,6 +188,7 @@ def exactness(n: int = 512, width: int = 128) -> list[dict[str, float]]:
     torch.manual_seed(0)
     q = torch.randn(n, width)
     k = q + 0.1 * torch.randn(n, width)
+    q, k = (x.to(device, dtype) for x in (q, k))
     rows = []
     for t in (0.5, 0.1, 0.05, 0.02, 0.01):
 
@@ -187,15 +200,15 @@ def exactness(n: int = 512, width: int = 128) -> list[dict[str, float]]:
         loss, slope = value_and_slope(truth, torch.float64)
         row = {"temperature": t, "loss": float(loss)}
         for name, form in forms.items():
-            value, grad = value_and_slope(form, torch.float32)
+            value, grad = value_and_slope(form, dtype)
             row[f"{name}_loss_error"] = float((value - loss).abs() / loss)
             row[f"{name}_gradient_error"] = float((grad - slope).norm() / slope.norm())
         rows.append(row)
     return rows
 
 
-def _exactness_table(rows: list[dict[str, float]]) -> Table:
-    table = Table(title="Relative error in float32 against float64: loss / gradient")
+def _exactness_table(rows: list[dict[str, float]], dtype: str) -> Table:
+    table = Table(title=f"Relative error in {dtype} against float64: loss / gradient")
     for name in ("T", "true loss", "cross_entropy", "lse - pos", "unlabel"):
         table.add_column(name, justify="right")
     for row in rows:
@@ -207,8 +220,9 @@ def _exactness_table(rows: list[dict[str, float]]) -> Table:
     return table
 
 
-def _speed_table(rows: list[dict[str, Any]], threads: int, device: str) -> Table:
-    table = Table(title=f"Forward and backward, float32, {device}, {threads} thread(s)")
+def _speed_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> Table:
+    where = f"{args.dtype}, {args.device}, {args.threads} thread(s)"
+    table = Table(title=f"Forward and backward, {where}")
     for name in ("task", "pairs", "width"):
         table.add_column(name, justify="right")
     table.add_column("method")
@@ -233,6 +247,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--shape", type=int, nargs=5, help="of a GPU's kernels: high, wide, deep, warps, stages"
+    )
     parser.add_argument("--pairs", type=int, nargs="+", default=[1024, 2048, 8192, 16384])
     parser.add_argument("--width", type=int, nargs="+", default=[128, 768])
     parser.add_argument("--tasks", nargs="+", default=list(METHODS), choices=list(METHODS))
@@ -246,8 +264,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.row:
         return _row_of_child(args)
     torch.set_num_threads(args.threads)
-    console, exact = Console(width=110), exactness()
-    console.print(_exactness_table(exact))
+    console = Console(width=110)
+    exact = exactness(device=args.device, dtype=getattr(torch, args.dtype))
+    console.print(_exactness_table(exact, args.dtype))
     sizes = [n for n in args.pairs if n <= 2048] if args.quick else args.pairs
     speed = []
     for task, width, pairs in itertools.product(args.tasks, args.width, sizes):
@@ -257,10 +276,11 @@ def main(argv: list[str] | None = None) -> None:
             row = {"task": task, "pairs": pairs, "width": width, "method": method}
             with console.status(f"{task}, {pairs} pairs, width {width}: {method}"):
                 speed.append(_child(row, args))
-    console.print(_speed_table(speed, args.threads, args.device))
+    console.print(_speed_table(speed, args))
     machine = {
         "torch": torch.__version__, "threads": args.threads, "device": args.device,
         "processor": platform.processor() or platform.machine(), "repeats": args.repeats,
+        "dtype": args.dtype,
     }  # fmt: skip
     result = {"benchmark": "contrast", "setting": machine, "exactness": exact, "speed": speed}
     args.out.write_text(json.dumps(result, indent=1))

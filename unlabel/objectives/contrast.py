@@ -1,15 +1,18 @@
 """Contrast: a query should find its positive among many keys. One pure function, many losses."""
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unlabel.objectives.gather import world
 from unlabel.objectives.logsumexp import Exclude, log_sum_exp_of_negatives
 from unlabel.objectives.pairing import check_options, check_vectors, ids, is_swap, places
+from unlabel.objectives.ring import everyone, log_sum_exp_across_ranks
 from unlabel.objectives.unit import opaque, row_dot, unit, wide
 
 
@@ -29,6 +32,7 @@ def contrast(
     beta: float = 0.0,
     flat: bool = False,
     decoupled: bool = False,
+    across: bool = False,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Float[Tensor, "..."]:
     """InfoNCE: `-ln exp(p_i) / (exp(p_i) + sum_j exp(s_ij))`, mean over queries i.
@@ -36,7 +40,9 @@ def contrast(
     `s_ij = cos(query_i, key_j) / temperature` over the negatives j of i, `p_i` the same for its
     positive. Computed as `softplus(logsumexp_j(s_ij) - p_i)`, which keeps its relative accuracy
     however small the loss. Exact loss and gradient, in float32 whatever autocast says (float64
-    for float64), and in memory linear in queries + keys: the matrix of logits never exists.
+    for float64), and in memory linear in queries + keys: the matrix of logits never exists. On a
+    GPU, products of half-precision embeddings, and of float32 ones where `torch.backends` allows
+    TF32, take eleven bits of each number (`fused.py`); sums, logits and positives stay float32.
     All keys equal gives `ln(1 + negatives)`. A query without negatives has loss 0.
 
     What the arguments make of it:
@@ -44,7 +50,7 @@ def contrast(
     - `contrast(q, k)`: in-batch negatives (SimCSE, CPC, CURL, PatchNCE); with `symmetric`, CLIP.
     - `nt_xent(z0, z1)`: SimCLR.
     - `contrast(q, queue, own_key)`: MoCo. `contrast(q, cat([k, hard]))`: hard negatives as keys.
-    - one rank of many: `contrast(local, gathered, positive, itself=...)`.
+    - one rank of many: any of these with `across`.
 
     Args:
         query: embeddings, any float type, gradients wanted or not.
@@ -65,6 +71,10 @@ def contrast(
         flat: FlatNCE, `exp(v - sg(v))` with `v = logsumexp_j(s_ij) - p_i`: the value is 1, the
             gradient InfoNCE's over `1 - p(positive)`.
         decoupled: leave the positive out of the denominator: `logsumexp_j(s_ij) - p_i`.
+        across: the keys are this rank's, and those of all other ranks are negatives, too (with
+            `symmetric`, all ranks' queries those of a key). Each rank brings equally many; places
+            count among the keys given. Few are gathered; many go round a ring, and no rank ever
+            holds them all (`ring.py`).
         reduction: `"mean"`, or `"none"` for one loss a query.
 
     Raises:
@@ -84,12 +94,15 @@ def contrast(
     check_vectors(query, keys, positive)
     match, columns = places(query, keys, positive, itself, symmetric)
     exclude = Exclude(columns, *ids(query, keys, query_id, key_id))
-    if keys is None and not match.is_floating_point() and not is_swap(match):
+    apart = across and world()[1] > 1
+    if keys is None and (apart or not (match.is_floating_point() or is_swap(match))):
         keys = query  # no triangle: i may be j's positive without j being i's
     with torch.autocast(query.device.type, enabled=False):
         scale = 1 / temperature
         rows, cols, own = _vectors(query, keys, match, scale, normalize)
-        found, pos = _negatives(rows, cols, own, exclude, symmetric, beta)
+        rounded = any(_may_round(x) for x in (query, keys) if x is not None)
+        among = _Among(rows, cols, exclude, symmetric, rounded, apart)
+        found, pos = _negatives(among, own, beta)
         losses = [
             _loss(log_neg, pos, log_n, tau_plus, scale, flat, decoupled) for log_neg, log_n in found
         ]
@@ -165,42 +178,73 @@ def _vectors(
     return rows, cols, take(positive, right, dtype) if vectors else positive
 
 
+def _may_round(x: Tensor) -> bool:
+    """Whether products of matrices may take eleven bits of these numbers, those of bfloat16 all."""
+    products = torch.backends.cuda.matmul
+    allowed = getattr(products, "fp32_precision", None)  # since torch 2.9
+    tf32 = products.allow_tf32 if allowed is None else allowed == "tf32"
+    return x.itemsize == 2 or (x.dtype == torch.float32 and bool(tf32))
+
+
 def _times(x: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
     return (x.to(dtype) * scale).to(dtype)
 
 
+@dataclass(frozen=True)
+class _Among:
+    """What the negatives are found among."""
+
+    rows: Tensor
+    cols: Tensor | None  # None: the rows again
+    exclude: Exclude
+    both: bool
+    rounded: bool
+    across: bool  # the columns of all ranks
+
+    def log_sums(self, power: float, at: Tensor | None = None) -> tuple[list[Tensor], Any]:
+        """Of the negatives' logits times the power, for each direction; and positives' at `at`."""
+        share = power if self.cols is not None else power**0.5
+        rows = self.rows if power == 1 else self.rows * share
+        how: dict[str, Any] = {"both": self.both, "rounded": self.rounded}
+        if self.across:
+            assert self.cols is not None
+            return log_sum_exp_across_ranks(rows, self.cols, self.exclude, **how), None
+        *found, pos = log_sum_exp_of_negatives(rows, self.cols, self.exclude, positive=at, **how)
+        return [x for x in found if x is not None], pos
+
+    def log_count(self) -> list[Tensor]:
+        """Of each query's negatives, and of each key's."""
+        n_rows, n_cols = len(self.rows), len(self.rows if self.cols is None else self.cols)
+        sides = [(self.exclude, n_rows, n_cols)]
+        if self.both:
+            sides.append((self.exclude.transposed(n_cols), n_cols, n_rows))
+        if self.across:
+            sides = [(everyone(e, m), n, m * world()[1]) for e, n, m in sides]
+        count = [e.count(n, m, self.rows.device) for e, n, m in sides]
+        return [n.to(wide(self.rows)).log() for n in count]
+
+
 def _negatives(
-    rows: Tensor, cols: Tensor | None, own: Tensor, exclude: Exclude, both: bool, beta: float
+    among: _Among, own: Tensor, beta: float
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """For each direction, the log-sum-exp of each query's negatives and the log of their number.
 
     And the positives' logits.
     """
-
-    def log_sums(power: float, at: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
-        share = power if cols is not None else power**0.5
-        scaled = rows if power == 1 else rows * share
-        *found, pos = log_sum_exp_of_negatives(scaled, cols, exclude, both=both, positive=at)
-        return [x for x in found if x is not None], pos
-
-    others, vectors, pos = rows if cols is None else cols, own.is_floating_point(), None
-    n_rows, n_cols = len(rows), len(others)
-    count = [exclude.count(n_rows, n_cols, rows.device)]
-    if both:
-        count.append(exclude.transposed(n_cols).count(n_cols, n_rows, rows.device))
-    log_n = [n.to(wide(rows)).log() for n in count]
+    vectors, pos, log_n = own.is_floating_point(), None, among.log_count()
     if beta:
         # Each weighted by exp(beta s) over the mean of that: the difference of two sums' logs.
-        (hard, _), (weight, _) = log_sums(1 + beta), log_sums(beta)
+        (hard, _), (weight, _) = among.log_sums(1 + beta), among.log_sums(beta)
         some = [w.masked_fill(w.isneginf(), 0.0) for w in weight]
         log_neg = [h - w + n for h, w, n in zip(hard, some, log_n, strict=True)]
     else:
-        log_neg, pos = log_sums(1.0, None if vectors else own)
+        log_neg, pos = among.log_sums(1.0, None if vectors else own)
     if pos is None:
-        here = torch.arange(n_rows, device=rows.device)
-        pos = row_dot(rows, own, here) if vectors else row_dot(rows, others, own)
+        others = own if vectors else among.rows if among.cols is None else among.cols
+        here = torch.arange(len(own), device=own.device)
+        pos = row_dot(among.rows, others, here if vectors else own)
     # The keys' direction in the order of the queries that they belong to.
-    order = [slice(None), *exclude.columns[:1]]
+    order = [slice(None), *among.exclude.columns[:1]]
     return [(x[at], n[at]) for x, n, at in zip(log_neg, log_n, order, strict=False)], pos
 
 

@@ -34,36 +34,37 @@ def in_batch(
     Keys of the same sample (equal `index`) are no negatives of it. Without `normalize` they are
     compared by inner products.
     """
-    rank, _ = world()
-    everyone = gather(keys)
-    own = torch.arange(len(query), device=query.device) + rank * len(keys)
     rows = contrast(
         query,
-        everyone,
-        own,
+        keys,
         temperature=temperature,
         query_id=index,
-        key_id=gather(index),
+        key_id=index,
         normalize=normalize,
+        across=True,
         reduction="none",
     )
-    return global_mean(rows), len(everyone)
+    return global_mean(rows), len(keys) * world()[1]
 
 
 def both_ways(
     a: Tensor, b: Tensor, index: Tensor, *, temperature: float | Tensor
 ) -> tuple[Tensor, int]:
-    """`in_batch` from `a` to `b` and from `b` to `a`, the mean of both; in one pass in one process.
+    """`in_batch` from `a` to `b` and from `b` to `a`, the mean of both.
 
     Rows of one place belong together. Rows of the same sample (equal `index`) are no negatives.
     """
-    if world()[1] == 1:
-        loss = contrast(a, b, temperature=temperature, symmetric=True, query_id=index, key_id=index)
-        return loss, len(b)
-    (there, n), (back, _) = (
-        in_batch(x, y, index, temperature=temperature) for x, y in ((a, b), (b, a))
+    rows = contrast(
+        a,
+        b,
+        temperature=temperature,
+        symmetric=True,
+        query_id=index,
+        key_id=index,
+        across=True,
+        reduction="none",
     )
-    return (there + back) / 2, n
+    return global_mean(rows), len(b) * world()[1]
 
 
 class _Pooled(Objective):
@@ -189,11 +190,10 @@ class Pairs(_Pooled):
     ) -> dict[str, Term]:
         """One term, `contrast`."""
         query, positive, *hard = (self.projector(e.pooled) for e in encodings)
-        rank, _ = world()
-        keys = torch.cat([gather(positive), *(gather(h) for h in hard)])
-        own = torch.arange(len(query), device=query.device) + rank * len(positive)
-        rows = contrast(query, keys, own, temperature=self.temperature, reduction="none")
-        return {"contrast": Term(global_mean(rows), chance=math.log(len(keys)))}
+        keys = torch.cat([positive, *hard])
+        rows = contrast(query, keys, temperature=self.temperature, across=True, reduction="none")
+        chance = math.log(len(keys) * world()[1])
+        return {"contrast": Term(global_mean(rows), chance=chance)}
 
 
 class MoCo(Objective):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.objectives.contrast import contrast
-from unlabel.objectives.gather import gather, global_mean, world
+from unlabel.objectives.gather import global_mean, world
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.pieces import pieces
 
@@ -127,10 +127,8 @@ class CPCv2(Objective):
         z = self.norm(torch.stack([e.pooled for e in encodings], 1))
         z = rearrange(z, "b (y x) d -> b y x d", y=self.grid)
         c = self.summary(z)
-        targets, number = gather(self.target(z)), self.numbers(gather(batch.index))
-        rank, _ = world()
-        first = rank * len(z) * self.grid**2
-        place = first + torch.arange(z[..., 0].numel(), device=z.device).view(z.shape[:3])
+        targets, number = self.target(z), self.numbers(batch.index)
+        place = torch.arange(len(number), device=z.device).view(z.shape[:3])
         losses = []
         for k, predict in zip(self.ahead, self.predict, strict=True):
             own = place[:, k:].flatten()
@@ -143,11 +141,12 @@ class CPCv2(Objective):
                     normalize=False,
                     query_id=number[own],
                     key_id=number,
+                    across=True,
                     reduction="none",
                 )
             )
         loss = torch.stack([global_mean(x) for x in losses]).mean()
-        return {"below": Term(loss, chance=math.log(len(number)))}
+        return {"below": Term(loss, chance=math.log(len(number) * world()[1]))}
 
     def numbers(self, index: Int[Tensor, "batch"]) -> Int[Tensor, "numbers"]:
         """One for each piece; of a sample that is there twice the same, which is no negative."""

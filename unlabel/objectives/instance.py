@@ -61,24 +61,17 @@ class InstanceContrast(Twins):
         tau_plus, beta = (self.form.get(name, 0.0) for name in ("tau_plus", "beta"))
         check_options(self.temperature, tau_plus, beta, True, False, "none")
 
-    def candidates(self, encodings: Sequence[Encoding], batch: Batch) -> dict[str, Tensor]:
-        """This rank's views, and the views of all ranks to find their partners among."""
-        z0, z1 = self.project(encodings)
-        (rank, size), n = world(), len(z0)
-        first = torch.arange(n, device=z0.device) + rank * n
-        itself = torch.cat([first, first + size * n])
-        return {
-            "query": torch.cat([z0, z1]),
-            "keys": torch.cat([gather(z0), gather(z1)]),
-            "positive": itself.roll(n),
-            "query_id": batch.index.repeat(2),
-            "key_id": gather(batch.index).repeat(2),
-            "itself": itself,
-        }
-
-    def losses(self, among: dict[str, Tensor]) -> Tensor:
-        """One loss a view."""
-        return contrast(**among, temperature=self.temperature, **self.form, reduction="none")
+    def losses(self, z0: Tensor, z1: Tensor, index: Tensor) -> Tensor:
+        """One loss a view of this rank, those of `z0` first."""
+        return contrast(
+            torch.cat([z0, z1]),
+            positive=torch.arange(2 * len(z0), device=z0.device).roll(len(z0)),
+            query_id=index.repeat(2),
+            temperature=self.temperature,
+            across=True,
+            reduction="none",
+            **self.form,
+        )
 
     def chance(self, candidates: int) -> float:
         """The loss where all are equal; a view has so many candidates, its partner among them."""
@@ -88,9 +81,9 @@ class InstanceContrast(Twins):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `contrast`."""
-        among = self.candidates(encodings, batch)
-        loss = global_mean(self.losses(among))
-        return {"contrast": Term(loss, chance=self.chance(max(1, len(among["keys"]) - 1)))}
+        losses = self.losses(*self.project(encodings), batch.index)
+        others = len(losses) * world()[1] - 1
+        return {"contrast": Term(global_mean(losses), chance=self.chance(max(1, others)))}
 
 
 class Debiased(InstanceContrast):
@@ -172,12 +165,11 @@ class FlatNCE(Decoupled):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """Terms `flat`, and `info_nce` to look at."""
-        among = self.candidates(encodings, batch)
-        v = self.losses(among)
-        known = global_mean(F.softplus(v.detach()))
+        v = self.losses(*self.project(encodings), batch.index)
+        known, others = global_mean(F.softplus(v.detach())), len(v) * world()[1] - 1
         return {
             "flat": Term(global_mean((v - v.detach()).exp())),
-            "info_nce": Term(known, 0.0, math.log(max(1, len(among["keys"]) - 1))),
+            "info_nce": Term(known, 0.0, math.log(max(1, others))),
         }
 
 
@@ -203,9 +195,21 @@ class InvariantSpread(InstanceContrast):
     def __init__(self, *, temperature: float = 0.1, **kwargs: Any):
         super().__init__(temperature=temperature, **kwargs)
 
-    def losses(self, among: dict[str, Tensor]) -> Tensor:
-        """One loss a view."""
-        return spread(**among, temperature=self.temperature, reduction="none")
+    def losses(self, z0: Tensor, z1: Tensor, index: Tensor) -> Tensor:
+        """One loss a view of this rank, those of `z0` first."""
+        (rank, size), n = world(), len(z0)
+        first = torch.arange(n, device=z0.device) + rank * n
+        itself = torch.cat([first, first + size * n])
+        return spread(
+            torch.cat([z0, z1]),
+            torch.cat([gather(z0), gather(z1)]),
+            itself.roll(n),
+            query_id=index.repeat(2),
+            key_id=gather(index).repeat(2),
+            itself=itself,
+            temperature=self.temperature,
+            reduction="none",
+        )
 
     def chance(self, candidates: int) -> float:
         """The loss where all are equal."""

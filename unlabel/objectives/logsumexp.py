@@ -6,11 +6,15 @@ Equations. With logits `s_ij = rows_i . cols_j` and N_i the negatives of row i,
 are computed again for it. Where columns want a log-sum-exp too (CLIP), or rows and columns are one
 set (NT-Xent), the same block serves both directions with `W_ij = exp(s_ij - c) (g_i + h_j)`; of the
 symmetric matrix only the upper triangle is visited.
+
+The blocks here are the library's products of matrices, on any device, in float32 or float64: the
+reference. `fused.py` does the same on a GPU with kernels that never write a block of logits.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -108,6 +112,7 @@ class _Plan:
     shift: float | Tensor  # c: one number, or one a row
     triangle: bool  # rows and columns are one tensor: visit each pair once
     tile: tuple[int, int]
+    norms: tuple[float, float]  # the largest of the rows and of the columns
 
     def tiles(self, n_rows: int, n_cols: int) -> Iterator[tuple[slice, slice, bool]]:
         """Blocks' rows and columns, and whether a block stands for its mirror image too."""
@@ -195,16 +200,13 @@ class _ExpSums(Function):
 
 
 @torch.no_grad()
-def _row_max(rows: Tensor, cols: Tensor, exclude: Exclude, tile: tuple[int, int]) -> Tensor:
-    high, wide = tile
+def _row_max(rows: Tensor, cols: Tensor, plan: _Plan) -> Tensor:
     most = rows.new_full((len(rows),), -math.inf)
-    for top in range(0, len(rows), high):
-        r = slice(top, top + high)
-        for left in range(0, len(cols), wide):
-            block = rows[r] @ cols[left : left + wide].T
-            exclude.fill(block, r, slice(left, left + wide))
-            most[r] = torch.maximum(most[r], block.amax(1))
-    return most.masked_fill_(most.isneginf(), 0.0)  # rows without a negative
+    for r, c, _ in plan.tiles(len(rows), len(cols)):
+        block = rows[r] @ cols[c].T
+        plan.exclude.fill(block, r, c)
+        most[r] = torch.maximum(most[r], block.amax(1))
+    return most
 
 
 def _log(sums: Tensor, shift: float | Tensor) -> Tensor:
@@ -212,13 +214,20 @@ def _log(sums: Tensor, shift: float | Tensor) -> Tensor:
     return (sums.masked_fill(none, 1.0).log() + shift).masked_fill(none, -math.inf)
 
 
-def _largest_logit(rows: Tensor, cols: Tensor) -> float:
-    # Cauchy-Schwarz, with room for rounding.
-    with torch.no_grad():
-        norms = torch.linalg.vector_norm(rows, dim=1).max() * (
-            torch.linalg.vector_norm(cols, dim=1).max()
-        )
-    return 1.001 * float(norms)
+def _largest_norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x.detach(), dim=1).max())
+
+
+def _kernels(like: Tensor) -> Any:
+    """The module of a GPU's kernels, None where they have no use or no place."""
+    if not like.is_cuda or like.dtype != torch.float32 or torch.version.hip:
+        return None
+    # Older ones cannot load a block of a matrix in one instruction, which the kernels live by.
+    if torch.cuda.get_device_capability(like.device) < (9, 0) or not find_spec("triton"):
+        return None
+    from unlabel.objectives import fused
+
+    return fused
 
 
 @opaque
@@ -230,6 +239,7 @@ def log_sum_exp_of_negatives(
     both: bool = False,
     positive: Int[Tensor, "rows"] | None = None,
     tile: tuple[int, int] | None = None,
+    rounded: bool = False,
 ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "cols"] | None, Float[Tensor, "rows"] | None]:
     """`ln sum_j exp(rows_i . cols_j)` over the negatives of each row, and of each column.
 
@@ -245,6 +255,8 @@ def log_sum_exp_of_negatives(
         both: the sums over each column too, from the same pass.
         positive: a column for each row.
         tile: rows and columns of a block.
+        rounded: eleven bits of each number are enough, as they are of bfloat16 input: on a GPU the
+            kernels of `fused.py` then take float32 vectors.
 
     Returns:
         By row and, when `both`, by column, -inf where there is no negative; and, given
@@ -254,26 +266,32 @@ def log_sum_exp_of_negatives(
     that hides it, and for the trainer to see and skip.
     """
     others = rows if cols is None else cols
-    bound = _largest_logit(rows, others)
+    norms = _largest_norm(rows), _largest_norm(others)
+    bound = 1.001 * math.prod(norms)  # Cauchy-Schwarz, with room for rounding
     if not math.isfinite(bound):
         poison = (rows.sum() + others.sum()).to(wide(rows)) * math.nan
         by_row, by_col = poison.expand(len(rows)), poison.expand(len(others))
         return by_row, by_col if both else None, None if positive is None else by_row
-    if bound > LARGEST and len(rows) * others.numel() <= FEW:
+    kernels = _kernels(rows) if rounded else None
+    if kernels is None and bound > LARGEST and len(rows) * others.numel() <= FEW:
         rows = rows.to(wide(rows))
         others = rows if cols is None else others.to(rows.dtype)
     shift = max(0.0, bound - LARGEST)
-    plan = _Plan(exclude, shift, triangle=cols is None, tile=tile or tile_for(rows))
-    by_row, by_col, pos = _ExpSums.apply(rows, others, plan, both, positive)
+    blocks = tile or (kernels.TILE if kernels else tile_for(rows))
+    plan = _Plan(exclude, shift, cols is None, blocks, norms)
+    sums = kernels.ExpSums if kernels else _ExpSums
+    by_row, by_col, pos = sums.apply(rows, others, plan, both, positive)
     certain = bound + shift <= -math.log(SMALLEST)
     flipped = exclude.transposed(len(others)) if both else exclude
     if not certain and not (
         _lossless(by_row, exclude, len(others))
         and (not both or _lossless(by_col, flipped, len(rows)))
     ):
+        plan = replace(plan, triangle=False)
+        back = replace(plan, exclude=flipped, norms=norms[::-1])
         return (
-            _by_own_largest(rows, others, exclude, plan.tile),
-            _by_own_largest(others, rows, flipped, plan.tile) if both else None,
+            _by_own_largest(rows, others, plan, kernels),
+            _by_own_largest(others, rows, back, kernels) if both else None,
             None if positive is None else row_dot(rows, others, positive),
         )
     return _log(by_row, shift), _log(by_col, shift) if both else None, pos
@@ -284,7 +302,8 @@ def _lossless(sums: Tensor, exclude: Exclude, n_others: int) -> bool:
     return bool(((sums.detach() >= SMALLEST) | none_left).all())
 
 
-def _by_own_largest(rows: Tensor, cols: Tensor, exclude: Exclude, tile: tuple[int, int]) -> Tensor:
-    shift = _row_max(rows, cols, exclude, tile)
-    plan = _Plan(exclude, shift, triangle=False, tile=tile)
-    return _log(_ExpSums.apply(rows, cols, plan, False, None)[0], shift)
+def _by_own_largest(rows: Tensor, cols: Tensor, plan: _Plan, kernels: Any) -> Tensor:
+    most = (kernels.row_max if kernels else _row_max)(rows, cols, plan)
+    shift = most.masked_fill_(most.isneginf(), 0.0)  # rows without a negative
+    sums = kernels.ExpSums if kernels else _ExpSums
+    return _log(sums.apply(rows, cols, replace(plan, shift=shift), False, None)[0], shift)

@@ -94,7 +94,7 @@ def dots(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
 def add_slopes_of_dots(dx: Tensor, dy: Tensor, g: Tensor, x: Tensor, y: Tensor, at: Tensor) -> None:
     """Add to `dx` and `dy`, which may be one tensor, the gradient `g` of `dots` times theirs."""
     for r in _slices(x):
-        dx[r].addcmul_(y.index_select(0, at[r]), g[r, None])
+        dx[r].addcmul_(y.index_select(0, at[r]).to(dx.dtype), g[r, None])
         dy.index_add_(0, at[r], x[r] * g[r, None])
 
 
