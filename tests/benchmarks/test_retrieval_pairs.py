@@ -1,8 +1,10 @@
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -334,10 +336,22 @@ def test_run_on_generated_pairs_is_measured_on_their_held_out_ones(tmp_path, mon
     about = {"modality": "pairs", "data": "synthetic", "encoder": dataclasses.asdict(options)}
     (tmp_path / "run" / "run.json").write_text(json.dumps(about))
     found = bench_retrieval(tmp_path / "run", bootstrap=0)
-    assert asked == ["train", "test"]
+    assert asked[:2] == ["train", "test"]
     assert "among 6 by cosine" in found.setting
     assert len(first_ranks(found.encoders[0].scores)) == 12
     assert "series zero-shot" in found.encoders[0].scores
+    # A list of two of the sides, by an encoder of four.
+    held = pd.read_csv(synthetic_pairs.embedded_pairs(split="test"))
+    folder = Path(synthetic_pairs.embedded_pairs(split="test")).parent
+    held = held.assign(audio=[str(folder / name) for name in held["audio"]])
+    held[["text", "audio"]].to_csv(tmp_path / "two.csv", index=False)
+    how: dict[str, Any] = {"data": str(tmp_path / "two.csv"), "bootstrap": 0}
+    two = bench_retrieval(tmp_path / "run", sides=["text", "audio"], **how)
+    assert first_ranks(two.encoders[0].scores).keys() == {("text", "audio"), ("audio", "text")}
+    whole = found.encoders[1].scores["text to audio R@1"]
+    assert two.encoders[1].scores["text to audio R@1"].score == whole.score
+    with pytest.raises(ValueError, match="no column 'video', 'series'"):
+        bench_retrieval(tmp_path / "run", **how)
     assert table(found) == {k: s.score for k, s in found.encoders[1].scores.items()}
 
 

@@ -91,6 +91,21 @@ def test_all_views_of_a_side_are_one_call(make_joint, make_pairs, monkeypatch):
     assert sorted(calls) == [("audio", 8), ("text", 8)]
 
 
+def test_some_sides_are_the_same_encoder_without_the_others(make_joint, make_pairs):
+    whole = make_joint("text", "series", "audio", locked=["audio"])
+    some = whole.only(["audio", "text"])
+    assert some.sides == ("text", "audio") and some.locked == ("audio",)
+    assert not some.training and some.towers["text"] is whole.towers["text"]
+    batch = make_pairs(whole)
+    for side in some.sides:
+        seen = whole.view(batch, view("plain", partner=side))
+        assert torch.equal(some(seen).pooled, whole(seen).pooled)
+    with pytest.raises(ValueError, match="video is no side of it, which has text, ser"):
+        whole.only(["text", "video"])
+    with pytest.raises(ValueError, match="two or more, but text came"):
+        whole.only(["text"])
+
+
 def test_locked_side_gets_no_gradient_and_stays_in_evaluation_mode(make_joint, make_pairs):
     encoder = make_joint("text", "audio", locked=["text"]).train()
     assert not encoder.towers["text"].training

@@ -76,6 +76,7 @@ class PairReader:
         limit: pairs at most.
         batch_size: samples a forward pass.
         seed: of what is drawn.
+        sides: that take part, two or more; empty for all that the encoder has.
     """
 
     run: Path
@@ -86,6 +87,7 @@ class PairReader:
     limit: int | None = None
     batch_size: int = 64
     seed: int = 0
+    sides: Sequence[str] = ()
 
     def __post_init__(self):
         self._stores: dict[tuple[Any, ...], PairStore] = {}
@@ -97,6 +99,7 @@ class PairReader:
             ValueError: it is no encoder of pairs, or nothing says what to read.
         """
         encoder: JointEncoder = saved_encoder(folder, "pairs")
+        encoder = encoder.only(self.sides or encoder.sides)
         return encode_pairs(
             encoder,
             self._store(folder),
@@ -135,7 +138,8 @@ class PairReader:
 
             data, column = str(embedded_pairs(split="test")), column or LABEL
         said = sides_of_run(about) or _saved(folder)
-        sides = {name: _middle(name, own) for name, own in said.items()}
+        taking = self.sides or said
+        sides = {name: _middle(name, own) for name, own in said.items() if name in taking}
         own: dict[str, Any] = {"sides": sides, "label_column": column, "limit": self.limit}
         # What the recipe does not say of a side (its size), the encoder's own folder does.
         asked = dataclasses.replace(options, **own, pretrained=str(folder), shuffled=False)

@@ -116,6 +116,7 @@ def bench_retrieval(
     *,
     data: str | None = None,
     columns: tuple[str, str] | None = None,
+    sides: Sequence[str] = (),
     classes_column: str | None = None,
     template: str | None = None,
     teacher: Sequence[str] = (),
@@ -142,6 +143,8 @@ def bench_retrieval(
         data: a table of pairs instead (as for `read_text`), with `columns` query and document; of
             pairs a list with the columns of the run's own; default the embedded test split.
         columns: names of the two columns in `data`, of text.
+        sides: of pairs, those that take part, such as `[text, video]` where the list has no column
+            for the others; default all.
         classes_column: of pairs, the column of their classes; default the run's own.
         template: of pairs, what is said of a class: `a clip of a {}`; default its name alone.
         teacher: of pairs with classes, encoders of one kind of data for the same table: by how
@@ -161,6 +164,7 @@ def bench_retrieval(
     Reference: Liang et al. 2022, arXiv 2203.02053, for the gap.
     """
     about_pairs = {"classes_column": classes_column, "template": template, "teacher": teacher}
+    about_pairs |= {"sides": sides}
     runs = seed_runs(Path(path))
     if modality_of(runs[0] / "model" if runs else Path(path)) == "pairs":
         if columns is not None:
@@ -171,7 +175,7 @@ def bench_retrieval(
         teachers = {Path(t).name: Path(t) for t in teacher}
         reader = PairReader(
             runs[0] if runs else Path(path), data, classes_column, template or "{}", teachers,
-            limit, batch_size, seed,
+            limit, batch_size, seed, sides,
         )  # fmt: skip
         shared: dict[str, Any] = {"compare": compare, "controls": controls, "output": output}
         return bench_pairs(path, reader=reader, bootstrap=bootstrap, seed=seed, **shared)

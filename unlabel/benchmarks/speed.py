@@ -296,6 +296,7 @@ def picture(found: dict[str, list[Any]], path: Path) -> Path:
             statistics.median(1000 / r[side]["cpu_rate"] for r in rounds) for _, rounds in steps
         ]
         length.plot([n for n, _ in steps], each, "o-", label=name)
+    length.set_ylim(bottom=0)
     length.set(xlabel="tokens of a sentence at most", ylabel="CPU milliseconds a sentence",
                title="The text step")  # fmt: skip
     rows = [row for figures in found.get("trainer", []) for row in figures]

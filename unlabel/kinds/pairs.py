@@ -140,7 +140,7 @@ class PairsOptions:
         """The sides as given, else those of the pretrained folder, else of the generated files.
 
         Raises:
-            ValueError: there are none, or not those of the pretrained folder.
+            ValueError: there are none, or one that the pretrained folder has not.
         """
         saved = {} if self.pretrained is None else saved_settings(self.pretrained).get("sides", {})
         if self.pretrained is not None and not saved:
@@ -155,10 +155,10 @@ class PairsOptions:
                 "Name the sides of a sample: pairs.sides: {text: {column: caption}, video: "
                 "{column: path}}, each with the options of its kind of data."
             )
-        if saved and set(said) != set(saved):
+        if saved and set(said) - set(saved):
             raise ValueError(
                 f"{self.pretrained} has the sides {', '.join(saved)}, but those of the recipe are "
-                f"{', '.join(said)}; give the same ones, or pretrained for each side alone."
+                f"{', '.join(said)}; give some of the same, or pretrained for each side alone."
             )
         made = {n: Side.of(n, s, self._start(n, None)) for n, s in said.items()}
         for side in made.values():

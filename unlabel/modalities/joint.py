@@ -121,7 +121,25 @@ class JointEncoder(nn.Module):
 
     def load_projections(self, folder: str | Path) -> None:
         """Take the projections that `save_pretrained` wrote to a folder."""
-        self.projections.load_state_dict(load_file(Path(folder) / PROJECTIONS))
+        saved = load_file(Path(folder) / PROJECTIONS)
+        own = {k: v for k, v in saved.items() if k.split(".")[0] in self.towers}
+        self.projections.load_state_dict(own)
+
+    def only(self, sides: Sequence[str]) -> "JointEncoder":
+        """The same encoder, its weights shared, with some of its sides.
+
+        Raises:
+            ValueError: a side that it has not, or fewer than two.
+        """
+        if unknown := sorted(set(sides) - set(self.sides)):
+            raise ValueError(
+                f"{', '.join(unknown)} is no side of it, which has {', '.join(self.sides)}."
+            )
+        towers = {n: self.towers[n] for n in self.sides if n in sides}
+        shut = [n for n in self.locked if n in towers]
+        made = JointEncoder(towers, width=self.width, locked=shut)
+        made.projections = nn.ModuleDict({n: self.projections[n] for n in towers})
+        return made.train(self.training)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a transformers folder for each side, and the projections beside them."""
