@@ -12,7 +12,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from unlabel.data_pipes import video_store
+from unlabel.data_pipes import decoded as decoding
 from unlabel.data_pipes.audio import read_waveform
 from unlabel.kinds import pairs as kinds_pairs
 from unlabel.kinds.pairs import DEFAULT_SIDES, PairsOptions
@@ -147,16 +147,16 @@ def test_a_clip_of_five_captions_is_decoded_once_and_drawn_for_each(
     table = [(f"{i // 5}.mp4", f"caption {i}") for i in range(10)]
     pd.DataFrame(table, columns=["path", "caption"]).to_csv(tmp_path / "list.csv", index=False)
     decoded = []
-    read = video_store.read_clip
+    read = decoding.read_clip
 
     def reading(source: Any, *args: Any, **more: Any) -> Any:
         decoded.append(source)
         return read(source, *args, **more)
 
-    monkeypatch.setattr(video_store, "read_clip", reading)
+    monkeypatch.setattr(decoding, "read_clip", reading)
     for kept in (True, False):  # by reading, or by the store
         if not kept:
-            monkeypatch.setattr(video_store.VideoStore, "_adopt", lambda self: None)
+            monkeypatch.setattr(decoding.DecodedFrames, "_adopt", lambda self: None)
         store = prepared(tmp_path, str(tmp_path / "list.csv"), {"text": TEXT, "video": VIDEO}).store
         assert len(store) == 10 and len(store.stores["video"].data) == 2
         times = [tuple(store[i]["sides"]["video"]["times"]) for i in range(20)]

@@ -7,9 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from unlabel.data_pipes.audio import read_waveform, resampled_length
+from unlabel.data_pipes.audio import resampled_length
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
@@ -18,6 +17,7 @@ from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, by_pattern, list_media
 from unlabel.data_pipes.video_windows import even_start
 from unlabel.data_pipes.videos import look_into
+from unlabel.data_pipes.waveforms import Waveforms
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,7 @@ class AudioStore:
         counts = [resampled_length(m.frames, int(m.fps), rate) for m in media]
         self.samples = max(counts) if seconds is None else round(rate * seconds)
         self._choose()
-        key = [[m.path, m.size, m.changed] for m in media] + [rate]
-        self._cache = FrameCache(
-            counts, (), dtype=np.float32, limit=cache_bytes, folder=cache, key=key
-        )
+        self._whole = Waveforms(self.data, rate, limit=cache_bytes, folder=cache)
         self._labelled = bool((self.data.labels >= 0).any())
 
     @property
@@ -149,7 +146,7 @@ class AudioStore:
     @property
     def lost(self) -> list[str]:
         """Names of the recordings that went bad during the run, in whatever worker."""
-        return [self.data[place].name for place in self._cache.lost]
+        return self._whole.lost
 
     def __len__(self) -> int:
         """Items in an epoch."""
@@ -165,8 +162,7 @@ class AudioStore:
         try:
             waveform = self._crop(self._take(place), clip, random)
         except DecodeError as e:
-            if not self._cache.is_lost(place):
-                self._cache.lose(place)
+            if self._whole.lose(place):
                 logger.warning("%s Another recording is drawn in its place.", e)
             raise
         label = {"label": self.data[place].label} if self._labelled else {}
@@ -215,15 +211,7 @@ class AudioStore:
 
     def _take(self, place: int) -> Waveform:
         """All samples of the part of a recording that counts."""
-        item = self.data[place]
-        if self._cache.is_lost(place):
-            raise DecodeError(item.name, "it went bad before", reader="store")
-        whole = self._cache.get(place)
-        if whole is None:
-            item.check_unchanged()
-            whole, _ = read_waveform(item.content(), rate=self.rate)
-            if place in self._cache and len(whole) == self._cache.counts[place]:
-                self._cache.put(place, whole)
+        item, whole = self.data[place], self._whole.whole(place)
         share = self.rate / item.media.fps
         return whole[round(item.first * share) : round(item.last * share)]
 

@@ -1,7 +1,7 @@
 """Videos, pictures or recordings that were read together, and what reading met."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,14 @@ class VideoData:
         report: what was read, and what was left out and why (`broken`).
         classes: names of the classes that the labels count, sorted.
         kept: frames that reading kept for a store.
+        manifest: file in which reading keeps what it found.
     """
 
     items: list[VideoItem]
     report: ReadReport = field(default_factory=ReadReport)
     classes: tuple[str, ...] = ()
     kept: KeptFrames | None = None
+    manifest: Path | None = None
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -100,6 +102,18 @@ class VideoData:
     def labels(self) -> np.ndarray:
         """Class of each video, -1 for none, `(count,)`."""
         return np.array([item.label for item in self.items], np.int64)
+
+    def files(self) -> tuple[list[VideoItem], list[int]]:
+        """An item of each file, and for each item which of them it is: parts share a file."""
+        found: dict[Any, int] = {}
+        first, own = [], []
+        for place, item in enumerate(self):
+            key = item.media.path if item.media.size else place  # what lies in memory has no size
+            if key not in found:
+                found[key] = len(first)
+                first.append(item)
+            own.append(found[key])
+        return first, own
 
     def keep_labels(self, share: float, *, seed: int = 0) -> None:
         """Forget all labels but a share of those of each class, see `kept_labels`."""
@@ -126,7 +140,7 @@ class VideoData:
             item = self.items[old]
             kept = tuple(new[p] for p in item.partners if p in new)
             items.append(VideoItem(**{**item.__dict__, "partners": kept}))
-        return VideoData(items, self.report, self.classes, self.kept)
+        return replace(self, items=items)
 
     def summary(self) -> str:
         """One line: how many, how long, which sizes, and what was left out and why."""

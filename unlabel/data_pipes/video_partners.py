@@ -1,4 +1,4 @@
-"""What goes with a clip: another camera, another clip, its sound, a patch that moves in it."""
+"""What goes with a clip: another camera, another clip, a patch that moves in it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from unlabel.data_pipes.audio import read_waveform
 from unlabel.data_pipes.tracks import track_patch
 from unlabel.data_pipes.video_data import VideoItem
 from unlabel.data_pipes.video_windows import Sampling, window
@@ -56,24 +55,6 @@ def another_clip(
     return window(sampling, float(int(start)), len(item), item.media.fps)
 
 
-def sound_of(
-    item: VideoItem, times: Float32[np.ndarray, "picked"], rate: int, sampling: Sampling
-) -> Float32[np.ndarray, "samples"]:
-    """The sound of a clip, from its first frame until its last one is over.
-
-    Args:
-        item: a video with a sound track.
-        times: seconds of the clip's frames.
-        rate: samples a second.
-        sampling: of the clip.
-    """
-    step = sampling.step(item.media.fps) / item.media.fps
-    seconds = float(times[-1]) - float(times[0]) + step
-    begin = float(times[0])
-    waveform, _ = read_waveform(item.content(), rate=rate, start=begin, seconds=seconds)
-    return waveform[: round(sampling.frames * step * rate)]
-
-
 def tracked(
     frames: Frames,
     size: tuple[int, int],
@@ -101,4 +82,4 @@ def tracked(
     ]
 
 
-__all__ = ["another_clip", "other_view", "sound_of", "tracked"]
+__all__ = ["another_clip", "other_view", "tracked"]

@@ -176,7 +176,7 @@ def look_into(
         named = "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         raise NothingUsable(f"No usable {what} among {len(entries)}: {named}.", report)
     _pair(items)
-    return VideoData(items, report, classes, kept)
+    return VideoData(items, report, classes, kept, about["manifest"])
 
 
 def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:
@@ -268,10 +268,10 @@ def _in_memory(source: Any, name: str, kind: str | None) -> Media:
         if isinstance(source, DecodeError):
             raise source
         if kind == "sound":
-            from unlabel.data_pipes.audio import read_waveform
+            from unlabel.data_pipes.audio import measure_waveform
 
-            waveform, rate = read_waveform(source)
-            return Media(name, "sound", len(waveform), float(rate), codec="memory")
+            samples, rate = measure_waveform(source)
+            return Media(name, "sound", samples, float(rate), codec="memory")
         frames = read_clip(source)
     except DecodeError as e:
         return Media(name, fault=e.cause)

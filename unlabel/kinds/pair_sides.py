@@ -224,7 +224,7 @@ def _of_media(store: Any) -> SideData:
 
 
 def _why(store: Any, item: VideoItem) -> str:
-    return "it is too short" if item.name in store.too_short else "it has no sound track"
+    return "it is too short" if item.name in store.too_short else store.unheard[item.name]
 
 
 def _of_series(read: SeriesData, store: Any) -> SideData:
