@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
-from unlabel.data_pipes.pair_values import check_endings, side_value
+from unlabel.data_pipes.pair_values import check_endings, part_of, side_value
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 
@@ -20,8 +20,8 @@ class PairData:
     """Rows, each the sides of one sample.
 
     Attributes:
-        columns: side -> one value a row: a text or several (a tuple), a path, `Held`, numbers, or
-            what lies in memory.
+        columns: side -> one value a row: a text or several (a tuple), a path, `Held`, `Part`,
+            numbers, or what lies in memory.
         report: what was read, and what was left out and why.
         labels: place of each row's class in `classes`, -1 for none.
         classes: names of the classes, sorted.
@@ -58,13 +58,14 @@ def read_pairs(
     columns: Mapping[str, str | None],
     *,
     kinds: Mapping[str, str] | None = None,
+    times: Mapping[str, tuple[str | None, str | None]] | None = None,
     label_column: str | None = None,
     limit: int | None = None,
 ) -> PairData:
     """Read samples of several sides: from lists, data sets, folders or shards.
 
-    A sample that lacks one of its sides (an empty field, a file that is not there) is left out,
-    counted and named.
+    A sample that lacks one of its sides (an empty field, a file that is not there, a part that ends
+    before it begins) is left out, counted and named.
 
     Args:
         source: one or several lists (JSON lines, JSON, CSV, TSV, Parquet) with a row a sample,
@@ -76,6 +77,8 @@ def read_pairs(
             or the endings of its kind. A field of text may hold several, and a field of series
             the numbers themselves.
         kinds: side -> `text`, `series`, `frames`, `video` or `audio`; default the side's name.
+        times: side of frames, video or audio -> columns of a list that say, in seconds, where the
+            part of the file that counts begins and ends; an empty field is the file's own end.
         label_column: of classes, where there is one (of files: how they end, such as `cls`).
         limit: samples kept at most.
 
@@ -85,15 +88,18 @@ def read_pairs(
             sides.
     """
     report, said = ReadReport(), {s: (kinds or {}).get(s, s) for s in columns}
-    sides = [Wanted(name, said[name], column) for name, column in columns.items()]
+    cut = times or {}
+    sides = [Wanted(n, said[n], column, *cut.get(n, ())) for n, column in columns.items()]
     kept: list[list[Any]] = []
     labels: list[str | None] = []
     for found in find_pairs(source, sides, label_column, report):
         report.lines += 1
         each = {s: side_value(said[s], v, found.base) for s, v in found.values.items()}
+        each |= {s: part_of(each[s][0], *p) for s, p in found.parts.items() if not each[s][1]}
         wrong = [f"{problem}_{s}" for s, (_, problem) in each.items() if problem]
         if found.problem or wrong:
-            report.drop(found.problem or wrong[0], found.place, list(found.values.values()))
+            fields = [*found.values.values(), *(v for p in found.parts.values() for v in p)]
+            report.drop(found.problem or wrong[0], found.place, fields)
             continue
         report.kept += 1
         kept.append([each[s][0] for s in columns])

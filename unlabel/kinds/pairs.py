@@ -65,9 +65,10 @@ class PairsOptions:
             `kind` (default: the side's name), `column` of a list (default: likewise; in folders
             and shards, how its files end), or in place of a column `sound_of`: the side of video
             whose own sound this side of audio is, or `describes`: the side of series that this
-            side of text is written from. Sides that read the same (raw series and their
-            derivative) see the same samples. Empty takes those of `pretrained`, or of
-            `synthetic`.
+            side of text is written from. Where a row is about a part of a file of frames, video
+            or audio, `start_column` and `end_column` name the columns of its seconds. Sides that
+            read the same (raw series and their derivative) see the same samples. Empty takes
+            those of `pretrained`, or of `synthetic`.
         width: of the space that all sides share.
         locked: sides whose encoder stays as it is, while its projection learns.
         label_column: of the list, the class of a sample.
@@ -132,6 +133,7 @@ class PairsOptions:
             source,
             {n: s.column for n, s in sides.items() if s.is_read},
             kinds={n: s.kind for n, s in sides.items()},
+            times={n: s.times for n, s in sides.items() if any(s.times)},
             label_column=self.label_column,
             limit=self.limit,
         )
