@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from unlabel.data_pipes.held import Member
 from unlabel.data_pipes.media import SOUND_SUFFIXES
@@ -164,10 +166,30 @@ def distinct(values: Sequence[Any]) -> tuple[list[Any], Int64[np.ndarray, "rows"
     return kept, found
 
 
+def in_common(columns: Sequence[Sequence[Any]]) -> Int64[np.ndarray, "rows"]:
+    """A number for each row; equal where rows have a value of a column in common, or with a third.
+
+    Args:
+        columns: of values; of several texts, each counts.
+    """
+    values: dict[Any, int] = {}
+    rows, places = [], []
+    for number, column in enumerate(columns):
+        for row, value in enumerate(column):
+            for one in value if isinstance(value, tuple) else (value,):
+                rows.append(row)
+                places.append(values.setdefault((number, _key(one)), len(values)))
+    count = len(columns[0])
+    size = count + len(values)
+    links = (np.ones(len(rows), bool), (rows, np.add(places, count)))
+    found = connected_components(coo_array(links, shape=(size, size)), directed=False)[1]
+    return found[:count].astype(np.int64)
+
+
 def _key(value: Any) -> Any:
     if isinstance(value, Part):
         return _key(value.source), value.start, value.end
     return value if isinstance(value, (str, tuple)) else id(value)
 
 
-__all__ = ["Part", "check_endings", "distinct", "part_of", "side_value"]
+__all__ = ["Part", "check_endings", "distinct", "in_common", "part_of", "side_value"]

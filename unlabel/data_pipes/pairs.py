@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
-from unlabel.data_pipes.pair_values import check_endings, part_of, side_value
+from unlabel.data_pipes.pair_values import check_endings, in_common, part_of, side_value
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 
@@ -172,18 +172,21 @@ class PairStore:
     """Samples of several sides, asked for by their ordinal in the whole run.
 
     An item is `{"sides": {name: sample}, "index", "ordinal"}`, with `label` where the data has
-    classes. Where a row has several samples of a side (captions, clips), the ordinal draws one.
-    Where the file of a side goes bad during the run, another pair is drawn.
+    classes and `alike` where sides of it are told. Where a row has several samples of a side
+    (captions, clips), the ordinal draws one. Where the file of a side goes bad during the run,
+    another pair is drawn.
 
     Args:
         sides: what each side is read from. Rows that a side lacks are left out of all.
         data: the rows.
         heard: side -> the side whose clips' own sound it is (`VideoStore` with `sound`).
         shared: side -> the side whose samples it sees as well.
+        alike: sides; samples that have a value of one of them in common (a caption, a file), or
+            each with a third, have a number `alike` in common too.
         seed: of the run.
 
     Raises:
-        ValueError: no row that all sides have.
+        ValueError: no row that all sides have, or a side that the rows do not name.
     """
 
     def __init__(
@@ -193,6 +196,7 @@ class PairStore:
         *,
         heard: Mapping[str, str] | None = None,
         shared: Mapping[str, str] | None = None,
+        alike: Sequence[str] = (),
         seed: int = 0,
     ):
         self.sides, self.data, self.seed = dict(sides), data, seed
@@ -207,6 +211,12 @@ class PairStore:
                 f"No pair: of {len(data)} rows there are {counts}, but never together."
                 + "".join(f" {n}: {_named(s.lost)}." for n, s in sides.items() if s.lost)
             )
+        if unknown := sorted(set(alike) - set(data.columns)):
+            raise ValueError(
+                f"alike names {', '.join(unknown)}, but sides with a column of their own are "
+                f"{', '.join(data.columns)}."
+            )
+        self.alike = in_common([data.columns[side] for side in alike])[self.rows] if alike else None
         self.labels, self.classes = data.labels[self.rows], data.classes
         self.lengths = self._lengths()
 
@@ -238,7 +248,8 @@ class PairStore:
             beside = {k: v for k, v in sides[of]["partners"].items() if k != "sound"}
             sides[of] = {**sides[of], "partners": beside}
         sides |= {name: sides[of] for name, of in self.shared.items()}
-        return {"sides": sides, **({"label": int(self.labels[index])} if self.classes else {})}
+        about = {"label": self.labels if self.classes else None, "alike": self.alike}
+        return {"sides": sides} | {k: int(v[index]) for k, v in about.items() if v is not None}
 
     def _lengths(self) -> Int64[np.ndarray, "count"]:
         """Of the one side whose samples differ in length, for batches of like ones."""

@@ -72,6 +72,8 @@ class PairsOptions:
         width: of the space that all sides share.
         locked: sides whose encoder stays as it is, while its projection learns.
         label_column: of the list, the class of a sample.
+        alike: sides whose equal values (the same caption, the same file) make two samples no
+            negatives of each other where a batch is compared, such as `[text]`.
         limit: rows read at most.
         shuffled: mix the sides by the seed, so that no pair belongs together: a run to compare
             with, which learns nothing of what goes with what.
@@ -84,6 +86,7 @@ class PairsOptions:
     width: int = 128
     locked: list[str] = field(default_factory=list)
     label_column: str | None = None
+    alike: list[str] = field(default_factory=list)
     limit: int | None = None
     shuffled: bool = False
 
@@ -122,7 +125,8 @@ class PairsOptions:
         for name, of in shared.items():
             towers[name] = sides[name].another(made[of].data.store, args, start[name])
         read = {n: m.data for n, m in made.items()}
-        store = PairStore(read, rows, heard=heard, shared=shared, seed=args.seed)
+        beside = {"heard": heard, "shared": shared, "alike": self.alike}
+        store = PairStore(read, rows, **beside, seed=args.seed)
         logger.info("%s", store.summary())
         encoder = self._encoder({n: towers[n] for n in sides}, begun)
         return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)

@@ -71,8 +71,8 @@ class InstanceContrast(Twins):
             "query": torch.cat([z0, z1]),
             "keys": torch.cat([gather(z0), gather(z1)]),
             "positive": itself.roll(n),
-            "query_id": batch.index.repeat(2),
-            "key_id": gather(batch.index).repeat(2),
+            "query_id": batch.same.repeat(2),
+            "key_id": gather(batch.same).repeat(2),
             "itself": itself,
         }
 

@@ -129,17 +129,17 @@ class CMC(Sided):
         shown = [self.projector(e.pooled) for e in encodings]
         pairs, terms = list(permutations(range(len(shown)), 2)), {}
         for a, b in pairs:
-            loss, n = self._find(shown[a], shown[b], b, batch.index)
+            loss, n = self._find(shown[a], shown[b], b, batch)
             terms[f"{a}_to_{b}"] = Term(loss, 1 / len(pairs), math.log(n))
         for bank, z in zip(self.banks, shown, strict=False):
             bank.put(gather(F.normalize(exact(z.detach()), dim=1)), gather(batch.index))
         return terms
 
-    def _find(self, a: Tensor, b: Tensor, side: int, index: Tensor) -> tuple[Tensor, int]:
+    def _find(self, a: Tensor, b: Tensor, side: int, batch: Batch) -> tuple[Tensor, int]:
         if not self.bank:
-            return in_batch(a, b, index, temperature=self.temperature)
+            return in_batch(a, b, batch.same, temperature=self.temperature)
         keys: Any = self.banks[side].rows
-        rows = contrast(a, keys, index, temperature=self.temperature, reduction="none")
+        rows = contrast(a, keys, batch.index, temperature=self.temperature, reduction="none")
         return global_mean(rows), len(keys)
 
 
