@@ -142,3 +142,44 @@ def test_files_of_one_stem_have_no_parts(film):
     (film.parent / "film.txt").write_text("a caption")
     with pytest.raises(ValueError, match=r"of video name columns of a list, but .* list them"):
         read_pairs(film.parent, {"text": None, "video": None}, times={"video": ("from", "to")})
+
+
+def test_sides_that_go_together_begin_at_the_same_moment_of_their_parts(film):
+    # Another camera of another rate, and a recording that begins where the part of the film does.
+    write_video(film.parent / "other.mp4", numbered(200, 64, 64), rate=50)
+    write_wave(film.parent / "ramp.wav", np.arange(16000) / 16000)
+    rows = [
+        ("film.mp4", "other.mp4", "ramp.wav", 1, 3, 0),
+        ("film.mp4", "other.mp4", "ramp.wav", 0, 1.5, 0),
+    ]
+    table = pd.DataFrame(rows, columns=["left", "right", "sound", "from", "to", "zero"])
+    table.to_csv(film.parent / "list.csv", index=False)
+    left = {**VIDEO, "kind": "video", "column": "left"}
+    sides = {
+        "left": left,
+        "right": {**left, "column": "right", "fps": 25},
+        "audio": {"column": "sound", "seconds": 0.25, "start_column": "zero"},
+        "heard": {"kind": "audio", "sound_of": "left", "rate": 8000},
+    }
+    args = TrainingArguments(output_dir=str(film.parent / "run"), seed=0)
+
+    def store(together: list[str]) -> Any:
+        options = PairsOptions(sides=sides, width=8, together=together)
+        return options.prepare(str(film.parent / "list.csv"), Objective(), args, None).store
+
+    made, begins = store(["left", "right", "audio"]), []
+    for ordinal in range(20):
+        seen = made[ordinal]["sides"]
+        start = (1, 0)[ordinal % 2]
+        one, two = (seen[name]["times"][0] - start for name in ("left", "right"))
+        heard = 2 * float(seen["audio"]["waveform"][0])
+        assert one == pytest.approx(two, abs=0.04) and one == pytest.approx(heard, abs=0.041)
+        assert len(seen["heard"]["waveform"]) == 1280
+        begins.append(round(float(one), 2))
+    # All of them fit: 0.25 s into the sound of 2 s, and 0.16 s into the part of 1.5 s.
+    assert max(begins[::2]) <= 1.75 and max(begins[1::2]) <= 1.34 and len(set(begins)) > 12
+    apart = [store([])[i]["sides"] for i in (0, 2, 4, 6, 8)]
+    far = [m["left"]["times"][0] - 1 - 2 * float(m["audio"]["waveform"][0]) for m in apart]
+    assert max(map(abs, far)) > 0.1
+    with pytest.raises(ValueError, match=r"together names text, but sides .* are left, right, a"):
+        store(["text"])

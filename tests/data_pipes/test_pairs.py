@@ -339,9 +339,7 @@ def test_rows_with_a_value_in_common_are_alike_and_so_are_those_of_a_third():
         ]
         assert [made.index(number) for number in made] == [groups.index(g) for g in groups]
     assert "alike" not in PairStore(sides, data)[0]
-    with pytest.raises(
-        ValueError, match=r"alike names audio, but sides with a column .* text"
-    ):
+    with pytest.raises(ValueError, match=r"alike names audio, but sides with a column .* text"):
         PairStore(sides, data, alike=["audio"])
 
 

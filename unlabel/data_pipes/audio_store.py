@@ -1,6 +1,7 @@
 """Crops of recordings by their place in the run, at one rate: decoded once, kept in one file."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
-from unlabel.data_pipes.video_data import VideoData, VideoItem
+from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
 from unlabel.data_pipes.video_list import Columns, by_pattern, list_media
 from unlabel.data_pipes.video_windows import even_start
 from unlabel.data_pipes.videos import look_into
@@ -156,11 +157,24 @@ class AudioStore:
         """The item at place `ordinal` of the run, see `sample_at`."""
         return sample_at(ordinal, count=len(self), seed=self.seed, make=self._made)
 
-    def _made(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+    def at(self, ordinal: int, moment: float) -> dict[str, Any]:
+        """The item whose crop begins so many seconds into its recording, or its part."""
+        make = partial(self._made, moment=moment)
+        return sample_at(ordinal, count=len(self), seed=self.seed, make=make)
+
+    def room(self, index: int) -> float:
+        """Seconds by which the recording of an item is longer than a crop."""
+        item = self.data[int(self._usable[index // self.clips])]
+        long = len(item) / item.media.fps
+        return 0.0 if self.seconds is None else max(long - self.seconds, 0.0)
+
+    def _made(
+        self, index: int, random: np.random.Generator, moment: float | None = None
+    ) -> dict[str, Any]:
         recording, clip = divmod(index, self.clips)
         place = int(self._usable[recording])
         try:
-            waveform = self._crop(self._take(place), clip, random)
+            waveform = self._crop(self._take(place), clip, random, moment)
         except DecodeError as e:
             if self._whole.lose(place):
                 logger.warning("%s Another recording is drawn in its place.", e)
@@ -176,11 +190,10 @@ class AudioStore:
             rule = {"pad": "padded", "loop": "looped"}[self.short]
             parts.append(f"{self._shorter:,} recordings shorter than that {rule}")
         if self.too_short:
-            named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
+            named = first_of(self.too_short)
             parts.append(f"{len(self.too_short):,} too short left out ({named})")
         if lost := self.lost:
-            named = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
-            parts.append(f"{len(lost):,} went bad during the run ({named})")
+            parts.append(f"{len(lost):,} went bad during the run ({first_of(lost)})")
         return ", ".join(parts)
 
     def _choose(self) -> None:
@@ -197,13 +210,17 @@ class AudioStore:
                 f"seconds={self.seconds:g}; take fewer, or short='pad'."
             )
 
-    def _crop(self, whole: Waveform, clip: int, random: np.random.Generator) -> Waveform:
+    def _crop(
+        self, whole: Waveform, clip: int, random: np.random.Generator, moment: float | None
+    ) -> Waveform:
         if self.seconds is None:
             return np.array(whole)
         room = len(whole) - self.samples
         if room < 0 and self.short == "loop":
             return np.resize(whole, self.samples)
-        if self.start == "even":
+        if moment is not None:
+            begin = min(round(moment * self.rate), max(room, 0))
+        elif self.start == "even":
             begin = int(even_start(clip, self.clips, room))
         else:
             begin = int(random.integers(max(room, 0) + 1))

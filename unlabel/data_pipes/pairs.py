@@ -183,10 +183,12 @@ class PairStore:
         shared: side -> the side whose samples it sees as well.
         alike: sides; samples that have a value of one of them in common (a caption, a file), or
             each with a third, have a number `alike` in common too.
+        together: sides whose samples of a row begin at the same moment, drawn for all of them.
         seed: of the run.
 
     Raises:
-        ValueError: no row that all sides have, or a side that the rows do not name.
+        ValueError: no row that all sides have, or a side that the rows do not name or whose
+            samples have no moment.
     """
 
     def __init__(
@@ -197,6 +199,7 @@ class PairStore:
         heard: Mapping[str, str] | None = None,
         shared: Mapping[str, str] | None = None,
         alike: Sequence[str] = (),
+        together: Sequence[str] = (),
         seed: int = 0,
     ):
         self.sides, self.data, self.seed = dict(sides), data, seed
@@ -217,6 +220,7 @@ class PairStore:
                 f"{', '.join(data.columns)}."
             )
         self.alike = in_common([data.columns[side] for side in alike])[self.rows] if alike else None
+        self._check_together(together)
         self.labels, self.classes = data.labels[self.rows], data.classes
         self.lengths = self._lengths()
 
@@ -224,6 +228,16 @@ class PairStore:
     def stores(self) -> dict[str, Any]:
         """The store of each side that has one of its own."""
         return {name: side.store for name, side in self.sides.items()}
+
+    def _check_together(self, names: Sequence[str]) -> None:
+        follows = {**self.heard, **self.shared}
+        self.together = {follows.get(name, name) for name in names}
+        timed = [n for n, store in self.stores.items() if hasattr(store, "at")]
+        if unknown := sorted(self.together - set(timed)):
+            raise ValueError(
+                f"together names {', '.join(unknown)}, but sides of frames, video or audio are "
+                f"{', '.join(timed) or 'not there'}."
+            )
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -235,12 +249,16 @@ class PairStore:
         return sample_at(ordinal, count=len(self), seed=self.seed, make=made)
 
     def _made(self, epoch: int, index: int, random: np.random.Generator) -> dict[str, Any]:
-        sides, row = {}, int(self.rows[index])
-        for name, side in self.sides.items():
-            count = len(side.store)
-            wanted = self.places[name].sample(row, epoch, count, float(random.random()))
-            sides[name] = side.store[wanted]
-            if sides[name]["index"] != wanted % count:  # its file went bad: it drew another one
+        sides, row, wanted = {}, int(self.rows[index]), {}
+        for name, store in self.stores.items():
+            chance = float(random.random())
+            wanted[name] = self.places[name].sample(row, epoch, len(store), chance)
+        rooms = [self.stores[n].room(wanted[n] % len(self.stores[n])) for n in self.together]
+        moment = float(random.random()) * min(rooms) if rooms else 0.0
+        for name, store in self.stores.items():
+            take = partial(store.at, moment=moment) if name in self.together else store.__getitem__
+            sides[name] = take(wanted[name])
+            if sides[name]["index"] != wanted[name] % len(store):  # its file went bad: another one
                 raise DecodeError(f"{name} of row {row}", "it went bad", reader="store")
         for name, of in self.heard.items():
             sides[name] = {**sides[of], **sides[of]["partners"]["sound"], "partners": {}}

@@ -14,7 +14,7 @@ from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 
-__all__ = ["VideoData", "VideoItem"]
+__all__ = ["VideoData", "VideoItem", "first_of"]
 
 
 @dataclass
@@ -46,6 +46,12 @@ class VideoItem:
     def __len__(self) -> int:
         """Number of frames."""
         return self.last - self.first
+
+    def frames_at(self, seconds: Any) -> Any:
+        """Places in the part of the frames that are shown so many seconds after its beginning."""
+        stamps = self.media.times[self.first : self.last]
+        places = np.searchsorted(stamps - stamps[0], np.add(seconds, 5e-4), side="right") - 1
+        return np.clip(places, 0, len(self) - 1)
 
     def content(self) -> Any:
         """What `read_clip` takes, fetched from its data set or shard where it lies in one."""
@@ -149,19 +155,20 @@ class VideoData:
         if kinds == {"sound"}:
             rates = sorted({int(item.media.fps) for item in self.items})
             long = f"{min(seconds):.2f} to {max(seconds):.2f} s ({sum(seconds):,.0f} s in all)"
-            shown = f"{_shown([f'{rate:,}' for rate in rates])} samples a second"
+            shown = f"{first_of([f'{rate:,}' for rate in rates])} samples a second"
             parts = [f"{len(self):,} recordings of {long}", shown]
         else:
             sizes = sorted({(i.media.columns, i.media.rows) for i in self.items})
             long = f"{_span([len(i) for i in self.items])} frames ({sum(seconds):,.0f} s in all)"
             what = "pictures" if kinds == {"picture"} else f"videos of {long}"
-            parts = [f"{len(self):,} {what}", _shown([f"{c}x{r}" for c, r in sizes])]
+            parts = [f"{len(self):,} {what}", first_of([f"{c}x{r}" for c, r in sizes])]
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         return ", ".join([*parts, *_notes(self.report)])
 
 
-def _shown(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """The first three names, and whether there are more."""
     return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 

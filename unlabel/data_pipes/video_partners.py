@@ -1,10 +1,10 @@
-"""What goes with a clip: another camera, another clip, a patch that moves in it."""
+"""What goes with a clip: another clip, a patch that moves in it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
 from unlabel.data_pipes.tracks import track_patch
 from unlabel.data_pipes.video_data import VideoItem
@@ -12,22 +12,6 @@ from unlabel.data_pipes.video_windows import Sampling, window
 
 _TRACKS = 4  # clips of a video searched for a patch that moves
 Frames = UInt8[np.ndarray, "times rows columns 3"]
-
-
-def other_view(
-    item: VideoItem, other: VideoItem, times: Float32[np.ndarray, "picked"]
-) -> Int64[np.ndarray, "picked"]:
-    """Places of the frames that another camera showed at the same times.
-
-    Args:
-        item: the video of the clip.
-        other: the same take by another camera.
-        times: seconds of the clip's frames in the first one's file.
-    """
-    seconds = times - float(item.media.times[item.first])
-    stamps = other.media.times[other.first : other.last]
-    places = np.searchsorted(stamps - stamps[0], seconds + 5e-4, side="right") - 1
-    return np.clip(places, 0, len(other) - 1)
 
 
 def another_clip(
@@ -82,4 +66,4 @@ def tracked(
     ]
 
 
-__all__ = ["another_clip", "other_view", "tracked"]
+__all__ = ["another_clip", "tracked"]

@@ -1,35 +1,27 @@
 """Clips of videos by their place in the run: decoded once, kept, and the same for any workers."""
 
 import logging
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
 from unlabel.data_pipes.decoded import DecodedFrames
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.flow import flow_magnitude, optical_flow
 from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.redraw import sample_at
-from unlabel.data_pipes.video_data import VideoData, VideoItem
-from unlabel.data_pipes.video_partners import another_clip, other_view, tracked
-from unlabel.data_pipes.video_windows import (
-    Sampling,
-    even_start,
-    motion_start,
-    spread_out,
-    window,
-)
+from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
+from unlabel.data_pipes.video_partners import another_clip, tracked
+from unlabel.data_pipes.video_windows import Sampling, even_start, motion_start, spread_out, window
 from unlabel.data_pipes.videos import read_videos
 from unlabel.data_pipes.waveforms import ClipSound
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["VideoStore"]
-
-Frames = UInt8[np.ndarray, "times rows columns 3"]
 
 
 class VideoStore:
@@ -151,11 +143,25 @@ class VideoStore:
         """The sample at place `ordinal` of the run, see `sample_at`."""
         return sample_at(ordinal, count=len(self), seed=self.seed, make=self._made)
 
-    def _made(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+    def at(self, ordinal: int, moment: float) -> dict[str, Any]:
+        """The sample whose clip begins so many seconds into its video, or its part."""
+        make = partial(self._made, moment=moment)
+        return sample_at(ordinal, count=len(self), seed=self.seed, make=make)
+
+    def room(self, index: int) -> float:
+        """Seconds by which the video of a sample is longer than a clip."""
+        item = self.data[self._locate(index)[0]]
+        if self.sampling.spread == "uniform":
+            return 0.0
+        return max(len(item) - self.sampling.span(item.media.fps), 0.0) / item.media.fps
+
+    def _made(
+        self, index: int, random: np.random.Generator, moment: float | None = None
+    ) -> dict[str, Any]:
         place, clip = self._locate(index)
         self._frames.check_found(place)
         try:
-            sample = self._sample(place, clip, random)
+            sample = self._sample(place, clip, random, moment)
         except DecodeError as e:
             logger.warning("%s Another clip is drawn in its place.", e)
             raise
@@ -176,11 +182,13 @@ class VideoStore:
             rule = {"pad": "padded", "loop": "looped"}[self.sampling.short]
             parts.append(f"{self._shorter:,} videos shorter than a clip {rule}")
         if self.too_short:
-            parts.append(f"{len(self.too_short):,} too short left out ({_named(self.too_short)})")
+            parts.append(f"{len(self.too_short):,} too short left out ({first_of(self.too_short)})")
         if self.unheard:
-            parts.append(f"{len(self.unheard):,} without sound left out ({_named(self.unheard)})")
+            parts.append(
+                f"{len(self.unheard):,} without sound left out ({first_of([*self.unheard])})"
+            )
         if lost := self.lost:
-            parts.append(f"{len(lost):,} went bad during the run ({_named(lost)})")
+            parts.append(f"{len(lost):,} went bad during the run ({first_of(lost)})")
         return ", ".join(parts)
 
     # -- which clip -------------------------------------------------------------------------------
@@ -216,13 +224,14 @@ class VideoStore:
         return int(self._usable[video]), inner
 
     def _clip_places(
-        self, place: int, clip: int, random: np.random.Generator
+        self, place: int, clip: int, random: np.random.Generator, moment: float | None = None
     ) -> Int64[np.ndarray, "picked"]:
         item, sampling = self.data[place], self.sampling
         if sampling.spread == "uniform":
             chances = None if sampling.start == "even" else random.random(sampling.frames)
             return spread_out(sampling.frames, len(item), chances)
-        return window(sampling, self._start(place, clip, random), len(item), item.media.fps)
+        start = self._start(place, clip, random) if moment is None else item.frames_at(moment)
+        return window(sampling, start, len(item), item.media.fps)
 
     def _start(self, place: int, clip: int, random: np.random.Generator) -> float:
         item = self.data[place]
@@ -246,15 +255,17 @@ class VideoStore:
 
     # -- its frames -------------------------------------------------------------------------------
 
-    def _sample(self, place: int, clip: int, random: np.random.Generator) -> dict[str, Any]:
+    def _sample(
+        self, place: int, clip: int, random: np.random.Generator, moment: float | None
+    ) -> dict[str, Any]:
         item = self.data[place]
-        places = self._clip_places(place, clip, random)
+        places = self._clip_places(place, clip, random, moment)
         frames = self._frames.take(place, places)
         times = item.media.times[item.first + places].astype(np.float32)
         partners: dict[str, dict[str, np.ndarray]] = {}
         if self.view:
             seen = item.partners[int(random.integers(len(item.partners)))]
-            theirs = other_view(item, self.data[seen], times)
+            theirs = self.data[seen].frames_at(times - float(item.media.times[item.first]))
             partners["view"] = {"frames": self._frames.take(seen, theirs)}
         if self.pair is not None:
             other = another_clip(item, int(places[0]), self.pair, self.sampling, random)
@@ -264,7 +275,8 @@ class VideoStore:
         if self.flow is not None:
             partners["flow"] = {"flow": optical_flow(frames, self.flow)}
         if self.tracked:
-            draw = lambda: self._frames.take(place, self._clip_places(place, clip, random))  # noqa: E731
+            again = partial(self._clip_places, place, clip, random)
+            draw = lambda: self._frames.take(place, again())  # noqa: E731
             frames, last = tracked(frames, self.size, draw, random)
             partners["tracked"] = {"frames": last}
             times = times[:1]
@@ -276,15 +288,9 @@ class VideoStore:
         except DecodeError:
             self._frames.lose(place)
             raise
-        if not len(heard):
-            name = self.data[place].name
-            raise DecodeError(name, f"its sound is over at {times[0]:g} s", reader="store")
-        return heard
-
-
-def _named(names: Iterable[str]) -> str:
-    first = list(names)
-    return ", ".join(first[:3]) + ", ..." * (len(first) > 3)
+        if len(heard):
+            return heard
+        raise DecodeError(self.data[place].name, f"its sound is over at {times[0]:g} s")
 
 
 def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
@@ -304,10 +310,7 @@ def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
 
 
 def _check(store: VideoStore, cache_bytes: int) -> None:
-    for name, value, least in (
-        ("clips", store.clips, 1),
-        ("cache_bytes", cache_bytes, 0),
-    ):
+    for name, value, least in (("clips", store.clips, 1), ("cache_bytes", cache_bytes, 0)):
         if value < least:
             raise ValueError(f"{name} is at least {least}, but {value} came.")
     if store.hop is not None and store.hop <= 0:

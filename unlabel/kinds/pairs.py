@@ -74,6 +74,9 @@ class PairsOptions:
         label_column: of the list, the class of a sample.
         alike: sides whose equal values (the same caption, the same file) make two samples no
             negatives of each other where a batch is compared, such as `[text]`.
+        together: sides of frames, video or audio whose samples begin at the same moment of their
+            files (two cameras, a clip and the recording beside it), or of the parts that the list
+            names: a random one, whatever `start` and `hop` say.
         limit: rows read at most.
         shuffled: mix the sides by the seed, so that no pair belongs together: a run to compare
             with, which learns nothing of what goes with what.
@@ -87,6 +90,7 @@ class PairsOptions:
     locked: list[str] = field(default_factory=list)
     label_column: str | None = None
     alike: list[str] = field(default_factory=list)
+    together: list[str] = field(default_factory=list)
     limit: int | None = None
     shuffled: bool = False
 
@@ -125,7 +129,7 @@ class PairsOptions:
         for name, of in shared.items():
             towers[name] = sides[name].another(made[of].data.store, args, start[name])
         read = {n: m.data for n, m in made.items()}
-        beside = {"heard": heard, "shared": shared, "alike": self.alike}
+        beside = {"heard": heard, "shared": shared, "alike": self.alike, "together": self.together}
         store = PairStore(read, rows, **beside, seed=args.seed)
         logger.info("%s", store.summary())
         encoder = self._encoder({n: towers[n] for n in sides}, begun)
