@@ -1,6 +1,6 @@
 """Videos, pictures or recordings that were read together, and what reading met."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -167,9 +167,9 @@ class VideoData:
         return ", ".join([*parts, *_notes(self.report)])
 
 
-def first_of(names: Sequence[str]) -> str:
+def first_of(names: Collection[str]) -> str:
     """The first three names, and whether there are more."""
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return ", ".join([*names][:3]) + ", ..." * (len(names) > 3)
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -184,9 +184,7 @@ class VideoStore:
         if self.too_short:
             parts.append(f"{len(self.too_short):,} too short left out ({first_of(self.too_short)})")
         if self.unheard:
-            parts.append(
-                f"{len(self.unheard):,} without sound left out ({first_of([*self.unheard])})"
-            )
+            parts.append(f"{len(self.unheard):,} without sound left out ({first_of(self.unheard)})")
         if lost := self.lost:
             parts.append(f"{len(lost):,} went bad during the run ({first_of(lost)})")
         return ", ".join(parts)

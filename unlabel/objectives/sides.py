@@ -78,7 +78,7 @@ class CMC(Sided):
     the batch of all ranks are the negatives; with `bank`, the memories of all samples' side b, one
     with momentum 0.5 for each side, where the paper draws some of them and takes NCE. A joint
     encoder has a tower for each side; any other sees all sides, and all go through one projector,
-    where the paper has one for each.
+    where the paper has one for each; `recipes/pairs.yaml` shows the paper's own sides.
 
     Args:
         sides: each a view with its arguments, `{"name": "lab", "part": "l"}`, and the `partner`
