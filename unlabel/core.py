@@ -43,6 +43,8 @@ class Batch:
             negative), each a dict like `inputs` with its `mask` inside.
         sides: the same samples as other kinds of data (a clip and its caption), a batch each, by
             name; `inputs` is then empty.
+        alike: a number that samples have in common which the data calls alike, `(batch,)`; None
+            where each is like itself alone.
     """
 
     inputs: dict[str, Tensor]
@@ -53,6 +55,12 @@ class Batch:
     label: Int[Tensor, "batch"] | None = None
     partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     sides: "dict[str, Batch]" = field(default_factory=dict)
+    alike: Int[Tensor, "batch"] | None = None
+
+    @property
+    def same(self) -> Int[Tensor, "batch"]:
+        """Samples of equal numbers are no negatives of each other."""
+        return self.index if self.alike is None else self.alike
 
     @classmethod
     def of(
@@ -64,7 +72,7 @@ class Batch:
         seed: int,
         partners: dict[str, dict[str, Tensor]],
     ) -> "Batch":
-        """Tensors made of samples, with the samples' own `index`, `ordinal` and `label`."""
+        """Tensors made of samples, with their own `index`, `ordinal`, `label` and `alike`."""
         as_tensor = lambda key, default: torch.tensor(  # noqa: E731
             [int(s.get(key, default)) for s in samples], dtype=torch.int64
         )
@@ -76,6 +84,7 @@ class Batch:
             seed=seed,
             label=as_tensor("label", -1),
             partners=partners,
+            alike=as_tensor("alike", -1) if any("alike" in s for s in samples) else None,
         )
 
     def __len__(self) -> int:
@@ -374,6 +383,7 @@ def cat_batches(batches: Sequence[Batch]) -> Batch:
     first = batches[0]
     length = max(b.mask.shape[1] for b in batches)
     labels = [b.label for b in batches if b.label is not None]
+    alike = [b.alike for b in batches if b.alike is not None]
     return Batch(
         inputs={
             k: torch.cat([lengthen(b.inputs[k], length) for b in batches]) for k in first.inputs
@@ -384,6 +394,7 @@ def cat_batches(batches: Sequence[Batch]) -> Batch:
         seed=first.seed,
         label=torch.cat(labels) if labels else None,
         sides={k: cat_batches([b.sides[k] for b in batches]) for k in first.sides},
+        alike=torch.cat(alike) if alike else None,
     )
 
 

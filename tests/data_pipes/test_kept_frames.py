@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from unlabel.data_pipes import video_store
+from unlabel.data_pipes import decoded as decoding
 from unlabel.data_pipes.frame_store import FrameStore
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames, Spool
 from unlabel.data_pipes.media import Media, examine
@@ -39,9 +39,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
     """Names of the files that a store decodes."""
-    asked, real = [], video_store.read_clip
+    asked, real = [], decoding.read_clip
     named = lambda source, *a, **k: asked.append(str(source)) or real(source, *a, **k)  # noqa: E731
-    monkeypatch.setattr(video_store, "read_clip", named)
+    monkeypatch.setattr(decoding, "read_clip", named)
     return asked
 
 
@@ -70,7 +70,7 @@ def left(data) -> int:
 def test_kept_frames_are_those_that_decoding_again_gives(folder, decoded, options, keep):
     data = read_videos(folder, keep=keep)
     ours = VideoStore(data, frames=6, clips=2, **options)
-    assert (ours._cache.held, left(data)) == (43 * keep.frame, 0)
+    assert (ours._frames.cache.held, left(data)) == (43 * keep.frame, 0)
     held = clips(ours)
     assert not decoded
     again = VideoStore(read_videos(folder), frames=6, clips=2, **options)

@@ -327,6 +327,22 @@ def test_of_several_samples_of_a_row_the_ordinal_draws_one():
     assert [store[i]["sides"]["text"]["index"] for i in range(400)] == found.tolist()
 
 
+def test_rows_with_a_value_in_common_are_alike_and_so_are_those_of_a_third():
+    columns = {"text": ["a", ("b", "c"), "a", "d", "c"], "video": [*"vwxyv"]}
+    data = PairData(columns, labels=np.full(5, -1))
+    sides = {"text": SideData(Counting(4), [0, 1, 2, 4])}  # the fourth row is lost
+    for given, groups in (
+        (["text"], [0, 1, 0, 1]), (["video"], [0, 1, 2, 0]), (["text", "video"], [0, 0, 0, 0]),
+    ):  # fmt: skip
+        made = [
+            store[i]["alike"] for store in [PairStore(sides, data, alike=given)] for i in range(4)
+        ]
+        assert [made.index(number) for number in made] == [groups.index(g) for g in groups]
+    assert "alike" not in PairStore(sides, data)[0]
+    with pytest.raises(ValueError, match=r"alike names audio, but sides with a column .* text"):
+        PairStore(sides, data, alike=["audio"])
+
+
 def test_rows_that_a_side_lost_are_left_out_of_all_and_named():
     lost = {"b.mp4": "the file is empty"}
     sides = {

@@ -12,12 +12,13 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from unlabel.data_pipes import video_store
+from unlabel.core import Encoding, cat_batches
+from unlabel.data_pipes import decoded as decoding
 from unlabel.data_pipes.audio import read_waveform
 from unlabel.kinds import pairs as kinds_pairs
 from unlabel.kinds.pairs import DEFAULT_SIDES, PairsOptions
 from unlabel.modalities.joint import JointEncoder
-from unlabel.objectives import CMC, Objective
+from unlabel.objectives import CLIP, CMC, Objective
 from unlabel.pretrain import train
 from unlabel.training.arguments import TrainingArguments
 
@@ -147,16 +148,16 @@ def test_a_clip_of_five_captions_is_decoded_once_and_drawn_for_each(
     table = [(f"{i // 5}.mp4", f"caption {i}") for i in range(10)]
     pd.DataFrame(table, columns=["path", "caption"]).to_csv(tmp_path / "list.csv", index=False)
     decoded = []
-    read = video_store.read_clip
+    read = decoding.read_clip
 
     def reading(source: Any, *args: Any, **more: Any) -> Any:
         decoded.append(source)
         return read(source, *args, **more)
 
-    monkeypatch.setattr(video_store, "read_clip", reading)
+    monkeypatch.setattr(decoding, "read_clip", reading)
     for kept in (True, False):  # by reading, or by the store
         if not kept:
-            monkeypatch.setattr(video_store.VideoStore, "_adopt", lambda self: None)
+            monkeypatch.setattr(decoding.DecodedFrames, "_adopt", lambda self: None)
         store = prepared(tmp_path, str(tmp_path / "list.csv"), {"text": TEXT, "video": VIDEO}).store
         assert len(store) == 10 and len(store.stores["video"].data) == 2
         times = [tuple(store[i]["sides"]["video"]["times"]) for i in range(20)]
@@ -171,6 +172,24 @@ def test_of_several_captions_one_is_drawn_each_epoch(tmp_path, listed):
     decode = made.encoder.towers["text"].tokenizer.decode
     seen = {decode(made.store[8 * e]["sides"]["text"]["input_ids"]) for e in range(20)}
     assert len(seen) == 2 and all("0" in text for text in seen)
+
+
+def test_samples_of_one_caption_are_no_negatives_where_they_are_to_be_alike(tmp_path, listed):
+    table = pd.read_csv(listed).assign(caption=["rises", "falls"] * 4)
+    table.to_csv(tmp_path / "list.csv", index=False)
+    losses = []
+    for alike in ([], ["text"]):
+        made = prepared(tmp_path, str(listed), {"text": TEXT, "series": SERIES}, alike=alike)
+        collate = made.encoder.collator()
+        parts = [collate([made.store[i] for i in places]) for places in (range(3), range(3, 8))]
+        batch = cat_batches(parts).to("cpu")
+        assert len(set(batch.same.tolist())) == (2 if alike else 8)
+        assert batch.index.tolist() == [*range(8)]
+        z = torch.ones(8, 8)
+        encodings = [Encoding(z, z[:, None], torch.ones(8, 1, dtype=torch.bool))] * 2
+        term = CLIP(sides=["text", "series"])(encodings, [], batch)["text_series"]
+        losses.append(term.loss.exp().item())
+    assert losses == pytest.approx([8, 5])  # among itself and those of the other caption
 
 
 # -- shards ---------------------------------------------------------------------------------------

@@ -291,20 +291,20 @@ def test_the_cache_is_bounded_and_can_be_kept(data, tmp_path):
     store = VideoStore(data, size=24, frames=4, cache_bytes=sizes[0] + sizes[2])
     for i in range(4):
         store[i]
-    assert store._cache.held == sizes[0] + sizes[2]  # 40 and 50 frames had no room
+    assert store._frames.cache.held == sizes[0] + sizes[2]  # 40 and 50 frames had no room
     kept = VideoStore(data, size=24, frames=4, cache=tmp_path / "kept")
     expected = [kept[i] for i in range(4)]
     again = VideoStore(data, size=24, frames=4, cache=tmp_path / "kept")
-    assert again._cache.held == sum(sizes)
+    assert again._frames.cache.held == sum(sizes)
     assert all(same(again[i], e) for i, e in enumerate(expected))
     other = VideoStore(data, size=20, frames=4, cache=tmp_path / "kept")
-    assert other._cache.held == 0
+    assert other._frames.cache.held == 0
     assert other[0]["frames"].shape == (4, 20, 20, 3)
 
 
 def test_a_temporary_cache_goes_with_its_store(data):
     store = VideoStore(data, size=24, frames=4)
-    folder = store._cache.folder
+    folder = store._frames.cache.folder
     assert folder.exists()
     del store
     assert not folder.exists()

@@ -29,7 +29,7 @@ def some(*shape: int, seed: int = 0) -> torch.Tensor:
 def scored(objective, *pooled, index=None) -> dict[str, Any]:
     seen: Any = [Encoding(x, x[:, None], torch.ones(len(x), 1, dtype=torch.bool)) for x in pooled]
     index = torch.arange(len(pooled[0])) if index is None else index
-    batch: Any = SimpleNamespace(index=index)
+    batch: Any = SimpleNamespace(index=index, same=index)
     return objective(seen, [None] * len(pooled), batch)
 
 

@@ -6,6 +6,8 @@
         --methods unlabel --repeats 1                            # one large batch
     python -m unlabel.benchmarks.contrast --device cuda --dtype bfloat16 --width 512 768 \
         --pairs 65536 1048576 --tasks clip nt_xent --methods unlabel    # on a GPU
+    python -m unlabel.benchmarks.contrast --tasks clip,siglip --pairs 65536 --width 512 \
+        --methods unlabel --repeats 1                            # and how far open_clip's are
 
 Every timing is a process of its own: forward and backward, the least CPU seconds of a few repeats
 (wall seconds on a GPU), and the memory's peak above the inputs. The rate of `torch.mm` is measured
@@ -23,7 +25,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unlabel.benchmarks.contrast_methods import METHODS, Missing, useful_flops
+from unlabel.benchmarks.contrast_peers import PEERS, RANKS, agreement
 from unlabel.objectives.contrast import contrast
 
 
@@ -220,6 +223,17 @@ def _exactness_table(rows: list[dict[str, float]], dtype: str) -> Table:
     return table
 
 
+def _peers_table(found: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Loss and all gradients in float64: largest relative difference from ours")
+    for name in ("task", "peer", *(f"{n} process{'es' * (n > 1)}" for n in RANKS)):
+        table.add_column(name)
+    for task, peers in found[0].items():
+        for peer in peers:
+            each = [by_ranks[task][peer] for by_ranks in found]
+            table.add_row(task, peer, *(x if isinstance(x, str) else f"{x:.1e}" for x in each))
+    return table
+
+
 def _speed_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> Table:
     where = f"{args.dtype}, {args.device}, {args.threads} thread(s)"
     table = Table(title=f"Forward and backward, {where}")
@@ -242,6 +256,14 @@ def _speed_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> Table:
     return table
 
 
+def _tasks(words: str) -> list[str]:
+    """Names that stand apart or are joined by commas."""
+    names = words.split(",")
+    if unknown := [name for name in names if name not in METHODS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(METHODS)}")
+    return names
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs the benchmark, prints its tables and writes its JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -253,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--pairs", type=int, nargs="+", default=[1024, 2048, 8192, 16384])
     parser.add_argument("--width", type=int, nargs="+", default=[128, 768])
-    parser.add_argument("--tasks", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--tasks", type=_tasks, nargs="+", default=[list(METHODS)])
     parser.add_argument("--methods", nargs="+", help="names as in the table; all by default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for one row")
@@ -267,9 +289,13 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(width=110)
     exact = exactness(device=args.device, dtype=getattr(torch, args.dtype))
     console.print(_exactness_table(exact, args.dtype))
+    tasks = list(itertools.chain(*args.tasks))
+    peers = [agreement([t for t in tasks if t in PEERS], n) for n in RANKS]
+    if peers[0]:
+        console.print(_peers_table(peers))
     sizes = [n for n in args.pairs if n <= 2048] if args.quick else args.pairs
     speed = []
-    for task, width, pairs in itertools.product(args.tasks, args.width, sizes):
+    for task, width, pairs in itertools.product(tasks, args.width, sizes):
         for method in METHODS[task]:
             if args.methods and method not in args.methods:
                 continue
@@ -282,7 +308,9 @@ def main(argv: list[str] | None = None) -> None:
         "processor": platform.processor() or platform.machine(), "repeats": args.repeats,
         "dtype": args.dtype,
     }  # fmt: skip
-    result = {"benchmark": "contrast", "setting": machine, "exactness": exact, "speed": speed}
+    beside = {str(n): found for n, found in zip(RANKS, peers, strict=True)}
+    tables = {"exactness": exact, "peers": beside, "speed": speed}
+    result = {"benchmark": "contrast", "setting": machine, **tables}
     args.out.write_text(json.dumps(result, indent=1))
     console.print(f"Written to {args.out}")
 

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlabel.objectives.contrast import contrast, nt_xent
+from unlabel.objectives.sigmoid import sigmoid_contrast
 
-TEMPERATURE = 0.1
+TEMPERATURE, BIAS = 0.1, -10.0
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -70,8 +71,8 @@ def bare_import(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _cosines(a: Tensor, b: Tensor) -> Tensor:
-    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / TEMPERATURE
+def _cosines(a: Tensor, b: Tensor, scale: float | Tensor = 1 / TEMPERATURE) -> Tensor:
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T * scale
 
 
 def full_nt_xent(z0: Tensor, z1: Tensor) -> Tensor:
@@ -81,10 +82,19 @@ def full_nt_xent(z0: Tensor, z1: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z0)))
 
 
-def full_clip(z0: Tensor, z1: Tensor) -> Tensor:
+def full_clip(z0: Tensor, z1: Tensor, scale: float | Tensor = 1 / TEMPERATURE) -> Tensor:
     """Cross-entropy of the N x N matrix both ways."""
-    logits, target = _cosines(z0, z1), torch.arange(len(z0), device=z0.device)
+    logits, target = _cosines(z0, z1, scale), torch.arange(len(z0), device=z0.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def full_siglip(
+    z0: Tensor, z1: Tensor, scale: float | Tensor = 1 / TEMPERATURE, bias: float | Tensor = BIAS
+) -> Tensor:
+    """Every entry of the N x N matrix told to be of a pair or not."""
+    logits = _cosines(z0, z1, scale) + bias
+    sign = 2 * torch.eye(len(z0), dtype=z0.dtype, device=z0.device) - 1
+    return -F.logsigmoid(sign * logits).sum() / len(z0)
 
 
 def full_one_way(z0: Tensor, z1: Tensor) -> Tensor:
@@ -99,6 +109,12 @@ def _lightly() -> Loss:
 def _open_clip() -> Loss:
     loss = bare_import("open_clip.loss").ClipLoss()
     return lambda a, b: loss(F.normalize(a, dim=1), F.normalize(b, dim=1), 1 / TEMPERATURE)
+
+
+def _open_siglip() -> Loss:
+    loss = bare_import("open_clip.loss").SigLipLoss()
+    about = torch.tensor(1 / TEMPERATURE), torch.tensor(BIAS)
+    return lambda a, b: loss(F.normalize(a, dim=1), F.normalize(b, dim=1), *about)
 
 
 def _sentence_transformers() -> Loss:
@@ -131,6 +147,11 @@ METHODS: dict[str, dict[str, Callable[[], Loss]]] = {
         "unlabel": lambda: lambda a, b: contrast(a, b, temperature=TEMPERATURE, symmetric=True),
         "full matrix": lambda: full_clip,
         "open_clip": _open_clip,
+    },
+    "siglip": {
+        "unlabel": lambda: lambda a, b: sigmoid_contrast(a, b, scale=1 / TEMPERATURE, bias=BIAS),
+        "full matrix": lambda: full_siglip,
+        "open_clip": _open_siglip,
     },
     "one_way": {
         "unlabel": lambda: lambda a, b: contrast(a, b, temperature=TEMPERATURE),

@@ -1,7 +1,7 @@
 """Waveforms of any recording or sound track: one door, one error."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from jaxtyping import Float32
 from unlabel.data_pipes.faults import DecodeError, library
 from unlabel.data_pipes.video_readers import rewound
 
-__all__ = ["read_waveform", "resampled"]
+__all__ = ["measure_waveform", "read_waveform", "resampled", "resampled_length"]
 
 Waveform = Float32[np.ndarray, "samples"]
+_BLOCK = 1 << 16  # samples that are decoded at a time
 
 
 def read_waveform(
@@ -41,25 +42,53 @@ def read_waveform(
         ValueError: a rate, start or length out of range.
     """
     _check(rate, start, seconds)
+    pieces = list(_pieces(source, start, seconds))
+    own = pieces[0][1]
+    waveform = np.concatenate([piece for piece, _ in pieces])
+    if rate is None or rate == own:
+        return waveform, own
+    return resampled(waveform, own, rate), rate
+
+
+def measure_waveform(source: Any, alive: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    """Samples of a recording and its rate, found by decoding all of it, a piece at a time.
+
+    Args:
+        source: as for `read_waveform`.
+        alive: called at every piece.
+
+    Raises:
+        DecodeError: as for `read_waveform`.
+    """
+    samples = rate = 0
+    for piece, rate in _pieces(source, 0.0, None):  # noqa: B007
+        samples += len(piece)
+        alive()
+    return samples, rate
+
+
+def _pieces(source: Any, start: float, seconds: float | None) -> Iterator[tuple[Waveform, int]]:
+    """One channel of sound as it is decoded, each piece with the rate; at least one."""
     name, content = _content(source)
+    seen = 0
     try:
-        channels, own = _channels(content, start, seconds)
+        for channels, own in _channels(content, start, seconds):
+            piece = channels.mean(1, dtype=np.float32) if channels.ndim == 2 else channels
+            if not np.isfinite(piece).all():
+                bad = seen + int(np.flatnonzero(~np.isfinite(piece))[0])
+                raise DecodeError(name, f"sample {bad} is no finite number")
+            seen += len(piece)
+            if len(piece):
+                yield piece, own
     except DecodeError as e:
         raise DecodeError(name, e.cause, reader=e.reader) from e
     except (ImportError, MemoryError):
         raise
     except Exception as e:  # FFmpeg's and libsndfile's errors derive from many
         raise DecodeError(name, e, reader="av") from e
-    if not len(channels):
+    if not seen:
         when = f" at {start:g} s" if start else ""
         raise DecodeError(name, f"it holds no sound{when}")
-    waveform = channels.mean(1, dtype=np.float32) if channels.ndim == 2 else channels
-    if not np.isfinite(waveform).all():
-        bad = int(np.flatnonzero(~np.isfinite(waveform))[0])
-        raise DecodeError(name, f"sample {bad} of {len(waveform)} is no finite number")
-    if rate is None or rate == own:
-        return waveform, own
-    return resampled(waveform, own, rate), rate
 
 
 def resampled(waveform: Waveform, own: int, rate: int) -> Waveform:
@@ -124,21 +153,26 @@ def _content(source: Any) -> tuple[str, Any]:
 
 def _channels(
     content: Any, start: float, seconds: float | None
-) -> tuple[Float32[np.ndarray, "samples *channels"], int]:
+) -> Iterator[tuple[Float32[np.ndarray, "samples *channels"], int]]:
     if isinstance(content, tuple):
         array, own = _scaled(np.asarray(content[0])), int(content[1])
         first = round(start * own)
-        return array[first : None if seconds is None else first + round(seconds * own)], own
+        yield array[first : None if seconds is None else first + round(seconds * own)], own
+        return
     soundfile = library("soundfile", "audio")
+    read, own = 0, 1
     try:
         with soundfile.SoundFile(rewound(content)) as file:
             own = file.samplerate
-            first = min(round(start * own), file.frames)
-            file.seek(first)
+            file.seek(min(round(start * own), file.frames))
             count = -1 if seconds is None else round(seconds * own)
-            return file.read(count, dtype="float32", always_2d=True), own
-    except soundfile.LibsndfileError:
-        return _by_av(content, start, seconds)
+            for block in file.blocks(_BLOCK, frames=count, dtype="float32", always_2d=True):
+                yield block, own
+                read += len(block)
+    except soundfile.LibsndfileError:  # FFmpeg knows more formats, and mends more damage
+        done = read / own
+        left = None if seconds is None else seconds - done
+        yield from _by_av(content, start + done, left)
 
 
 def _scaled(array: np.ndarray) -> Float32[np.ndarray, "samples *channels"]:
@@ -157,7 +191,7 @@ def _scaled(array: np.ndarray) -> Float32[np.ndarray, "samples *channels"]:
 
 def _by_av(
     content: Any, start: float, seconds: float | None
-) -> tuple[Float32[np.ndarray, "samples channels"], int]:
+) -> Iterator[tuple[Float32[np.ndarray, "samples channels"], int]]:
     av = library("av", "audio")
     with av.open(rewound(content), metadata_errors="ignore") as file:
         stream = file.streams.best("audio")
@@ -168,12 +202,12 @@ def _by_av(
         first = round(start * own)
         last = None if seconds is None else first + round(seconds * own)
         planes = av.AudioResampler(format="fltp")
-        parts, seen = [], 0
+        seen = 0
         for frame in file.decode(stream):
-            for piece in planes.resample(frame):
-                parts.append(piece.to_ndarray().T)
-                seen += len(parts[-1])
+            for part in planes.resample(frame):
+                piece = part.to_ndarray().T
+                end = None if last is None else max(last - seen, 0)
+                yield piece[max(first - seen, 0) : end], own
+                seen += len(piece)
             if last is not None and seen >= last:
                 break
-    whole = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-    return whole[first:last], own

@@ -1,23 +1,24 @@
 """Crops of recordings by their place in the run, at one rate: decoded once, kept in one file."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from unlabel.data_pipes.audio import read_waveform, resampled_length
+from unlabel.data_pipes.audio import resampled_length
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
-from unlabel.data_pipes.video_data import VideoData, VideoItem
+from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
 from unlabel.data_pipes.video_list import Columns, by_pattern, list_media
 from unlabel.data_pipes.video_windows import even_start
 from unlabel.data_pipes.videos import look_into
+from unlabel.data_pipes.waveforms import Waveforms
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +121,7 @@ class AudioStore:
         counts = [resampled_length(m.frames, int(m.fps), rate) for m in media]
         self.samples = max(counts) if seconds is None else round(rate * seconds)
         self._choose()
-        key = [[m.path, m.size, m.changed] for m in media] + [rate]
-        self._cache = FrameCache(
-            counts, (), dtype=np.float32, limit=cache_bytes, folder=cache, key=key
-        )
+        self._whole = Waveforms(self.data, rate, limit=cache_bytes, folder=cache)
         self._labelled = bool((self.data.labels >= 0).any())
 
     @property
@@ -149,7 +147,7 @@ class AudioStore:
     @property
     def lost(self) -> list[str]:
         """Names of the recordings that went bad during the run, in whatever worker."""
-        return [self.data[place].name for place in self._cache.lost]
+        return self._whole.lost
 
     def __len__(self) -> int:
         """Items in an epoch."""
@@ -159,14 +157,26 @@ class AudioStore:
         """The item at place `ordinal` of the run, see `sample_at`."""
         return sample_at(ordinal, count=len(self), seed=self.seed, make=self._made)
 
-    def _made(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+    def at(self, ordinal: int, moment: float) -> dict[str, Any]:
+        """The item whose crop begins so many seconds into its recording, or its part."""
+        make = partial(self._made, moment=moment)
+        return sample_at(ordinal, count=len(self), seed=self.seed, make=make)
+
+    def room(self, index: int) -> float:
+        """Seconds by which the recording of an item is longer than a crop."""
+        item = self.data[int(self._usable[index // self.clips])]
+        long = len(item) / item.media.fps
+        return 0.0 if self.seconds is None else max(long - self.seconds, 0.0)
+
+    def _made(
+        self, index: int, random: np.random.Generator, moment: float | None = None
+    ) -> dict[str, Any]:
         recording, clip = divmod(index, self.clips)
         place = int(self._usable[recording])
         try:
-            waveform = self._crop(self._take(place), clip, random)
+            waveform = self._crop(self._take(place), clip, random, moment)
         except DecodeError as e:
-            if not self._cache.is_lost(place):
-                self._cache.lose(place)
+            if self._whole.lose(place):
                 logger.warning("%s Another recording is drawn in its place.", e)
             raise
         label = {"label": self.data[place].label} if self._labelled else {}
@@ -180,11 +190,10 @@ class AudioStore:
             rule = {"pad": "padded", "loop": "looped"}[self.short]
             parts.append(f"{self._shorter:,} recordings shorter than that {rule}")
         if self.too_short:
-            named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
+            named = first_of(self.too_short)
             parts.append(f"{len(self.too_short):,} too short left out ({named})")
         if lost := self.lost:
-            named = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
-            parts.append(f"{len(lost):,} went bad during the run ({named})")
+            parts.append(f"{len(lost):,} went bad during the run ({first_of(lost)})")
         return ", ".join(parts)
 
     def _choose(self) -> None:
@@ -201,13 +210,17 @@ class AudioStore:
                 f"seconds={self.seconds:g}; take fewer, or short='pad'."
             )
 
-    def _crop(self, whole: Waveform, clip: int, random: np.random.Generator) -> Waveform:
+    def _crop(
+        self, whole: Waveform, clip: int, random: np.random.Generator, moment: float | None
+    ) -> Waveform:
         if self.seconds is None:
             return np.array(whole)
         room = len(whole) - self.samples
         if room < 0 and self.short == "loop":
             return np.resize(whole, self.samples)
-        if self.start == "even":
+        if moment is not None:
+            begin = min(round(moment * self.rate), max(room, 0))
+        elif self.start == "even":
             begin = int(even_start(clip, self.clips, room))
         else:
             begin = int(random.integers(max(room, 0) + 1))
@@ -215,15 +228,7 @@ class AudioStore:
 
     def _take(self, place: int) -> Waveform:
         """All samples of the part of a recording that counts."""
-        item = self.data[place]
-        if self._cache.is_lost(place):
-            raise DecodeError(item.name, "it went bad before", reader="store")
-        whole = self._cache.get(place)
-        if whole is None:
-            item.check_unchanged()
-            whole, _ = read_waveform(item.content(), rate=self.rate)
-            if place in self._cache and len(whole) == self._cache.counts[place]:
-                self._cache.put(place, whole)
+        item, whole = self.data[place], self._whole.whole(place)
         share = self.rate / item.media.fps
         return whole[round(item.first * share) : round(item.last * share)]
 

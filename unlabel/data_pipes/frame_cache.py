@@ -25,6 +25,9 @@ class FrameCache:
     256 MB, have none. All processes share one file, and the page cache of the system holds what
     is in use. Two workers that decode one video at once write the same bytes.
 
+    Attributes:
+        room: bytes of the places that were given.
+
     Args:
         counts: frames of each video.
         shape: of a frame, such as `(rows, columns, 3)`; `()` of a sample of sound.
@@ -101,20 +104,20 @@ class FrameCache:
     def _lay_out(self, limit: int) -> None:
         sizes = self.counts * self._frame
         self._begins = np.full(len(sizes), -1, np.int64)
-        self._total = 0
+        self.room = 0
         for place in np.flatnonzero(sizes <= LONGEST):
-            if self._total + sizes[place] <= limit:
-                self._begins[place] = self._total
-                self._total += int(sizes[place])
+            if self.room + sizes[place] <= limit:
+                self._begins[place] = self.room
+                self.room += int(sizes[place])
 
     def _begin(self, key: str) -> None:
         files = [self.folder / name for name in ("frames.uint8", "state.uint8", "key.json")]
         frames, state, said = files
         known = said.exists() and said.read_text(encoding="utf-8") == key
-        if not (known and frames.exists() and frames.stat().st_size == max(self._total, 1)):
+        if not (known and frames.exists() and frames.stat().st_size == max(self.room, 1)):
             said.unlink(missing_ok=True)
             with frames.open("wb") as file:
-                file.truncate(max(self._total, 1))  # an empty file cannot be mapped
+                file.truncate(max(self.room, 1))  # an empty file cannot be mapped
             state.write_bytes(bytes(len(self.counts)))
             said.write_text(key, encoding="utf-8")
 

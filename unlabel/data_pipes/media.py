@@ -176,10 +176,10 @@ def _picture(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, A
 
 
 def _sound(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
-    from unlabel.data_pipes.audio import read_waveform
+    from unlabel.data_pipes.audio import measure_waveform
 
-    waveform, rate = read_waveform(path)
-    return {"frames": len(waveform), "fps": float(rate), "codec": path.suffix.lower()[1:]}
+    samples, rate = measure_waveform(path, alive)
+    return {"frames": samples, "fps": float(rate), "codec": path.suffix.lower()[1:]}
 
 
 def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:

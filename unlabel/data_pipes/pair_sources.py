@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,15 @@ class Wanted:
         name: of the side.
         kind: of its data, one of `SUFFIXES`.
         column: of a list (None: the side's name), or how its files end (None: as `SUFFIXES` says).
+        start: column of a list that says, in seconds, where the part that counts begins.
+        end: where it ends, likewise.
     """
 
     name: str
     kind: str
     column: str | None = None
+    start: str | None = None
+    end: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Found:
         problem: why the row cannot be used at all, None where it can.
         label: name of its class.
         base: folder that its paths are relative to.
+        parts: side -> start and end of the part that counts, as the list says them.
     """
 
     place: str
@@ -61,6 +66,7 @@ class Found:
     problem: str | None = None
     label: Any = None
     base: Path = Path()
+    parts: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 def find_pairs(
@@ -76,7 +82,8 @@ def find_pairs(
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: no file of a side, a packed shard, a source of no known kind.
+        ValueError: no file of a side, a packed shard, a source of no known kind, or parts of files
+            that no list names.
     """
     paths = _paths(source)
     if paths is None:
@@ -91,6 +98,11 @@ def find_pairs(
         if inside := sorted(Path(folder).expanduser().glob("*.tar")):
             folders.remove(folder)
             shards += inside
+    if (folders or shards) and (cut := next((s.name for s in sides if s.start or s.end), None)):
+        raise ValueError(
+            f"start_column and end_column of {cut} name columns of a list, but {source} holds "
+            "files of one stem: list them, a row a part."
+        )
     met: Counter[str] = Counter()
     for folder in folders:
         files = _files(Path(folder).expanduser())
@@ -118,8 +130,9 @@ def _listed(
 ) -> Iterator[Found]:
     source = _table(source)
     columns = {s.name: s.column or s.name for s in sides}
-    named = [*columns.values(), *([label_column] if label_column else [])]
-    wanted: tuple[str, ...] = tuple(dict.fromkeys(named))
+    times = {s.name: (s.start, s.end) for s in sides if s.start or s.end}
+    named = [*columns.values(), *(c for pair in times.values() for c in pair), label_column]
+    wanted: tuple[str, ...] = tuple(dict.fromkeys(c for c in named if c))
     features = getattr(source, "features", None) or {}
     classes = getattr(features.get(label_column), "names", None)
 
@@ -128,7 +141,8 @@ def _listed(
         label = fields.get(label_column) if label_column else None
         if classes and isinstance(label, int):
             label = classes[label] if label >= 0 else None
-        return Found(place, values, label=label, **about)
+        parts = {side: (fields.get(a or ""), fields.get(b or "")) for side, (a, b) in times.items()}
+        return Found(place, values, label=label, parts=parts, **about)
 
     if embedded := _embedded(source, wanted):
         report.files.append("the data set")

@@ -1,11 +1,15 @@
 """One side of a sample as its source names it: what can be used, and what is wrong with it."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from unlabel.data_pipes.held import Member
 from unlabel.data_pipes.media import SOUND_SUFFIXES
@@ -20,6 +24,60 @@ FITTING = {
     "video": VIDEO_SUFFIXES,
     "audio": (*SOUND_SUFFIXES, *VIDEO_SUFFIXES),
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a file that counts, in seconds.
+
+    Attributes:
+        source: the file.
+        start: where it begins.
+        end: where it ends, None for the file's end.
+    """
+
+    source: Any
+    start: float = 0.0
+    end: float | None = None
+
+    def __str__(self) -> str:
+        """File and seconds, for messages."""
+        end = "its end" if self.end is None else f"{self.end:g} s"
+        return f"{self.source}, {self.start:g} s to {end}"
+
+
+def part_of(value: Any, start: Any, end: Any) -> tuple[Any, str | None]:
+    """A value, or the part of it, and the problem in words that a side's name ends.
+
+    Args:
+        value: ready to be read.
+        start: seconds, as a number or as text; nothing for the beginning.
+        end: likewise; nothing for the end.
+    """
+    try:
+        begin, until = _seconds(start), _seconds(end)
+    except ValueError:
+        return None, "with_unreadable_times_of"
+    if begin is None and until is None:
+        return value, None
+    part = Part(value, begin or 0.0, until)
+    if part.start < 0:
+        return None, "with_start_below_0_of"
+    if part.end is not None and part.end <= part.start:
+        return None, "with_end_not_after_start_of"
+    return part, None
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        seconds = float(value)
+    except TypeError as e:
+        raise ValueError(value) from e
+    if not math.isfinite(seconds):
+        raise ValueError(value)
+    return seconds
 
 
 def side_value(kind: str, value: Any, base: Path) -> tuple[Any, str | None]:
@@ -81,7 +139,8 @@ def check_endings(side: str, kind: str, values: Sequence[Any]) -> None:
     Raises:
         ValueError: naming what they are, and the kind that fits.
     """
-    names = [v.name if isinstance(v, Member) else v for v in values]
+    files = [v.source if isinstance(v, Part) else v for v in values]
+    names = [v.name if isinstance(v, Member) else v for v in files]
     ends = {Path(n).suffix.lower() for n in names if isinstance(n, str)}
     if kind not in FITTING or not ends or ends & set(FITTING[kind]):
         return
@@ -99,7 +158,7 @@ def distinct(values: Sequence[Any]) -> tuple[list[Any], Int64[np.ndarray, "rows"
     kept: list[Any] = []
     found = np.empty(len(values), np.int64)
     for row, value in enumerate(values):
-        key = value if isinstance(value, (str, tuple)) else id(value)
+        key = _key(value)
         if key not in places:
             places[key] = len(kept)
             kept.append(value)
@@ -107,4 +166,30 @@ def distinct(values: Sequence[Any]) -> tuple[list[Any], Int64[np.ndarray, "rows"
     return kept, found
 
 
-__all__ = ["check_endings", "distinct", "side_value"]
+def in_common(columns: Sequence[Sequence[Any]]) -> Int64[np.ndarray, "rows"]:
+    """A number for each row; equal where rows have a value of a column in common, or with a third.
+
+    Args:
+        columns: of values; of several texts, each counts.
+    """
+    values: dict[Any, int] = {}
+    rows, places = [], []
+    for number, column in enumerate(columns):
+        for row, value in enumerate(column):
+            for one in value if isinstance(value, tuple) else (value,):
+                rows.append(row)
+                places.append(values.setdefault((number, _key(one)), len(values)))
+    count = len(columns[0])
+    size = count + len(values)
+    links = (np.ones(len(rows), bool), (rows, np.add(places, count)))
+    found = connected_components(coo_array(links, shape=(size, size)), directed=False)[1]
+    return found[:count].astype(np.int64)
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, Part):
+        return _key(value.source), value.start, value.end
+    return value if isinstance(value, (str, tuple)) else id(value)
+
+
+__all__ = ["Part", "check_endings", "distinct", "in_common", "part_of", "side_value"]

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
-from unlabel.data_pipes.pair_values import check_endings, side_value
+from unlabel.data_pipes.pair_values import check_endings, in_common, part_of, side_value
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
 
@@ -20,8 +20,8 @@ class PairData:
     """Rows, each the sides of one sample.
 
     Attributes:
-        columns: side -> one value a row: a text or several (a tuple), a path, `Held`, numbers, or
-            what lies in memory.
+        columns: side -> one value a row: a text or several (a tuple), a path, `Held`, `Part`,
+            numbers, or what lies in memory.
         report: what was read, and what was left out and why.
         labels: place of each row's class in `classes`, -1 for none.
         classes: names of the classes, sorted.
@@ -58,13 +58,14 @@ def read_pairs(
     columns: Mapping[str, str | None],
     *,
     kinds: Mapping[str, str] | None = None,
+    times: Mapping[str, tuple[str | None, str | None]] | None = None,
     label_column: str | None = None,
     limit: int | None = None,
 ) -> PairData:
     """Read samples of several sides: from lists, data sets, folders or shards.
 
-    A sample that lacks one of its sides (an empty field, a file that is not there) is left out,
-    counted and named.
+    A sample that lacks one of its sides (an empty field, a file that is not there, a part that ends
+    before it begins) is left out, counted and named.
 
     Args:
         source: one or several lists (JSON lines, JSON, CSV, TSV, Parquet) with a row a sample,
@@ -76,6 +77,8 @@ def read_pairs(
             or the endings of its kind. A field of text may hold several, and a field of series
             the numbers themselves.
         kinds: side -> `text`, `series`, `frames`, `video` or `audio`; default the side's name.
+        times: side of frames, video or audio -> columns of a list that say, in seconds, where the
+            part of the file that counts begins and ends; an empty field is the file's own end.
         label_column: of classes, where there is one (of files: how they end, such as `cls`).
         limit: samples kept at most.
 
@@ -85,15 +88,18 @@ def read_pairs(
             sides.
     """
     report, said = ReadReport(), {s: (kinds or {}).get(s, s) for s in columns}
-    sides = [Wanted(name, said[name], column) for name, column in columns.items()]
+    cut = times or {}
+    sides = [Wanted(n, said[n], column, *cut.get(n, ())) for n, column in columns.items()]
     kept: list[list[Any]] = []
     labels: list[str | None] = []
     for found in find_pairs(source, sides, label_column, report):
         report.lines += 1
         each = {s: side_value(said[s], v, found.base) for s, v in found.values.items()}
+        each |= {s: part_of(each[s][0], *p) for s, p in found.parts.items() if not each[s][1]}
         wrong = [f"{problem}_{s}" for s, (_, problem) in each.items() if problem]
         if found.problem or wrong:
-            report.drop(found.problem or wrong[0], found.place, list(found.values.values()))
+            fields = [*found.values.values(), *(v for p in found.parts.values() for v in p)]
+            report.drop(found.problem or wrong[0], found.place, fields)
             continue
         report.kept += 1
         kept.append([each[s][0] for s in columns])
@@ -166,18 +172,23 @@ class PairStore:
     """Samples of several sides, asked for by their ordinal in the whole run.
 
     An item is `{"sides": {name: sample}, "index", "ordinal"}`, with `label` where the data has
-    classes. Where a row has several samples of a side (captions, clips), the ordinal draws one.
-    Where the file of a side goes bad during the run, another pair is drawn.
+    classes and `alike` where sides of it are told. Where a row has several samples of a side
+    (captions, clips), the ordinal draws one. Where the file of a side goes bad during the run,
+    another pair is drawn.
 
     Args:
         sides: what each side is read from. Rows that a side lacks are left out of all.
         data: the rows.
         heard: side -> the side whose clips' own sound it is (`VideoStore` with `sound`).
         shared: side -> the side whose samples it sees as well.
+        alike: sides; samples that have a value of one of them in common (a caption, a file), or
+            each with a third, have a number `alike` in common too.
+        together: sides whose samples of a row begin at the same moment, drawn for all of them.
         seed: of the run.
 
     Raises:
-        ValueError: no row that all sides have.
+        ValueError: no row that all sides have, or a side that the rows do not name or whose
+            samples have no moment.
     """
 
     def __init__(
@@ -187,6 +198,8 @@ class PairStore:
         *,
         heard: Mapping[str, str] | None = None,
         shared: Mapping[str, str] | None = None,
+        alike: Sequence[str] = (),
+        together: Sequence[str] = (),
         seed: int = 0,
     ):
         self.sides, self.data, self.seed = dict(sides), data, seed
@@ -201,6 +214,13 @@ class PairStore:
                 f"No pair: of {len(data)} rows there are {counts}, but never together."
                 + "".join(f" {n}: {_named(s.lost)}." for n, s in sides.items() if s.lost)
             )
+        if unknown := sorted(set(alike) - set(data.columns)):
+            raise ValueError(
+                f"alike names {', '.join(unknown)}, but sides with a column of their own are "
+                f"{', '.join(data.columns)}."
+            )
+        self.alike = in_common([data.columns[side] for side in alike])[self.rows] if alike else None
+        self._check_together(together)
         self.labels, self.classes = data.labels[self.rows], data.classes
         self.lengths = self._lengths()
 
@@ -208,6 +228,16 @@ class PairStore:
     def stores(self) -> dict[str, Any]:
         """The store of each side that has one of its own."""
         return {name: side.store for name, side in self.sides.items()}
+
+    def _check_together(self, names: Sequence[str]) -> None:
+        follows = {**self.heard, **self.shared}
+        self.together = {follows.get(name, name) for name in names}
+        timed = [n for n, store in self.stores.items() if hasattr(store, "at")]
+        if unknown := sorted(self.together - set(timed)):
+            raise ValueError(
+                f"together names {', '.join(unknown)}, but sides of frames, video or audio are "
+                f"{', '.join(timed) or 'not there'}."
+            )
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -219,12 +249,16 @@ class PairStore:
         return sample_at(ordinal, count=len(self), seed=self.seed, make=made)
 
     def _made(self, epoch: int, index: int, random: np.random.Generator) -> dict[str, Any]:
-        sides, row = {}, int(self.rows[index])
-        for name, side in self.sides.items():
-            count = len(side.store)
-            wanted = self.places[name].sample(row, epoch, count, float(random.random()))
-            sides[name] = side.store[wanted]
-            if sides[name]["index"] != wanted % count:  # its file went bad: it drew another one
+        sides, row, wanted = {}, int(self.rows[index]), {}
+        for name, store in self.stores.items():
+            chance = float(random.random())
+            wanted[name] = self.places[name].sample(row, epoch, len(store), chance)
+        rooms = [self.stores[n].room(wanted[n] % len(self.stores[n])) for n in self.together]
+        moment = float(random.random()) * min(rooms) if rooms else 0.0
+        for name, store in self.stores.items():
+            take = partial(store.at, moment=moment) if name in self.together else store.__getitem__
+            sides[name] = take(wanted[name])
+            if sides[name]["index"] != wanted[name] % len(store):  # its file went bad: another one
                 raise DecodeError(f"{name} of row {row}", "it went bad", reader="store")
         for name, of in self.heard.items():
             sides[name] = {**sides[of], **sides[of]["partners"]["sound"], "partners": {}}
@@ -232,7 +266,8 @@ class PairStore:
             beside = {k: v for k, v in sides[of]["partners"].items() if k != "sound"}
             sides[of] = {**sides[of], "partners": beside}
         sides |= {name: sides[of] for name, of in self.shared.items()}
-        return {"sides": sides, **({"label": int(self.labels[index])} if self.classes else {})}
+        about = {"label": self.labels if self.classes else None, "alike": self.alike}
+        return {"sides": sides} | {k: int(v[index]) for k, v in about.items() if v is not None}
 
     def _lengths(self) -> Int64[np.ndarray, "count"]:
         """Of the one side whose samples differ in length, for batches of like ones."""

@@ -1,7 +1,7 @@
 """Videos, pictures or recordings that were read together, and what reading met."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport
 
-__all__ = ["VideoData", "VideoItem"]
+__all__ = ["VideoData", "VideoItem", "first_of"]
 
 
 @dataclass
@@ -47,6 +47,12 @@ class VideoItem:
         """Number of frames."""
         return self.last - self.first
 
+    def frames_at(self, seconds: Any) -> Any:
+        """Places in the part of the frames that are shown so many seconds after its beginning."""
+        stamps = self.media.times[self.first : self.last]
+        places = np.searchsorted(stamps - stamps[0], np.add(seconds, 5e-4), side="right") - 1
+        return np.clip(places, 0, len(self) - 1)
+
     def content(self) -> Any:
         """What `read_clip` takes, fetched from its data set or shard where it lies in one."""
         return self.source.load() if isinstance(self.source, Held) else self.source
@@ -77,12 +83,14 @@ class VideoData:
         report: what was read, and what was left out and why (`broken`).
         classes: names of the classes that the labels count, sorted.
         kept: frames that reading kept for a store.
+        manifest: file in which reading keeps what it found.
     """
 
     items: list[VideoItem]
     report: ReadReport = field(default_factory=ReadReport)
     classes: tuple[str, ...] = ()
     kept: KeptFrames | None = None
+    manifest: Path | None = None
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -100,6 +108,18 @@ class VideoData:
     def labels(self) -> np.ndarray:
         """Class of each video, -1 for none, `(count,)`."""
         return np.array([item.label for item in self.items], np.int64)
+
+    def files(self) -> tuple[list[VideoItem], list[int]]:
+        """An item of each file, and for each item which of them it is: parts share a file."""
+        found: dict[Any, int] = {}
+        first, own = [], []
+        for place, item in enumerate(self):
+            key = item.media.path if item.media.size else place  # what lies in memory has no size
+            if key not in found:
+                found[key] = len(first)
+                first.append(item)
+            own.append(found[key])
+        return first, own
 
     def keep_labels(self, share: float, *, seed: int = 0) -> None:
         """Forget all labels but a share of those of each class, see `kept_labels`."""
@@ -126,7 +146,7 @@ class VideoData:
             item = self.items[old]
             kept = tuple(new[p] for p in item.partners if p in new)
             items.append(VideoItem(**{**item.__dict__, "partners": kept}))
-        return VideoData(items, self.report, self.classes, self.kept)
+        return replace(self, items=items)
 
     def summary(self) -> str:
         """One line: how many, how long, which sizes, and what was left out and why."""
@@ -135,20 +155,21 @@ class VideoData:
         if kinds == {"sound"}:
             rates = sorted({int(item.media.fps) for item in self.items})
             long = f"{min(seconds):.2f} to {max(seconds):.2f} s ({sum(seconds):,.0f} s in all)"
-            shown = f"{_shown([f'{rate:,}' for rate in rates])} samples a second"
+            shown = f"{first_of([f'{rate:,}' for rate in rates])} samples a second"
             parts = [f"{len(self):,} recordings of {long}", shown]
         else:
             sizes = sorted({(i.media.columns, i.media.rows) for i in self.items})
             long = f"{_span([len(i) for i in self.items])} frames ({sum(seconds):,.0f} s in all)"
             what = "pictures" if kinds == {"picture"} else f"videos of {long}"
-            parts = [f"{len(self):,} {what}", _shown([f"{c}x{r}" for c, r in sizes])]
+            parts = [f"{len(self):,} {what}", first_of([f"{c}x{r}" for c, r in sizes])]
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         return ", ".join([*parts, *_notes(self.report)])
 
 
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+def first_of(names: Collection[str]) -> str:
+    """The first three names, and whether there are more."""
+    return ", ".join([*names][:3]) + ", ..." * (len(names) > 3)
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -1,34 +1,17 @@
-"""What goes with a clip: another camera, another clip, its sound, a patch that moves in it."""
+"""What goes with a clip: another clip, a patch that moves in it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
-from unlabel.data_pipes.audio import read_waveform
 from unlabel.data_pipes.tracks import track_patch
 from unlabel.data_pipes.video_data import VideoItem
 from unlabel.data_pipes.video_windows import Sampling, window
 
 _TRACKS = 4  # clips of a video searched for a patch that moves
 Frames = UInt8[np.ndarray, "times rows columns 3"]
-
-
-def other_view(
-    item: VideoItem, other: VideoItem, times: Float32[np.ndarray, "picked"]
-) -> Int64[np.ndarray, "picked"]:
-    """Places of the frames that another camera showed at the same times.
-
-    Args:
-        item: the video of the clip.
-        other: the same take by another camera.
-        times: seconds of the clip's frames in the first one's file.
-    """
-    seconds = times - float(item.media.times[item.first])
-    stamps = other.media.times[other.first : other.last]
-    places = np.searchsorted(stamps - stamps[0], seconds + 5e-4, side="right") - 1
-    return np.clip(places, 0, len(other) - 1)
 
 
 def another_clip(
@@ -54,24 +37,6 @@ def another_clip(
     # A video too short for that distance gives the farthest clip that it has.
     start = sides[int(random.integers(len(sides)))] if sides else room * (2 * begin < room)
     return window(sampling, float(int(start)), len(item), item.media.fps)
-
-
-def sound_of(
-    item: VideoItem, times: Float32[np.ndarray, "picked"], rate: int, sampling: Sampling
-) -> Float32[np.ndarray, "samples"]:
-    """The sound of a clip, from its first frame until its last one is over.
-
-    Args:
-        item: a video with a sound track.
-        times: seconds of the clip's frames.
-        rate: samples a second.
-        sampling: of the clip.
-    """
-    step = sampling.step(item.media.fps) / item.media.fps
-    seconds = float(times[-1]) - float(times[0]) + step
-    begin = float(times[0])
-    waveform, _ = read_waveform(item.content(), rate=rate, start=begin, seconds=seconds)
-    return waveform[: round(sampling.frames * step * rate)]
 
 
 def tracked(
@@ -101,4 +66,4 @@ def tracked(
     ]
 
 
-__all__ = ["another_clip", "other_view", "sound_of", "tracked"]
+__all__ = ["another_clip", "tracked"]

@@ -1,36 +1,27 @@
 """Clips of videos by their place in the run: decoded once, kept, and the same for any workers."""
 
 import logging
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
+from unlabel.data_pipes.decoded import DecodedFrames
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.flow import flow_magnitude, optical_flow
-from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.kept_frames import Keep
-from unlabel.data_pipes.pixels import framed
 from unlabel.data_pipes.redraw import sample_at
-from unlabel.data_pipes.video import read_clip
-from unlabel.data_pipes.video_data import VideoData, VideoItem
-from unlabel.data_pipes.video_partners import another_clip, other_view, sound_of, tracked
-from unlabel.data_pipes.video_windows import (
-    Sampling,
-    even_start,
-    motion_start,
-    spread_out,
-    window,
-)
+from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
+from unlabel.data_pipes.video_partners import another_clip, tracked
+from unlabel.data_pipes.video_windows import Sampling, even_start, motion_start, spread_out, window
 from unlabel.data_pipes.videos import read_videos
+from unlabel.data_pipes.waveforms import ClipSound
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["VideoStore"]
-
-Frames = UInt8[np.ndarray, "times rows columns 3"]
 
 
 class VideoStore:
@@ -41,14 +32,14 @@ class VideoStore:
     a clip lies is drawn from `(seed, ordinal)` and nothing else. Items are ordered by video, then
     by clip of the video; `ordinal // len(store)` is the epoch.
 
-    Frames are scaled so that they cover `size` and cut at the centre. A video is decoded as a
-    whole when it is first met, and kept (see `FrameCache`), unless reading the data kept it at
-    this size (see `Keep`); where it has no room, its clips are decoded one by one, at the same
-    size. A file that goes bad, changes or disappears during the run is told in the log and in
-    `lost`, and another clip is drawn in its place.
+    Frames are scaled so that they cover `size` and cut at the centre. They are decoded once (see
+    `DecodedFrames`), as is their sound (see `ClipSound`). A file that goes bad, changes or
+    disappears during the run is told in the log and in `lost`, and another clip is drawn in its
+    place.
 
     Attributes:
         too_short: names of the videos left out by `short="skip"`.
+        unheard: name -> why, of the videos left out because `sound` is wanted.
 
     Args:
         data: what `read_videos` gave, or what it takes.
@@ -72,10 +63,10 @@ class VideoStore:
         tracked: a sample is a moving patch, and `partners["tracked"]` the same patch at the end
             of the clip; clips are tracked at twice the size.
         sound: add `partners["sound"]`, the `waveform` of the clip at this rate; videos without a
-            sound track are left out.
+            sound track that can be decoded are left out.
         seed: of the run.
-        cache_bytes: of decoded frames on disk; 0 keeps none.
-        cache: folder to keep them in for later runs; None takes a temporary one.
+        cache_bytes: of decoded frames and sound on disk; 0 keeps none.
+        cache: folder to keep frames in for later runs; None takes a temporary one.
 
     Raises:
         ValueError: sizes out of range, options that do not go together, or no clip at all.
@@ -110,17 +101,12 @@ class VideoStore:
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.hop, self.fit, self.seed, self.clips = hop, fit, seed, clips
         self.view, self.pair, self.flow, self.tracked = view, pair, flow, tracked
-        self.sound = sound
         _check(self, cache_bytes)
-        self._shape = keep.size
         self.data = data if isinstance(data, VideoData) else read_videos(data, keep=keep)
+        self._sound = None if sound is None else ClipSound(self.data, sound, limit=cache_bytes)
         self._choose()
-        media = [item.media for item in self.data]
-        key = [[m.path, m.size, m.changed] for m in media] + [fit]
-        self._cache = FrameCache(
-            [m.frames for m in media], (*self._shape, 3), limit=cache_bytes, folder=cache, key=key
-        )
-        self._adopt()
+        left = cache_bytes - (self._sound.room if self._sound else 0)
+        self._frames = DecodedFrames(self.data, keep.size, fit, limit=left, folder=cache)
         self._motion: dict[int, Float32[np.ndarray, "count"]] = {}
         self._labelled = bool((self.data.labels >= 0).any())
 
@@ -147,7 +133,7 @@ class VideoStore:
     @property
     def lost(self) -> list[str]:
         """Names of the videos that went bad during the run, in whatever worker."""
-        return [self.data[place].name for place in self._cache.lost]
+        return self._frames.lost
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -157,14 +143,27 @@ class VideoStore:
         """The sample at place `ordinal` of the run, see `sample_at`."""
         return sample_at(ordinal, count=len(self), seed=self.seed, make=self._made)
 
-    def _made(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+    def at(self, ordinal: int, moment: float) -> dict[str, Any]:
+        """The sample whose clip begins so many seconds into its video, or its part."""
+        make = partial(self._made, moment=moment)
+        return sample_at(ordinal, count=len(self), seed=self.seed, make=make)
+
+    def room(self, index: int) -> float:
+        """Seconds by which the video of a sample is longer than a clip."""
+        item = self.data[self._locate(index)[0]]
+        if self.sampling.spread == "uniform":
+            return 0.0
+        return max(len(item) - self.sampling.span(item.media.fps), 0.0) / item.media.fps
+
+    def _made(
+        self, index: int, random: np.random.Generator, moment: float | None = None
+    ) -> dict[str, Any]:
         place, clip = self._locate(index)
-        if self._cache.is_lost(place):
-            raise DecodeError(self.data[place].name, "it went bad before", reader="store")
+        self._frames.check_found(place)
         try:
-            sample = self._sample(place, clip, random)
+            sample = self._sample(place, clip, random, moment)
         except DecodeError as e:
-            self._lose(e)
+            logger.warning("%s Another clip is drawn in its place.", e)
             raise
         return sample | ({"label": self.data[place].label} if self._labelled else {})
 
@@ -183,11 +182,11 @@ class VideoStore:
             rule = {"pad": "padded", "loop": "looped"}[self.sampling.short]
             parts.append(f"{self._shorter:,} videos shorter than a clip {rule}")
         if self.too_short:
-            named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
-            parts.append(f"{len(self.too_short):,} too short left out ({named})")
+            parts.append(f"{len(self.too_short):,} too short left out ({first_of(self.too_short)})")
+        if self.unheard:
+            parts.append(f"{len(self.unheard):,} without sound left out ({first_of(self.unheard)})")
         if lost := self.lost:
-            named = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
-            parts.append(f"{len(lost):,} went bad during the run ({named})")
+            parts.append(f"{len(lost):,} went bad during the run ({first_of(lost)})")
         return ", ".join(parts)
 
     # -- which clip -------------------------------------------------------------------------------
@@ -199,7 +198,9 @@ class VideoStore:
         skip = self.sampling.short == "skip"
         self.too_short = [i.name for i, fit in zip(items, fits, strict=True) if skip and not fit]
         paired = np.array([bool(i.partners) or not self.view for i in items])
-        heard = np.array([i.media.sound or self.sound is None for i in items])
+        missing = self._sound.missing if self._sound else {}
+        self.unheard = {items[place].name: why for place, why in missing.items()}
+        heard = np.array([place not in missing for place in range(len(items))])
         usable = (fits | (not skip)) & paired & heard
         self._usable = np.flatnonzero(usable)
         self._shorter = int((~fits & usable).sum())
@@ -221,13 +222,14 @@ class VideoStore:
         return int(self._usable[video]), inner
 
     def _clip_places(
-        self, place: int, clip: int, random: np.random.Generator
+        self, place: int, clip: int, random: np.random.Generator, moment: float | None = None
     ) -> Int64[np.ndarray, "picked"]:
         item, sampling = self.data[place], self.sampling
         if sampling.spread == "uniform":
             chances = None if sampling.start == "even" else random.random(sampling.frames)
             return spread_out(sampling.frames, len(item), chances)
-        return window(sampling, self._start(place, clip, random), len(item), item.media.fps)
+        start = self._start(place, clip, random) if moment is None else item.frames_at(moment)
+        return window(sampling, start, len(item), item.media.fps)
 
     def _start(self, place: int, clip: int, random: np.random.Generator) -> float:
         item = self.data[place]
@@ -245,75 +247,48 @@ class VideoStore:
     def motion(self, place: int) -> Float32[np.ndarray, "count"]:
         """Mean length of the optical flow from each frame of a video to the next one, in pixels."""
         if place not in self._motion:
-            frames = self._take(place, np.arange(len(self.data[place])))
+            frames = self._frames.take(place, np.arange(len(self.data[place])))
             self._motion[place] = flow_magnitude(frames)
         return self._motion[place]
 
     # -- its frames -------------------------------------------------------------------------------
 
-    def _sample(self, place: int, clip: int, random: np.random.Generator) -> dict[str, Any]:
+    def _sample(
+        self, place: int, clip: int, random: np.random.Generator, moment: float | None
+    ) -> dict[str, Any]:
         item = self.data[place]
-        places = self._clip_places(place, clip, random)
-        frames = self._take(place, places)
+        places = self._clip_places(place, clip, random, moment)
+        frames = self._frames.take(place, places)
         times = item.media.times[item.first + places].astype(np.float32)
         partners: dict[str, dict[str, np.ndarray]] = {}
         if self.view:
             seen = item.partners[int(random.integers(len(item.partners)))]
-            theirs = other_view(item, self.data[seen], times)
-            partners["view"] = {"frames": self._take(seen, theirs)}
+            theirs = self.data[seen].frames_at(times - float(item.media.times[item.first]))
+            partners["view"] = {"frames": self._frames.take(seen, theirs)}
         if self.pair is not None:
             other = another_clip(item, int(places[0]), self.pair, self.sampling, random)
-            partners["clip"] = {"frames": self._take(place, other)}
-        if self.sound is not None:
-            partners["sound"] = {"waveform": sound_of(item, times, self.sound, self.sampling)}
+            partners["clip"] = {"frames": self._frames.take(place, other)}
+        if self._sound is not None:
+            partners["sound"] = {"waveform": self._hear(self._sound, place, times)}
         if self.flow is not None:
             partners["flow"] = {"flow": optical_flow(frames, self.flow)}
         if self.tracked:
-            draw = lambda: self._take(place, self._clip_places(place, clip, random))  # noqa: E731
+            again = partial(self._clip_places, place, clip, random)
+            draw = lambda: self._frames.take(place, again())  # noqa: E731
             frames, last = tracked(frames, self.size, draw, random)
             partners["tracked"] = {"frames": last}
             times = times[:1]
         return {"frames": frames, "times": times, **({"partners": partners} if partners else {})}
 
-    def _adopt(self) -> None:
-        """Take the frames that reading kept at this size; others are decoded when they are met."""
-        kept = self.data.kept
-        if kept is None or (kept.keep.size, kept.keep.fit) != (self._shape, self.fit):
-            return
-        last = {item.media.path: place for place, item in enumerate(self.data)}
-        for place, item in enumerate(self.data):
-            wanted = place in self._cache and self._cache.get(place) is None and item.unchanged
-            if wanted and (frames := kept.frames(item.media)) is not None:
-                self._cache.put(place, frames)
-            if last[item.media.path] == place:  # no other part of the file is still to come
-                kept.drop(item.media)
-
-    def _take(self, place: int, places: Int64[np.ndarray, "picked"]) -> Frames:
-        """Frames of a video, counted within its part, from the cache or by decoding them."""
-        item = self.data[place]
-        wanted = places + item.first
-        if self._cache.is_lost(place):
-            raise DecodeError(item.name, "it went bad before", reader="store")
-        if (held := self._cache.get(place)) is not None:
-            return held[wanted]
+    def _hear(self, sound: ClipSound, place: int, times: Any) -> Float32[np.ndarray, "samples"]:
         try:
-            item.check_unchanged()
-            if place not in self._cache:
-                return self._decode(item, wanted)
-            whole = self._decode(item, range(item.media.frames))
+            heard = sound.of(place, times, self.sampling)
         except DecodeError:
-            self._cache.lose(place)
+            self._frames.lose(place)
             raise
-        self._cache.put(place, whole)
-        return whole[wanted]
-
-    def _decode(self, item: VideoItem, places: Sequence[int] | np.ndarray) -> Frames:
-        shape = (item.media.rows, item.media.columns)
-        wide, (rows, columns) = framed(shape, self._shape, self.fit)
-        return read_clip(item.content(), list(places), size=wide)[:, rows, columns]
-
-    def _lose(self, error: DecodeError) -> None:
-        logger.warning("%s Another clip is drawn in its place.", error)
+        if len(heard):
+            return heard
+        raise DecodeError(self.data[place].name, f"its sound is over at {times[0]:g} s")
 
 
 def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
@@ -324,7 +299,8 @@ def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
             "but there are none."
         )
     if not heard:
-        return f"sound={store.sound} wants videos with a sound track, but none of {len(items)} has."
+        why = "; ".join(f"{name}: {why}" for name, why in list(store.unheard.items())[:3])
+        return f"sound wants videos with a sound track, but of {len(items)} none has one ({why})."
     return (
         f"No clip: {store.sampling} spans more frames than the longest of {len(items)} videos, "
         f"{max(len(i) for i in items)}; take fewer, or short='pad'."
@@ -332,10 +308,7 @@ def _no_clip(store: VideoStore, paired: bool, heard: bool) -> str:
 
 
 def _check(store: VideoStore, cache_bytes: int) -> None:
-    for name, value, least in (
-        ("clips", store.clips, 1),
-        ("cache_bytes", cache_bytes, 0),
-    ):
+    for name, value, least in (("clips", store.clips, 1), ("cache_bytes", cache_bytes, 0)):
         if value < least:
             raise ValueError(f"{name} is at least {least}, but {value} came.")
     if store.hop is not None and store.hop <= 0:

@@ -176,7 +176,7 @@ def look_into(
         named = "; ".join(f"{name}: {why}" for name, why in list(report.broken.items())[:3])
         raise NothingUsable(f"No usable {what} among {len(entries)}: {named}.", report)
     _pair(items)
-    return VideoData(items, report, classes, kept)
+    return VideoData(items, report, classes, kept, about["manifest"])
 
 
 def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:
@@ -187,7 +187,7 @@ def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:
     first, last = 0, media.frames
     if entry.start or entry.end is not None:
         first, last = _part(media, entry.start, entry.end)
-        if last <= first or entry.start >= media.seconds:
+        if last <= first or not 0 <= entry.start < media.seconds:
             end = "its end" if entry.end is None else f"{entry.end:g} s"
             part = f"its part from {entry.start:g} s to {end}"
             return 0, 0, f"{part} holds no frame of {media.seconds:.2f} s"
@@ -210,7 +210,11 @@ def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[M
     for part in _parts(entries):
         with tempfile.TemporaryDirectory() as name:
             paths: dict[int, Path] = {}
+            met: dict[Held, int] = {}
             for place in part:
+                held = entries[place].source
+                if isinstance(held, Held) and met.setdefault(held, place) != place:
+                    continue  # another part of it
                 source = _content(entries[place])
                 if isinstance(source, (str, Path)):
                     paths[place] = Path(source).expanduser()
@@ -225,6 +229,8 @@ def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[M
             own = about if not any(name in str(p) for p in unique) else {**about, "manifest": None}
             media = dict(zip(unique, scan_files(unique, kind=kind, **own), strict=True))
             found |= {place: media[path] for place, path in paths.items()}
+            parts = [p for p in part if p not in found]
+            found |= {p: found[met[entries[p].source]] for p in parts}
     return [found[i] for i in range(len(entries))]
 
 
@@ -268,10 +274,10 @@ def _in_memory(source: Any, name: str, kind: str | None) -> Media:
         if isinstance(source, DecodeError):
             raise source
         if kind == "sound":
-            from unlabel.data_pipes.audio import read_waveform
+            from unlabel.data_pipes.audio import measure_waveform
 
-            waveform, rate = read_waveform(source)
-            return Media(name, "sound", len(waveform), float(rate), codec="memory")
+            samples, rate = measure_waveform(source)
+            return Media(name, "sound", samples, float(rate), codec="memory")
         frames = read_clip(source)
     except DecodeError as e:
         return Media(name, fault=e.cause)

@@ -12,6 +12,7 @@ import numpy as np
 
 from unlabel.data_pipes.described import Described
 from unlabel.data_pipes.held import Member
+from unlabel.data_pipes.pair_values import Part
 from unlabel.data_pipes.pairs import SideData
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series import read_series
@@ -35,7 +36,8 @@ SIDES: dict[str, type[SideOptions]] = {
     "video": VideoOptions,
     "audio": AudioOptions,
 }
-_OWN = ("kind", "column", "sound_of", "describes")
+_OWN = ("kind", "column", "sound_of", "describes", "start_column", "end_column")
+_MEDIA = ("frames", "video", "audio")  # of which a part can be named by its seconds
 # What a list says of all sides together, or a sample cannot have.
 _WHOLE = frozenset(
     "path_column label_column start_column end_column view_column id_column pattern columns "
@@ -66,6 +68,8 @@ class Side:
         column: see `PairsOptions`; None where the recipe does not say.
         sound_of: likewise.
         describes: likewise.
+        start_column: likewise.
+        end_column: likewise.
         options: of its kind of data.
     """
 
@@ -74,6 +78,8 @@ class Side:
     column: str | None
     sound_of: str | None
     describes: str | None
+    start_column: str | None
+    end_column: str | None
     options: SideOptions
 
     @classmethod
@@ -123,7 +129,12 @@ class Side:
         unread = _ENCODER | (_HEARING if self.kind == "audio" else {"pretrained"})
         said = dataclasses.asdict(self.options)
         told = tuple((k, repr(v)) for k, v in sorted(said.items()) if k not in unread)
-        return self.kind, self.column or self.name, told
+        return self.kind, self.column or self.name, *self.times, told
+
+    @property
+    def times(self) -> tuple[str | None, str | None]:
+        """Columns that say where the part of a file that counts begins and ends."""
+        return self.start_column, self.end_column
 
     def check(self, sides: Mapping[str, "Side"]) -> None:
         """Refuse a side that another one cannot serve.
@@ -131,6 +142,11 @@ class Side:
         Raises:
             ValueError: no such side, or one of another kind.
         """
+        if any(self.times) and (self.kind not in _MEDIA or not self.is_read):
+            raise ValueError(
+                f"start_column and end_column are for a side of {', '.join(_MEDIA)} with a column "
+                f"of files, and {self.name!r} is none."
+            )
         for word, of, mine, theirs in (
             ("sound_of", self.sound_of, "audio", "video"),
             ("describes", self.describes, "text", "series"),
@@ -175,7 +191,7 @@ class Side:
             made = options.prepare(read, asked, args, begun)
             about = {"names": read[0].names, "freq": read[0].freq}
             return Made(made.encoder, _of_series(read, made.store), about)
-        entries = [Entry(_name(v, i), v, row={"pair": i}) for i, v in enumerate(values)]
+        entries = [_entry(v, i) for i, v in enumerate(values)]
         made = options.prepare(entries, asked, args, begun, **more)
         return Made(made.encoder, _of_media(made.store))
 
@@ -205,6 +221,14 @@ def _name(value: Any, place: int) -> str:
     return str(value) if isinstance(value, (str, Member)) else f"value {place}"
 
 
+def _entry(value: Any, place: int) -> Entry:
+    """A file or the part of one, and which of the values it is."""
+    if not isinstance(value, Part):
+        return Entry(_name(value, place), value, row={"pair": place})
+    part = dataclasses.replace(value, source=_name(value.source, place))
+    return Entry(str(part), value.source, None, value.start, value.end, row={"pair": place})
+
+
 def _text(
     values: list[Any], options: TextOptions, args: TrainingArguments, begun: Path | None
 ) -> Made:
@@ -224,7 +248,7 @@ def _of_media(store: Any) -> SideData:
 
 
 def _why(store: Any, item: VideoItem) -> str:
-    return "it is too short" if item.name in store.too_short else "it has no sound track"
+    return "it is too short" if item.name in store.too_short else store.unheard[item.name]
 
 
 def _of_series(read: SeriesData, store: Any) -> SideData:

@@ -65,12 +65,18 @@ class PairsOptions:
             `kind` (default: the side's name), `column` of a list (default: likewise; in folders
             and shards, how its files end), or in place of a column `sound_of`: the side of video
             whose own sound this side of audio is, or `describes`: the side of series that this
-            side of text is written from. Sides that read the same (raw series and their
-            derivative) see the same samples. Empty takes those of `pretrained`, or of
-            `synthetic`.
+            side of text is written from. Where a row is about a part of a file of frames, video
+            or audio, `start_column` and `end_column` name the columns of its seconds. Sides that
+            read the same (raw series and their derivative) see the same samples. Empty takes
+            those of `pretrained`, or of `synthetic`.
         width: of the space that all sides share.
         locked: sides whose encoder stays as it is, while its projection learns.
         label_column: of the list, the class of a sample.
+        alike: sides whose equal values (the same caption, the same file) make two samples no
+            negatives of each other where a batch is compared, such as `[text]`.
+        together: sides of frames, video or audio whose samples begin at the same moment of their
+            files (two cameras, a clip and the recording beside it), or of the parts that the list
+            names: a random one, whatever `start` and `hop` say.
         limit: rows read at most.
         shuffled: mix the sides by the seed, so that no pair belongs together: a run to compare
             with, which learns nothing of what goes with what.
@@ -83,6 +89,8 @@ class PairsOptions:
     width: int = 128
     locked: list[str] = field(default_factory=list)
     label_column: str | None = None
+    alike: list[str] = field(default_factory=list)
+    together: list[str] = field(default_factory=list)
     limit: int | None = None
     shuffled: bool = False
 
@@ -121,7 +129,8 @@ class PairsOptions:
         for name, of in shared.items():
             towers[name] = sides[name].another(made[of].data.store, args, start[name])
         read = {n: m.data for n, m in made.items()}
-        store = PairStore(read, rows, heard=heard, shared=shared, seed=args.seed)
+        beside = {"heard": heard, "shared": shared, "alike": self.alike, "together": self.together}
+        store = PairStore(read, rows, **beside, seed=args.seed)
         logger.info("%s", store.summary())
         encoder = self._encoder({n: towers[n] for n in sides}, begun)
         return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
@@ -132,6 +141,7 @@ class PairsOptions:
             source,
             {n: s.column for n, s in sides.items() if s.is_read},
             kinds={n: s.kind for n, s in sides.items()},
+            times={n: s.times for n, s in sides.items() if any(s.times)},
             label_column=self.label_column,
             limit=self.limit,
         )

@@ -154,7 +154,7 @@ class MoCoV3(_Bootstrap):
         """Terms `forth` and `back`."""
         terms = {}
         for name, (query, keys) in self.pairs(encodings).items():
-            loss, n = in_batch(query, keys, batch.index, temperature=self.temperature)
+            loss, n = in_batch(query, keys, batch.same, temperature=self.temperature)
             scale = 2 * self.temperature
             terms[name] = Term(scale * loss, chance=scale * math.log(n))
         return terms

@@ -70,7 +70,7 @@ class _Between(Sided):
         """A term for each pair of sides, by their names: `text_video`."""
         names, pairs, terms = self.names(), self.pairs(), {}
         for a, b in pairs:
-            loss, chance = self.compare(encodings[a].pooled, encodings[b].pooled, batch.index)
+            loss, chance = self.compare(encodings[a].pooled, encodings[b].pooled, batch.same)
             terms[f"{names[a]}_{names[b]}"] = Term(loss, 1 / len(pairs), chance)
         return terms
 
@@ -86,7 +86,8 @@ class CLIP(_Between):
     cos(a_i, b_j))`, mean over samples i and over the pairs of sides; s is learned, one for all
     pairs, and stays at most 100. All equal gives ln N. The vectors are the encoder's own: a joint
     encoder projects each side into one space, so there is no head. Two samples of the same caption
-    are each other's negatives, as in the paper; the same sample twice is none.
+    are each other's negatives, as in the paper, unless the data calls them alike (`pairs.alike`);
+    the same sample twice is none.
 
     Args:
         sides: names of the encoder's sides, such as `["text", "video"]`, each by its plain view, or

@@ -112,7 +112,7 @@ class SimCSE(_Pooled):
     ) -> dict[str, Term]:
         """One term, `contrast`."""
         query, keys = (self.projector(e.pooled) for e in encodings)
-        loss, n = in_batch(query, keys, batch.index, temperature=self.temperature())
+        loss, n = in_batch(query, keys, batch.same, temperature=self.temperature())
         return {"contrast": Term(loss, chance=math.log(n))}
 
 
@@ -153,8 +153,8 @@ class Cutoff(_Pooled):
     ) -> dict[str, Term]:
         """Terms `full`, `cut` and, unless its weight is 0, `consistency`."""
         full, cut = (F.normalize(self.projector(e.pooled), dim=1) for e in encodings)
-        of_full, n = in_batch(full, cut, batch.index, temperature=self.temperature)
-        of_cut, _ = in_batch(cut, full, batch.index, temperature=self.temperature)
+        of_full, n = in_batch(full, cut, batch.same, temperature=self.temperature)
+        of_cut, _ = in_batch(cut, full, batch.same, temperature=self.temperature)
         terms = {"full": Term(of_full, 1.0, math.log(n)), "cut": Term(of_cut, 1.0, math.log(n))}
         if self.consistency:
             logits = [full @ gather(cut).T, cut @ gather(full).T]
@@ -250,11 +250,11 @@ class MoCo(Objective):
             self.queue.rows.to(keys.dtype),
             keys,
             temperature=self.temperature,
-            query_id=batch.index,
+            query_id=batch.same,
             key_id=self.queue.index,
             reduction="none",
         )
-        self.queue.put(gather(keys), gather(batch.index))
+        self.queue.put(gather(keys), gather(batch.same))
         return {"contrast": Term(global_mean(rows), chance=math.log(1 + len(self.queue.rows)))}
 
 

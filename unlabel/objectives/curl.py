@@ -68,7 +68,7 @@ class CURL(Objective):
         query = self.compared(self.projector(encodings[0].pooled))
         keys = self.key_projector(encodings[1].pooled)
         plain: dict[str, Any] = {"temperature": 1.0, "normalize": False}
-        loss, n = in_batch(query, keys, batch.index, **plain)
+        loss, n = in_batch(query, keys, batch.same, **plain)
         return {"contrast": Term(loss, chance=log(n))}
 
     def compared(self, query: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class InstanceContrast(Twins):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """One term, `contrast`."""
-        losses = self.losses(*self.project(encodings), batch.index)
+        losses = self.losses(*self.project(encodings), batch.same)
         others = len(losses) * world()[1] - 1
         return {"contrast": Term(global_mean(losses), chance=self.chance(max(1, others)))}
 
@@ -165,7 +165,7 @@ class FlatNCE(Decoupled):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """Terms `flat`, and `info_nce` to look at."""
-        v = self.losses(*self.project(encodings), batch.index)
+        v = self.losses(*self.project(encodings), batch.same)
         known, others = global_mean(F.softplus(v.detach())), len(v) * world()[1] - 1
         return {
             "flat": Term(global_mean((v - v.detach()).exp())),

@@ -78,7 +78,7 @@ class CMC(Sided):
     the batch of all ranks are the negatives; with `bank`, the memories of all samples' side b, one
     with momentum 0.5 for each side, where the paper draws some of them and takes NCE. A joint
     encoder has a tower for each side; any other sees all sides, and all go through one projector,
-    where the paper has one for each.
+    where the paper has one for each; `recipes/pairs.yaml` shows the paper's own sides.
 
     Args:
         sides: each a view with its arguments, `{"name": "lab", "part": "l"}`, and the `partner`
@@ -129,17 +129,17 @@ class CMC(Sided):
         shown = [self.projector(e.pooled) for e in encodings]
         pairs, terms = list(permutations(range(len(shown)), 2)), {}
         for a, b in pairs:
-            loss, n = self._find(shown[a], shown[b], b, batch.index)
+            loss, n = self._find(shown[a], shown[b], b, batch)
             terms[f"{a}_to_{b}"] = Term(loss, 1 / len(pairs), math.log(n))
         for bank, z in zip(self.banks, shown, strict=False):
             bank.put(gather(F.normalize(exact(z.detach()), dim=1)), gather(batch.index))
         return terms
 
-    def _find(self, a: Tensor, b: Tensor, side: int, index: Tensor) -> tuple[Tensor, int]:
+    def _find(self, a: Tensor, b: Tensor, side: int, batch: Batch) -> tuple[Tensor, int]:
         if not self.bank:
-            return in_batch(a, b, index, temperature=self.temperature)
+            return in_batch(a, b, batch.same, temperature=self.temperature)
         keys: Any = self.banks[side].rows
-        rows = contrast(a, keys, index, temperature=self.temperature, reduction="none")
+        rows = contrast(a, keys, batch.index, temperature=self.temperature, reduction="none")
         return global_mean(rows), len(keys)
 
 
