@@ -115,6 +115,8 @@ def _train_one(
 
     untrained = run / "untrained"
     begun = untrained if resume and (untrained / SETTINGS).is_file() else None
+    if isinstance(options, FramesOptions):
+        options = options.settled(args.seed, begun)  # as it is written down
     prepared = options.prepare(data, method, args, begun)
     model = prepared.encoder
     transformers.set_seed(args.seed)  # the heads start alike, however the encoder was made

@@ -247,7 +247,7 @@ def test_kept_frames_go_with_their_data_and_with_an_interrupted_process(folder):
 def test_a_run_reads_with_what_its_store_keeps(folder, decoded, options, partner):
     partner = None if options is FramesOptions else partner
     objective: Any = SimpleNamespace(views=[SimpleNamespace(partner=partner, parts=lambda: [])])
-    run = options(size=16, spare=1.25)
+    run = options(size=16, spare=1.25).settled(0, None)
     data = run._read(folder, keep=run._keep(objective))
     store = run._store(data, objective, seed=0)
     assert (len(clips(store)), decoded, left(data)) == (3, [], 0)

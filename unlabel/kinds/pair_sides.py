@@ -46,7 +46,7 @@ _WHOLE = frozenset(
 # What an encoder is, and not what is read for it.
 _ENCODER = frozenset("config norm pooling causal dropout".split())
 _HEARING = frozenset({"hop", "window"})  # of audio, where they are the spectrogram's
-_SAVED = ("frames", "size", "context", "max_length")  # of a pretrained side that options repeat
+_SAVED = ("context", "max_length")  # of a pretrained side that options repeat
 _DESCRIPTION = 96  # tokens
 
 
@@ -115,6 +115,12 @@ class Side:
         if said.get("describes"):
             own = {"max_length": _DESCRIPTION, **own}
         return cls(name, kind, *(said.get(k) for k in _OWN[1:]), SIDES[kind](**own))
+
+    def settled(self, seed: int, start: Path | None) -> "Side":
+        """With what an earlier encoder of the side says of the pictures that it sees."""
+        if not isinstance(self.options, FramesOptions):
+            return self
+        return dataclasses.replace(self, options=self.options.settled(seed, start))
 
     @property
     def is_read(self) -> bool:

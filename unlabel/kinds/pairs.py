@@ -118,6 +118,7 @@ class PairsOptions:
         rows = rows.shuffled(args.seed) if self.shuffled else rows
         logger.info("%s", rows.report.summary())
         start = {n: self._start(n, begun) for n in sides}
+        sides = {n: s.settled(args.seed, start[n]) for n, s in sides.items()}
         made, shared = _read(sides, rows, objective, args, start)
         for name, side in sides.items():
             if of := side.describes:

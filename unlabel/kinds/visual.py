@@ -1,9 +1,9 @@
 """Frames and video in a run: their options, and how data, encoder and clips are made from them."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
 
@@ -14,11 +14,13 @@ from unlabel.data_pipes.video_data import VideoData
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.kinds.prepared import Prepared, encoder_of, is_named
-from unlabel.modalities.visual import VisualEncoder
+from unlabel.modalities.configs import saved_config
+from unlabel.modalities.visual import VisualEncoder, said_of
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
+_USUAL = {"size": 64, "frames": 16}  # of a new encoder
 _FLOW = 32  # rows and columns of the optical flow that the view `motion` reads
 
 
@@ -38,7 +40,7 @@ class FramesOptions:
         config: transformers configuration of a new encoder: its `model_type` and keys. Of frames:
             `vit` (default, small), `convmae`, `resnet` or any image model. Of video: `videomae`
             (default, small), `r2plus1d`, or any image model, applied frame by frame.
-        size: rows and columns that the encoder sees.
+        size: rows and columns that the encoder sees; None takes the pretrained folder's, else 64.
         spare: frames are kept so many times as large, so that crops have pixels to choose from.
         pooling: `mean`, `cls` or `max`; None takes the pretrained folder's, else `mean`.
         causal: every patch of a `vit` or `videomae` sees itself and those before it only.
@@ -58,7 +60,7 @@ class FramesOptions:
 
     pretrained: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    size: int = 64
+    size: int | None = None
     spare: float = 1.0
     pooling: str | None = None
     causal: bool = False
@@ -92,6 +94,7 @@ class FramesOptions:
         Raises:
             ValueError: nothing in the data can be decoded, or no clip fits into it.
         """
+        self = self.settled(args.seed, begun)
         source = _labelled_synthetic() if is_named(data, self.corpus) else data
         about = {
             "manifest": Path(str(args.output_dir)) / "media.json",
@@ -117,14 +120,26 @@ class FramesOptions:
     @property
     def _kept(self) -> dict[str, Any]:
         """What every store is told."""
+        assert self.size is not None
         side, room = round(self.size * self.spare), int(self.cache_gb * 2**30)
         return {"size": side, "cache_bytes": room, **self._named("start", "hop")}
+
+    def settled(self, seed: int, begun: Path | None) -> Self:
+        """With the size and the frames that an earlier encoder says, where the options do not."""
+        name = begun or (self.pretrained or "").replace("{seed}", str(seed))
+        unsaid = [n for n in _USUAL if getattr(self, n, 0) is None]
+        said: dict[str, Any] = {}
+        if unsaid and name:
+            config = saved_config(name, dropout=None, local_files_only=False)
+            said = said_of(name, config, False)
+        return replace(self, **{n: said.get(n) or _USUAL[n] for n in unsaid})
 
     def _named(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}
 
     def encoder(self, seed: int, begun: Path | None) -> VisualEncoder:
         """The encoder alone: as the run began, a pretrained one, or a new one."""
+        self = self.settled(seed, begun)
         settings = {"frames": getattr(self, "frames", 1), "size": self.size}
         settings |= {} if self.pooling is None else {"pooling": self.pooling}
         settings |= {"causal": True} if self.causal else {}
@@ -137,7 +152,7 @@ class VideoOptions(FramesOptions):
     """Video: how to read it, how clips lie in it, and which encoder to train on them.
 
     Args:
-        frames: of a clip that the encoder sees.
+        frames: of a clip that the encoder sees; None takes the pretrained folder's, else 16.
         window: frames of a sample, from which views may choose; None is `frames`.
         stride: frames of the file from one frame of the clip to the next.
         fps: frames of the clip a second, whatever the file's rate, in place of `stride`.
@@ -147,7 +162,7 @@ class VideoOptions(FramesOptions):
         view_column: of a list of files: which camera; rows equal in all else show the same take.
     """
 
-    frames: int = 16
+    frames: int | None = None
     window: int | None = None
     stride: int | None = None
     fps: float | None = None
@@ -165,7 +180,7 @@ class VideoOptions(FramesOptions):
         links = {part.name for v in objective.views for part in v.parts()}
         return VideoStore(
             data,
-            frames=self.window or self.frames,
+            frames=self.window or self.frames or 0,
             view="view" in beside,
             flow=self.size if "flow" in links else _FLOW if "motion" in links else None,
             tracked="tracked" in beside,

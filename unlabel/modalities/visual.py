@@ -178,7 +178,7 @@ class VisualEncoder(nn.Module):
             ValueError: neither the folder nor the settings say the size of a picture.
         """
         config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
-        settings = {**_said(path, config, local_files_only), **settings}
+        settings = {**said_of(path, config, local_files_only), **settings}
         if not isinstance(settings.get("size"), int):
             raise ValueError(f"{path} does not say the size of its pictures; give size=224, or so.")
         load = lambda config, **more: AutoModel.from_pretrained(  # noqa: E731
@@ -392,7 +392,7 @@ def _bare(make: Any, config: Any) -> PreTrainedModel:
     return make(config, **more)
 
 
-def _said(path: str | Path, config: Any, local_files_only: bool) -> dict[str, Any]:
+def said_of(path: str | Path, config: Any, local_files_only: bool = False) -> dict[str, Any]:
     """Our settings of a folder, or what its configuration and image processor tell."""
     if said := saved_settings(path):
         return said
