@@ -84,10 +84,10 @@ def evolve(
         seeds: encoders trained of each candidate, whose fitness is averaged.
         workers: candidates trained at a time, each in a process of its own.
         fitness: `zipf`, the paper's: -KL of the sizes of k-means clusters of the samples' vectors
-            from Zipf's law (share ~ 1/rank), which knows no sample, so that clusters that mean nothing
-            can have them. So there is `views`: how often (x100) a sample's second view is the
-            nearest of all second views to its first, in the fixed views of `unlabel compare`; it
-            favours losses that learn to overlook those views.
+            from Zipf's law (share ~ 1/rank), which clusters that mean nothing can have too. So
+            there is `views`: how often (x100) a sample's second view is the nearest of all second
+            views to its first, in the fixed views of `unlabel compare`; it favours losses that
+            learn to overlook those views.
 
     Raises:
         ValueError: no sum of losses with fixed weights came, it cannot be trained, or the folder
