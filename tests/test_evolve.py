@@ -2,15 +2,18 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
+from unlabel.benchmarks.zipf import zipf_fitness
 from unlabel.cli import main
 from unlabel.evolution import first_generation, next_generation, scaled
 from unlabel.evolve import evolve, weighted
 from unlabel.evolved import Candidate, Evolved
+from unlabel.fitness import fitness_of, worst
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.objectives import InstanceContrast, MaskedValues, MotionClustering, Sum
 from unlabel.recipe import plain
@@ -126,6 +129,43 @@ def test_counts_that_make_no_search_are_refused(tmp_path):
         evolve(objective=Sum(both()), modality="audio", training=args, generations=0, clusters=1)
 
 
+class Told:
+    """An encoder whose views of a sample are what it is told, `(samples, views, width)`."""
+
+    usual, training = "crop+jitter", False
+
+    def __init__(self, vectors):
+        self.vectors, self.seen = vectors, set()
+
+    def eval(self):
+        return self
+
+    to = train = lambda self, _: self
+
+    def collator(self, *, seed):
+        return lambda samples: torch.tensor(samples)
+
+    def view(self, batch, spec):
+        self.seen.add(spec.name)
+        return self.vectors[batch, spec.draw]
+
+    def __call__(self, seen):
+        return SimpleNamespace(pooled=seen)
+
+
+def test_views_are_found_where_the_second_is_nearest_and_are_the_kinds_own():
+    how = {"clusters": 2, "samples": 8, "seed": 0, "device": "cpu"}
+    one = torch.eye(8)[:, None] * torch.rand(8, 1, 1).add(0.5)
+    half = torch.cat([one, torch.cat([one[:4], one[4:].roll(1, 0)])], 1)
+    for vectors, found in ((one.expand(8, 2, 8), 100), (half, 50), (half * torch.nan, 0)):
+        encoder = Told(vectors.contiguous())
+        assert fitness_of("views", encoder, range(8), **how) == {"fitness": found}
+        assert encoder.seen == {"crop+jitter"}
+    assert worst("views", 2) == 0 and worst("zipf", 2) == zipf_fitness([1, 0])
+    alike = fitness_of("zipf", Told(torch.ones(8, 1, 8) * torch.nan), range(8), **how)
+    assert alike == {"fitness": worst("zipf", 2)}
+
+
 def test_of_equally_fit_candidates_the_first_is_the_best():
     tried = [Candidate((1.0, w), 0, f) for w, f in ((1.0, -0.5), (0.4, -0.2), (0.2, -0.2))]
     assert Evolved(("a", "b"), tuple(tried)).weights == {"a": 1.0, "b": 0.4}
@@ -174,6 +214,21 @@ def test_a_stopped_search_goes_on_and_trains_nothing_twice(searched):
     after = [m.stat().st_mtime_ns for m in models]
     assert [a == b for a, b in zip(times, after, strict=True)] == [i != 3 for i in range(8)]
     assert settled(again)[:8] == settled(before) and len(again["candidates"]) == 12
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_with_its_own_fitness_alone_and_names_it(searched, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(searched[0], "--fitness", "views")
+    assert "a search of another fitness" in capsys.readouterr().err
+    assert "by Zipf's law" in (searched[0] / "out/best.yaml").read_text()
+    found = run(tmp_path, "--fitness", "views", generations=1)
+    shown = capsys.readouterr().out
+    assert "Weights by views found" in shown and "second view is the nearest" in shown
+    assert "by views found" in (tmp_path / "out/best.yaml").read_text()
+    assert found["measure"] == "views" and not any(c["sizes"] for c in found["candidates"])
+    of_16 = [c["fitness"] * 0.16 for c in found["candidates"]]
+    assert of_16 == pytest.approx([round(x) for x in of_16], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def test_runs_that_draw_nothing_are_refused_in_one_sentence(train, tmp_path, cap
     said = refused(out)
     assert "MaskedValues learns no samples, so it cannot draw any; train " in said
     can = said.split("; train ")[1].strip().rstrip(".").split(", ")
-    expected = "vae flow flow_prior adversarial_autoencoder bigan next_step".split()
+    expected = "vae flow flow_prior adversarial_autoencoder bigan next_step next_token".split()
     assert sorted(can) == sorted(expected)
 
 
@@ -139,3 +139,25 @@ def test_samples_of_pictures_make_no_table(train, capsys):
     with pytest.raises(SystemExit):
         main(["sample", str(out), "--output", "samples.csv"])
     assert "samples of frames make no table; choose .npy or .png" in capsys.readouterr().err
+
+
+def test_text_is_drawn_as_sentences_and_shown_in_the_report(tmp_path, sentences, capsys):
+    notes, out = tmp_path / "notes.txt", tmp_path / "out"
+    notes.write_text("\n".join(sentences) + "\n")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = ["--text.config", json.dumps(sizes), "--text.vocabulary", "120"]
+    words += ["--training.max_steps", "2", "--training.output_dir", str(out)]
+    main(["train", "--data", str(notes), "--objective", "next_token", *words])
+    capsys.readouterr()
+    main(["sample", str(out), "--count", "3", "--seed", "5"])
+    printed = capsys.readouterr().out
+    main(["sample", str(out), "--count", "3", "--seed", "5", "--output", str(tmp_path / "s.txt")])
+    assert (tmp_path / "s.txt").read_text() == printed and len(printed.splitlines()) == 3
+    assert "[SEP]" not in printed and "3 sentences drawn" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["sample", str(out), "--output", "samples.npy"])
+    assert "samples.npy: sentences are written as .txt" in capsys.readouterr().err
+    main(["report", str(out)])
+    page = (out / "report.html").read_text()
+    drawn = page.split("What the trained model draws")[1]
+    assert '<ol class="tokens">' in drawn.split("</section>")[0]

@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from unlabel.benchmarks.label_free import FIGURES, label_free
+from unlabel.benchmarks.label_free import FIGURES, label_free, usual_views
 from unlabel.benchmarks.result import EncoderScores, Score
 from unlabel.benchmarks.runs import seed_runs
 from unlabel.candidates import Setting, wide_console
@@ -22,7 +22,6 @@ from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
 from unlabel.kinds.visual import FramesOptions, VideoOptions
 from unlabel.objectives import Objective
-from unlabel.objectives.chains import chain
 from unlabel.pretrain import named_objective
 from unlabel.training.arguments import TrainingArguments
 
@@ -218,10 +217,9 @@ def _look(
     folders = {n: [r / "model" for r in each] for n, each in runs.items()}
     folders = {BASE: [r / "untrained" for r in next(iter(runs.values()))], **folders}
     adapter, store = setting.look(data, method, folders[BASE][0])
-    named = views or ("token_cutoff" if adapter.usual == "plain" else adapter.usual)
     seed = setting.training.seed
     how: dict[str, Any] = {"samples": samples, "seed": seed, "device": device_of(None)}
-    pair = [chain(named, draw=draw) for draw in (0, 1)]
+    pair = usual_views(adapter, views)
     return {
         name: [label_free(adapter.from_pretrained(f), store, pair, **how) for f in each]
         for name, each in folders.items()

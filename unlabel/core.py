@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -289,11 +289,16 @@ class Encoder(Protocol):
         """A pretrained head over the token table, or None; asked of who gives `table`."""
         ...
 
-    def of_values(self, values: Float[Tensor, "batch length values"]) -> View:
-        """The view of whole samples that are these values; asked of who gives `values`."""
+    @property
+    def frame(self) -> tuple[int, int, int]:
+        """Tokens that begin and end a sample, and padding; asked of who gives `token_ids`."""
         ...
 
-    def restored(self, values: Float[Tensor, "batch length values"]) -> np.ndarray:
+    def of_values(self, values: Shaped[Tensor, "batch length *values"]) -> View:
+        """The view of whole samples; asked of who gives `values`, or `token_ids` that they are."""
+        ...
+
+    def restored(self, values: Shaped[Tensor, "batch length *values"]) -> np.ndarray:
         """The samples themselves, in the data's own units where those are known; likewise."""
         ...
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from unlabel.benchmarks.label_free import vectors
 from unlabel.benchmarks.runs import seed_runs
-from unlabel.benchmarks.zipf import cluster_sizes, worst_fitness, zipf_fitness
 from unlabel.candidates import BUDGET, Setting
-from unlabel.core import ViewSpec
 from unlabel.embedding import device_of
 from unlabel.evolution import Weights, first_generation, next_generation, scaled
 from unlabel.evolved import Candidate, Evolved, named, picture
 from unlabel.files import write_json
+from unlabel.fitness import MEASURES, Kind, fitness_of, worst
 from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.series import SeriesOptions
 from unlabel.kinds.text import TextOptions
@@ -53,13 +52,14 @@ def evolve(
     clusters: int = 10,
     seeds: int = 1,
     workers: int = 1,
+    fitness: Kind = "zipf",
 ) -> Evolved:
     """Search the weights of a sum of losses without labels, by evolution.
 
-    Each candidate trains the encoder shortly, in a folder of its own in `training.output_dir`; its
-    fitness is -KL of the sizes of k-means clusters of the samples' vectors from Zipf's law (share ~
-    1/rank). The first generation has equal weights, each loss alone and the recipe's own weights. A
-    weight is a number from 0 to 1 in hundredths, the largest 1; at 0 a loss is not run.
+    Each candidate trains the encoder shortly, in a folder of its own in `training.output_dir`; a
+    figure that needs no labels is its `fitness`. The first generation has equal weights, each loss
+    alone and the recipe's own weights. A weight is a number from 0 to 1 in hundredths, the largest
+    1; at 0 a loss is not run.
     What is trained already is kept, so that a search that was stopped goes on where it was, and one
     that is done goes on with more generations. The best weights are written as a recipe,
     `best.yaml`, with the recipe's own length of training; all are in `evolve.json`, drawn in
@@ -80,9 +80,14 @@ def evolve(
         steps: of a candidate's training; default the recipe's own length.
         held_out: data that the fitness is taken on; default the training data.
         samples: of the data that are clustered.
-        clusters: k.
+        clusters: k, of Zipf's law.
         seeds: encoders trained of each candidate, whose fitness is averaged.
         workers: candidates trained at a time, each in a process of its own.
+        fitness: `zipf`, the paper's: -KL of the sizes of k-means clusters of the samples' vectors
+            from Zipf's law (share ~ 1/rank), which clusters that mean nothing can have too. So
+            there is `views`: how often (x100) a sample's second view is the nearest of all second
+            views to its first, in the fixed views of `unlabel compare`; it favours losses that
+            learn to overlook those views.
 
     Raises:
         ValueError: no sum of losses with fixed weights came, it cannot be trained, or the folder
@@ -100,20 +105,22 @@ def evolve(
     short = copy.deepcopy(args)
     short.max_steps = short.max_steps if steps is None else steps
     setting = Setting(modality, data, options, short, seeds)
-    _refuse_other_search(setting, method)
+    _refuse_other_search(setting, method, fitness)
     about = {"samples": samples, "clusters": clusters, "held_out": held_out, "seeds": seeds}
+    about["fitness"] = fitness
     own = scaled([float(w) for w in method.weights.values()])  # type: ignore[arg-type]
     how: dict[str, Any] = {"seed": args.seed}
     asked = first_generation(len(method.parts), population, own=[own] if own else [], **how)
-    found = Evolved(tuple(method.parts), ())
+    found = Evolved(tuple(method.parts), (), fitness)
     with _runner(workers) as run:
         search = _Search(setting, method, about, run)
         for generation in range(generations):
             if generation:
-                fitness = {c.weights: c.fitness for c in found.candidates}
-                asked = next_generation(fitness, population, generation=generation, **how)
+                fit = {c.weights: c.fitness for c in found.candidates}
+                asked = next_generation(fit, population, generation=generation, **how)
             logger.info("Generation %d of %d: %d", generation + 1, generations, len(asked))
-            found = Evolved(found.parts, (*found.candidates, *search(asked, generation)))
+            tried = (*found.candidates, *search(asked, generation))
+            found = replace(found, candidates=tried)
             write_json(setting.root / "evolve.json", found.to_dict())
             picture(found, setting.root / "evolve.png")
             logger.info("Best so far: %s, fitness %.4f", found.weights, found.best.fitness)
@@ -153,34 +160,24 @@ class _Search:
     def _measured(self, weights: Weights, generation: int, failed: str) -> Candidate:
         folder = self.setting.root / named(weights)
         if failed:
-            return Candidate(
-                weights, generation, worst_fitness(self.about["clusters"]), failed=failed
-            )
+            least = worst(self.about["fitness"], self.about["clusters"])
+            return Candidate(weights, generation, least, failed=failed)
         kept = folder / "fitness.json"
-        known = json.loads(kept.read_text()) if kept.is_file() else {}
+        known: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
         if known.pop("about", None) != self.about:
-            sizes = self._sizes([run / "model" for run in seed_runs(folder)])
-            known = {"fitness": float(np.mean([zipf_fitness(s) for s in sizes])), "sizes": sizes[0]}
+            each = [self._fitness(run / "model") for run in seed_runs(folder)]
+            known = {**each[0], "fitness": float(np.mean([e["fitness"] for e in each]))}
             write_json(kept, {**known, "about": self.about})
         return Candidate(weights, generation, **known, seconds=self.setting.seconds(named(weights)))
 
-    def _sizes(self, folders: Sequence[Path]) -> list[list[int]]:
-        """Of the clusters of every encoder's vectors, from every start."""
+    def _fitness(self, folder: Path) -> dict[str, Any]:
         self._looked = self._looked or self.setting.look(
-            self.about["held_out"], self.method, folders[0]
+            self.about["held_out"], self.method, folder
         )
         adapter, store = self._looked
-        seed, clusters = self.setting.training.seed, self.about["clusters"]
-        how: dict[str, Any] = {"seed": seed, "device": device_of(None)}
-        how["samples"] = self.about["samples"]
-        found = []
-        for folder in folders:
-            encoder = adapter.from_pretrained(folder)
-            (rows,) = vectors(encoder, store, [ViewSpec("plain")], **how)
-            # What is not finite tells nothing apart: all in one cluster.
-            rows = rows if rows.isfinite().all() else torch.zeros_like(rows)
-            found += cluster_sizes(rows, clusters, seed=seed)
-        return found
+        how = {k: self.about[k] for k in ("clusters", "samples")}
+        how |= {"seed": self.setting.training.seed, "device": device_of(None)}
+        return fitness_of(self.about["fitness"], adapter.from_pretrained(folder), store, **how)
 
 
 @contextmanager
@@ -234,7 +231,7 @@ def _searchable(objective: Objective) -> Sum:
     return objective
 
 
-def _refuse_other_search(setting: Setting, method: Sum) -> None:
+def _refuse_other_search(setting: Setting, method: Sum, fitness: Kind) -> None:
     """A folder holds candidates of one search."""
     budget = {k: plain(getattr(setting.training, k)) for k in (*BUDGET, "seed")}
     now = {
@@ -243,6 +240,7 @@ def _refuse_other_search(setting: Setting, method: Sum) -> None:
         "encoder": plain(setting.kind),
         "losses": [[name, plain(part)] for name, part in method.parts.items()],
         "balance": method.balance,
+        "fitness": fitness,
         **budget,
     }
     file = setting.root / "search.json"
@@ -269,12 +267,11 @@ def _write_best(found: Evolved, setting: Setting, method: Sum, args: TrainingArg
         options=setting.kind,
         training=own,
     )
-    best, clusters = found.best, len(found.best.sizes)
-    said = f"Fitness {best.fitness:.4f} (0 is the best), the best of {len(found.candidates)}."
+    measure = MEASURES[found.measure]
     head = [
         f"unlabel train {path}",
-        said,
-        f"Found without labels: {clusters} clusters, Zipf's law.",
+        f"Fitness {found.best.fitness:.4f}, the best of {len(found.candidates)}.",
+        f"Found without labels, by {measure.title}: {measure.said}.",
     ]
     write_recipe(path, recipe, head=head)
     logger.info("The best weights are a recipe: unlabel train %s", path)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from unlabel.candidates import wide_console
 from unlabel.evolution import Weights
+from unlabel.fitness import MEASURES, Kind
 
 SHOWN = 10  # candidates in the table, beside those that any sum is held against
 
@@ -19,8 +20,8 @@ class Candidate:
     Attributes:
         weights: in the order of the losses.
         generation: from 0.
-        fitness: mean over seeds and starts of k-means; 0 is the best.
-        sizes: of the clusters, the largest first; of the first seed and start.
+        fitness: mean over seeds (and starts of k-means); more is better.
+        sizes: of Zipf's clusters, the largest first; of the first seed and start.
         seconds: of training.
         failed: why it has no encoder; its fitness is that of vectors that are all one.
     """
@@ -45,10 +46,12 @@ class Evolved:
     Attributes:
         parts: names of the losses.
         candidates: see `Candidate`.
+        measure: what their fitness is.
     """
 
     parts: tuple[str, ...]
     candidates: tuple[Candidate, ...]
+    measure: Kind = "zipf"
 
     @property
     def best(self) -> Candidate:
@@ -63,11 +66,13 @@ class Evolved:
     def to_dict(self) -> dict[str, Any]:
         """As plain data, the schema of `evolve.json`."""
         tried = [{"name": c.name, **asdict(c)} for c in self.candidates]
-        return {"weights": self.weights, "fitness": self.best.fitness, "candidates": tried}
+        best = {"weights": self.weights, "fitness": self.best.fitness}
+        return {**best, "measure": self.measure, "candidates": tried}
 
     def print(self) -> None:
         """The table: the best, and where equal weights and each loss alone stand."""
-        table = Table(title="Weights by fitness, best first", title_justify="left")
+        measure = MEASURES[self.measure]
+        table = Table(title=f"Weights by {measure.title}, best first", title_justify="left")
         for column in ("place", "candidate", *self.parts, "fitness", "generation", "seconds"):
             table.add_column(column, justify="left" if column == "candidate" else "right")
         order = sorted(self.candidates, key=lambda c: -c.fitness)
@@ -84,9 +89,9 @@ class Evolved:
             if c.failed:
                 console.print(f"{c.name}: no encoder. {c.failed}", markup=False)
         console.print(
-            "Fitness is -KL of the clusters' sizes from Zipf's law (0 is the best): it knows no "
-            "task, and of many candidates the best is partly luck. Hold the weights against equal "
-            "ones under a probe (`unlabel bench`) before you trust them.",
+            f"Fitness is {measure.said}. It knows no task, and of many candidates the best is "
+            "partly luck: hold the weights against equal ones under a probe (`unlabel bench`) "
+            "before you trust them.",
             markup=False,
         )
 
@@ -113,7 +118,7 @@ def picture(found: Evolved, path: str | Path) -> Path:
     equal = [c.fitness for c in found.candidates if len(set(c.weights)) == 1]
     for fitness in equal:
         above.axhline(fitness, color="0.3", linewidth=1, linestyle=":", label="equal weights")
-    above.set_ylabel("fitness")
+    above.set_ylabel(f"fitness: {MEASURES[found.measure].title}")
     for i, part in enumerate(found.parts):
         (line,) = below.plot(generations, [c.weights[i] for c in best], "-o", label=part)
         tried = [(c.generation, c.weights[i]) for c in found.candidates]

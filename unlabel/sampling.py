@@ -1,4 +1,4 @@
-"""`unlabel sample`: new samples from a trained run, as numbers, a table or a picture."""
+"""`unlabel sample`: new samples from a trained run, as numbers, a table, a picture or sentences."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from einops import rearrange
-from jaxtyping import Float, Float32
+from jaxtyping import Float32, Shaped
 from torch import Tensor
 
 from unlabel.embedding import device_of, modality_of, run_model_folder
@@ -29,18 +29,20 @@ def draw_samples(
     seed: int = 0,
     temperature: float = 1.0,
     device: str | None = None,
-) -> tuple[Any, Float[Tensor, "count length values"]]:
+) -> tuple[Any, Shaped[Tensor, "count length *values"]]:
     """The encoder of a trained run, and new samples in its own units.
 
-    `encoder.restored(values)` are the samples as data: pixels from 0 to 255, steps of series, or
-    waveforms and log-mel spectrograms. What an encoder scales window by window (series and sounds,
-    unless the norm is `none` or `fixed`) has no other units than those of its own window.
+    `encoder.restored(values)` are the samples as data: pixels from 0 to 255, steps of series,
+    waveforms and log-mel spectrograms, or sentences of tokens. What an encoder scales window by
+    window (series and sounds, unless the norm is `none` or `fixed`) has no other units than those
+    of its own window.
 
     Args:
         model: a run's output folder, or an invertible encoder's.
         count: how many; they are made together.
         seed: of the noise.
-        temperature: factor of the noise, such as 0.7 for samples nearer to the likeliest.
+        temperature: factor of the noise, such as 0.7 for samples nearer to the likeliest; of text
+            what ln p is divided by.
         device: as for torch; a GPU where there is one.
 
     Raises:
@@ -67,7 +69,7 @@ def draw_samples(
 
 def sample(
     model: str,
-    output: str = "samples.npy",
+    output: str | None = None,
     *,
     count: int = 16,
     seed: int = 0,
@@ -78,25 +80,31 @@ def sample(
 
     Runs of `vae`, `flow_prior`, `adversarial_autoencoder` and `bigan` decode noise, those of
     `next_step` (with a Gaussian) go step by step or patch by patch, those of `flow` run backwards.
+    Runs of `next_token` write sentences, token by token.
 
     Args:
         model: a run's output folder, or an invertible encoder's.
         output: ends in `.npy` (pixels from 0 to 255, steps of series, waveforms or log-mel
-            spectrograms), `.png` (to look at) or, for series, `.csv` or `.parquet`.
+            spectrograms), `.png` (to look at) or, for series, `.csv` or `.parquet`; default
+            `samples.npy`. Sentences go into `.txt`, one a line; by default they are printed.
         count: how many.
         seed: of the noise.
-        temperature: factor of the noise, such as 0.7 for samples nearer to the likeliest.
+        temperature: factor of the noise, such as 0.7 for samples nearer to the likeliest; of text
+            what ln p is divided by.
         device: as for torch; a GPU where there is one.
     """
-    path = Path(output)
+    kind = modality_of(run_model_folder(Path(model)) or Path(model))
+    how: dict[str, Any] = {"seed": seed, "temperature": temperature, "device": device}
+    if kind == "text":
+        return _write_sentences(model, output, count, **how)
+    path = Path(output or "samples.npy")
     if path.suffix not in (".npy", ".png", *_TABLES):
         raise ValueError(
-            f"{output}: samples are written as .npy, .png, .csv or .parquet; choose one."
+            f"{path}: samples are written as .npy, .png, .csv or .parquet; choose one."
         )
-    kind = modality_of(run_model_folder(Path(model)) or Path(model))
     if path.suffix in _TABLES and kind != "series":
-        raise ValueError(f"{output}: samples of {kind} make no table; choose .npy or .png.")
-    encoder, values = draw_samples(model, count, seed=seed, temperature=temperature, device=device)
+        raise ValueError(f"{path}: samples of {kind} make no table; choose .npy or .png.")
+    encoder, values = draw_samples(model, count, **how)
     found = encoder.restored(values)
     with replacing(path) as partial:
         if path.suffix == ".npy":
@@ -110,7 +118,22 @@ def sample(
         else:
             table = _table(found)
             (table.to_parquet if path.suffix == ".parquet" else table.to_csv)(partial, index=False)
-    print(f"{count:,} samples drawn: {output}")
+    print(f"{count:,} samples drawn: {path}")
+
+
+def _write_sentences(model: str, output: str | None, count: int, **how: Any) -> None:
+    if output is not None and Path(output).suffix != ".txt":
+        raise ValueError(
+            f"{output}: sentences are written as .txt, or printed where no --output is given."
+        )
+    encoder, ids = draw_samples(model, count, **how)
+    text = "\n".join(encoder.restored(ids))
+    if output is None:
+        print(text)
+        return
+    with replacing(Path(output)) as partial:
+        partial.write_text(text + "\n")
+    print(f"{count:,} sentences drawn: {output}")
 
 
 def _table(windows: Float32[np.ndarray, "windows steps channels"]) -> pd.DataFrame:

@@ -195,3 +195,37 @@ def test_whole_words_are_masked_together(make_encoder, make_batch, whole):
     inside = ~starts[:, 1:] & batch.mask[:, 1:]
     torn = (inside & (chosen[:, 1:] != chosen[:, :-1])).any()
     assert bool(torn) is not whole
+
+
+def test_drawn_tokens_are_as_frequent_as_the_model_says_and_stop_at_the_end(make_encoder):
+    encoder = make_encoder(dropout=0.0).eval()
+    encoder.grid = (4,)  # places; of sentences with a beginning, and maybe an end
+    method = NextToken()
+    method.build(encoder)
+    begin, end, pad = encoder.frame
+    # All but five tokens are out of the question; those left depend on what comes before.
+    kept = [end, 10, 11, 12, 13]
+    method.predictor.bias.data.fill_(-1e4)[kept] = 0.0
+    method.predictor.norm.weight.data.fill_(8.0)
+    ids = method.drawn(encoder, 4000, seed=1)
+    assert torch.equal(ids[:8], method.drawn(encoder, 8, seed=1))
+    assert not torch.equal(ids[:8], method.drawn(encoder, 8, seed=2))
+    assert (ids[:, 0] == begin).all() and set(ids.unique().tolist()) == {begin, pad, *kept}
+    is_over = (ids == end).cumsum(1) > 0
+    assert torch.equal(ids[:, 1:] == pad, is_over[:, :-1])
+
+    def says(past):
+        seen = View({"input_ids": past}, torch.ones_like(past, dtype=torch.bool))
+        seen.attend = torch.ones(1, past.shape[1], past.shape[1], dtype=torch.bool).tril()
+        found = encoder(seen, want=frozenset({"table"}))
+        return method.predictor(found.tokens[0, -1:], found.table)[0]
+
+    for past in ([begin], [begin, 11], [begin, 13]):
+        rows = ids[(ids[:, : len(past)] == torch.tensor(past)).all(1)]
+        assert len(rows) > 300  # so that a share's error is about 0.03
+        chances = says(torch.tensor([past])).softmax(0)[kept]
+        shares = torch.stack([(rows[:, len(past)] == k).float().mean() for k in kept])
+        torch.testing.assert_close(shares, chances, rtol=0, atol=0.06)
+    likeliest = method.drawn(encoder, 2, temperature=0.0)
+    assert torch.equal(likeliest[0], likeliest[1])
+    assert likeliest[0, 1] == says(torch.tensor([[begin]])).argmax()

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from unlabel.core import Batch, ViewSpec
+from unlabel.objectives.chains import chain
 from unlabel.objectives.moments import alignment, effective_rank, uniformity
 
 # Figure -> whether more of it is taken for better.
@@ -51,14 +53,30 @@ def label_free(
     plain, one, two = vectors(encoder, store, [ViewSpec("plain"), *views], device=device, **how)
     if not plain.isfinite().all():
         raise ValueError("The encoder gives vectors that are not finite: its training diverged.")
-    one, two = F.normalize(one, dim=1), F.normalize(two, dim=1)
-    itself = torch.arange(len(one), device=one.device)
     return {
         "effective rank": float(effective_rank(plain)),
-        "views found": 100 * float(((one @ two.T).argmax(1) == itself).float().mean()),
-        "alignment": float(alignment(one, two)),
+        "views found": views_found(one, two),
+        "alignment": float(alignment(F.normalize(one, dim=1), F.normalize(two, dim=1))),
         "uniformity": float(uniformity(F.normalize(plain, dim=1))),
     }
+
+
+def usual_views(adapter: Any, views: str | None = None) -> list[ViewSpec]:
+    """Two draws of a view that is the same for every objective.
+
+    Args:
+        adapter: a modality's adapter or its class.
+        views: the view, joined by `+`; default the usual one of the kind of data (of text a token
+            cutoff, as dropout is off when figures are taken).
+    """
+    named = views or ("token_cutoff" if adapter.usual == "plain" else adapter.usual)
+    return [chain(named, draw=draw) for draw in (0, 1)]
+
+
+def views_found(one: Float[Tensor, "rows width"], two: Float[Tensor, "rows width"]) -> float:
+    """How often (x100) a row of the second is the nearest, by cosine, to its row of the first."""
+    found = (F.normalize(one, dim=1) @ F.normalize(two, dim=1).T).argmax(1)
+    return 100 * float((found == torch.arange(len(one), device=one.device)).float().mean())
 
 
 def vectors(
@@ -98,4 +116,4 @@ def _batches(store: Any, collate: Any, places: Sequence[int], size: int) -> Iter
         yield collate([store[place] for place in places[start : start + size]])
 
 
-__all__ = ["FIGURES", "label_free", "vectors"]
+__all__ = ["FIGURES", "label_free", "usual_views", "vectors", "views_found"]

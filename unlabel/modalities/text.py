@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -202,6 +202,21 @@ class TextEncoder(nn.Module):
             return None
         return saved_token_head(self._origin[0], local_files_only=self._origin[1])
 
+    @property
+    def frame(self) -> tuple[int, int, int]:
+        """Tokens that begin and end a sentence, and padding.
+
+        Raises:
+            ValueError: the tokenizer does not put one before and one behind each sentence.
+        """
+        ends, pad = self.tokenize([""])[0], self.tokenizer.pad_token_id
+        if len(ends) != 2 or not isinstance(pad, int):
+            raise ValueError(
+                f"Sentences are drawn between two tokens, but {type(self.tokenizer).__name__} "
+                f"frames them by {len(ends)}; train with a tokenizer such as BERT's."
+            )
+        return ends[0], ends[1], pad
+
     # -- views and encoding -----------------------------------------------------------------
 
     def collator(self, *, seed: int = 0, multiple_of: int = 1) -> TextCollator:
@@ -319,6 +334,15 @@ class TextEncoder(nn.Module):
         if normalize:
             out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
         return out
+
+    def of_values(self, values: Int[Tensor, "batch length"]) -> View:
+        """The view of sentences of these tokens."""
+        return View({"input_ids": values}, values != self.collator().pad_id)
+
+    def restored(self, values: Int[Tensor, "batch length"]) -> np.ndarray:
+        """The sentences, each on one line."""
+        found = self.tokenizer.batch_decode(values, skip_special_tokens=True)
+        return np.array([" ".join(sentence.split()) for sentence in found], dtype=object)
 
     def show(self, view: View, rows: int) -> dict[str, Any]:
         """The first rows of a view as tokens, each `seen`, `cut` or `masked`, for the report."""

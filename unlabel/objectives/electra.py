@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform, view
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import TokenPredictor, attention_layer, small_linear
+from unlabel.objectives.heads import TokenPredictor, attention_layer, drawn_class, small_linear
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 
@@ -112,10 +112,9 @@ class Electra(Objective):
         ids, is_target = seen.target, seen.is_target
         assert ids is not None and is_target is not None  # the view makes both
         with torch.autocast(ids.device.type, enabled=False):
-            chances = self.generator(ids, is_target, seen.mask).softmax(-1).cumsum(-1)
-        draws = uniform(batch.seed, batch.ordinal, STREAM, ids.shape[1])[is_target, None]
-        drawn = (chances < draws * chances[:, -1:]).sum(-1)
-        filled = ids.masked_scatter(is_target, drawn)
+            guessed = self.generator(ids, is_target, seen.mask)
+        draws = uniform(batch.seed, batch.ordinal, STREAM, ids.shape[1])[is_target]
+        filled = ids.masked_scatter(is_target, drawn_class(guessed, draws))
         return [replace(seen, inputs={**seen.inputs, "input_ids": filled})]
 
     def forward(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unlabel.objectives.moments import exact
@@ -175,6 +175,17 @@ class PrototypeHead(nn.Module):
     def forward(self, x: Tensor, is_frozen: Bool[Tensor, ""] | None = None) -> Tensor:
         """Cosines of rows as the encoder gives them."""
         return self.score(self.project(x), is_frozen)
+
+
+def drawn_class(
+    logits: Float[Tensor, "rows classes"], draws: Float[Tensor, "rows"]
+) -> Int[Tensor, "rows"]:
+    """A class of each row by its chances, for an even draw from 0 to 1; it has no gradient."""
+    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+        chances = exact(logits).softmax(-1).cumsum(-1)
+        # Not 1, as sums are rounded; and at an even draw of 0 no class without a chance.
+        draws = (draws.to(chances) * chances[:, -1]).clamp(min=torch.finfo(chances.dtype).tiny)
+        return (chances < draws[:, None]).sum(-1)
 
 
 class TokenPredictor(nn.Module):

@@ -2,17 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 
-from unlabel.core import Batch, Encoder, Encoding, View, view
+from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform, view
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import small_linear, tanh_projector
+from unlabel.objectives.heads import drawn_class, small_linear, tanh_projector
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.masked import MLM
 from unlabel.objectives.objective import Objective, Term
+
+_SAMPLE = stream_of("sample")
+_COLD = 1e-9  # a temperature at which the likeliest token alone is drawn
 
 
 class NextToken(MLM):
@@ -31,6 +37,34 @@ class NextToken(MLM):
     def __init__(self):
         super().__init__()
         self.views = (view("causal"),)
+
+    @torch.no_grad()
+    def drawn(
+        self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
+    ) -> Int[Tensor, "count length"]:
+        """Token after token given those before, to the one that ends a sentence or the last place.
+
+        Raises:
+            ValueError: sentences of this vocabulary have no token that begins and none that ends.
+        """
+        begin, end, pad = encoder.frame
+        device, length = self.predictor.bias.device, encoder.grid[0]
+        ids = torch.full((count, length), pad, device=device)
+        ids[:, 0] = begin
+        draws = uniform(seed, torch.arange(count, device=device), _SAMPLE, length)
+        is_over = torch.zeros(count, dtype=torch.bool, device=device)
+        for place in range(1, length):
+            past = torch.ones(place, place, dtype=torch.bool, device=device).tril()
+            seen = replace(encoder.of_values(ids[:, :place]), attend=past.expand(count, -1, -1))
+            encoding = encoder(seen, want=frozenset({"table"}))
+            logits = self.predictor(encoding.tokens[:, -1], encoding.table).double()
+            logits[:, [begin, pad]] = -torch.inf  # which no place was ever asked for
+            found = drawn_class(logits / max(temperature, _COLD), draws[:, place])
+            ids[:, place] = torch.where(is_over, pad, found)
+            is_over |= found == end
+            if is_over.all():
+                break
+        return ids
 
 
 class PermutationLM(MLM):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
@@ -111,14 +111,15 @@ class Objective(nn.Module):
 
     def drawn(
         self, encoder: Encoder, count: int, *, seed: int = 0, temperature: float = 1.0
-    ) -> Float[Tensor, "count length values"] | None:
-        """New samples, in units of the view `whole`; None where the method draws nothing.
+    ) -> Shaped[Tensor, "count length *values"] | None:
+        """New samples, in units of the view `whole` or as token ids; None where it draws nothing.
 
         Args:
             encoder: that it trained, in evaluation mode.
             count: how many; none depends on the others.
             seed: of the noise.
-            temperature: factor of the noise; 0 gives the likeliest of each draw, again and again.
+            temperature: factor of the noise (of tokens: what ln p is divided by); 0 gives the
+                likeliest of each draw, again and again.
         """
         return None
 
