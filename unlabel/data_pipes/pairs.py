@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.held import Held, shard_sizes
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
 from unlabel.data_pipes.pair_values import check_endings, side_value
 from unlabel.data_pipes.redraw import sample_at
@@ -208,6 +209,13 @@ class PairStore:
     def stores(self) -> dict[str, Any]:
         """The store of each side that has one of its own."""
         return {name: side.store for name, side in self.sides.items()}
+
+    @property
+    def shards(self) -> Int64[np.ndarray, "shards"] | None:
+        """Samples in each shard, where the first side that is held lies in some."""
+        held = (c for c in self.data.columns.values() if isinstance(c[self.rows[0]], Held))
+        column = next(held, None)
+        return None if column is None else shard_sizes(column[row] for row in self.rows)
 
     def __len__(self) -> int:
         """Samples in an epoch."""

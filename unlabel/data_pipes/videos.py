@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unlabel.data_pipes.cells import Cell
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames
@@ -17,6 +18,7 @@ from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, 
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, Entry, by_pattern, list_media
 
+_PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp"}
 _AT_ONCE = 1 << 30  # bytes of shards that are examined as files of their own at a time
 
 __all__ = ["VideoData", "VideoItem", "look_into", "read_frames", "read_videos"]
@@ -233,7 +235,7 @@ def _parts(entries: list[Entry]) -> Iterator[list[int]]:
     part: list[int] = []
     room = _AT_ONCE
     for place, entry in enumerate(entries):
-        size = entry.source.size if isinstance(entry.source, Member) else 0
+        size = entry.source.size if isinstance(entry.source, (Member, Cell)) else 0
         if part and size > room:
             yield part
             part, room = [], _AT_ONCE
@@ -260,7 +262,11 @@ def _bytes(source: Any) -> bytes:
 
 
 def _suffix(source: Any) -> str:
-    return Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
+    """That of its path, or where it has none, that of the pictures which begin like it."""
+    named = Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
+    content = _bytes(source)
+    found = (s for start, s in _PICTURES.items() if content.startswith(start))
+    return named or next(found, ".webp" if content[8:12] == b"WEBP" else "")
 
 
 def _in_memory(source: Any, name: str, kind: str | None) -> Media:
