@@ -115,6 +115,11 @@ class Parts:
             self._wanted[part] = mine and not self._is_done(part)
         return self._wanted[part]
 
+    def wants_any(self, start: int, stop: int) -> bool:
+        """Whether any of these rows of the source lies in a part that it has still to make."""
+        assert self.size is not None
+        return any(map(self.wants, range(start // self.size, -(-stop // self.size))))
+
     @contextmanager
     def writing(self, part: int) -> Iterator[Path]:
         """A place to write a part to; when the block ends well, it is done."""

@@ -92,7 +92,7 @@ def embed_file(
         output = Path(output)
         write = write_npy if output.suffix == ".npy" else write_parquet
         with replacing(output) as new:
-            rows, width = write(new, made(stream.chosen(lambda place: True)))
+            rows, width = write(new, made(stream.chosen(lambda start, stop: True)))
     if output.suffix == ".npy" and stream.report.lines != rows:
         warnings.warn(
             f"{output} has {rows:,} vectors for {stream.report.lines:,} rows of the source, so row "
@@ -106,7 +106,7 @@ def _in_parts(parts: Parts, stream: TextStream, size: int, made: Any) -> EmbedSu
     rows = width = 0
     if parts.is_over:  # nothing is left to this process: the source need not be read again
         return EmbedSummary(parts.folder, 0, 0, ReadReport(), parts.there())
-    chosen = stream.chosen(lambda place: parts.wants(place // size))
+    chosen = stream.chosen(parts.wants_any)
     for part, placed in groupby(chosen, key=lambda row: row[0] // size):
         with parts.writing(part) as new:
             own, width = write_parquet(new, made(placed))

@@ -15,7 +15,14 @@ from unlabel.pretrain import _keep_batch
 ROWS = 50
 
 
-def _run(folder: Path | str, size: int, steps: int, resume: bool = False, **options: Any) -> dict:
+def _run(
+    folder: Path | str,
+    size: int,
+    steps: int,
+    resume: bool = False,
+    shards: list[int] | None = None,
+    **options: Any,
+) -> dict:
     """Train; what this rank fetched in each step, by ordinal, and the log."""
     trainer = make_trainer(
         folder, "simcse_learned", dropout=0.0, rows=ROWS, per_device_train_batch_size=size,
@@ -23,6 +30,7 @@ def _run(folder: Path | str, size: int, steps: int, resume: bool = False, **opti
         **options,
     )  # fmt: skip
     collate, fetched = trainer.data_collator, []
+    trainer.train_dataset.shards = shards
 
     def noted(samples: Any) -> Any:
         fetched.append([s["ordinal"] for s in samples])
@@ -51,6 +59,18 @@ def test_resumed_with_another_batch_every_sample_left_comes_once(tmp_path, size)
     after = _run(tmp_path, size, 6 + 80 // size, resume=True)["fetched"]
     assert all(len(b) == size for b in after)  # what was skipped was never fetched
     _exactly_once(before, after)
+
+
+def test_samples_in_shards_are_read_few_shards_at_a_time_and_resumed_among_them(tmp_path):
+    how: dict[str, Any] = {"shards": [10] * 5, "shard_window": 2, "length_window": 1}
+    before = _run(tmp_path, 10, 6, **how)["fetched"]
+    shards = [{o % ROWS // 10 for o in batch} for batch in before[:5]]
+    # Batches within a window of two shards are shuffled, too, but the windows are as they come.
+    assert len(shards[4]) == 1 and len(set.union(*shards)) == 5
+    assert len(shards[0] | shards[1]) == len(shards[2] | shards[3]) == 2
+    after = _run(tmp_path, 5, 20, resume=True, **how)["fetched"]
+    _exactly_once(before, after)
+    assert len({o % ROWS // 10 for batch in [before[5], *after[:2]] for o in batch}) == 2
 
 
 def test_resumed_in_the_middle_of_a_step_of_micro_batches_nothing_is_lost(tmp_path):

@@ -67,8 +67,10 @@ class LengthBatches(Sampler[list[int]]):
     ):
         check_sizes(rank, batch_size=batch_size, window=window, world_size=world_size)
         self.lengths = np.asarray(lengths)
-        self.batch_size, self.seed, self.window = batch_size, seed, window
-        self.rank, self.world_size, self.order = rank, world_size, order
+        self.batch_size, self.seed, self.order = batch_size, seed, order
+        # Samples of one length stay where the order of shards has them, for nothing is gained.
+        self.window = window if order is None or any(self.lengths.strides) else 1
+        self.rank, self.world_size = rank, world_size
         self.global_size = self.block = batch_size * world_size
         self.position = self.epoch = self.skip = 0
 

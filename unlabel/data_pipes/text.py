@@ -4,7 +4,7 @@ import codecs
 import random
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from unlabel.data_pipes.formats import Columns, Row
+from unlabel.data_pipes.formats import PASSED, Columns, Row, Wanted
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import resolve, rows_of
 
@@ -98,11 +98,12 @@ class TextStream:
         rows = _records(self.source, self.report, self.options, memory=_STREAM_MEMORY)
         return (dict(zip(self.names, row, strict=True)) for _, row in islice(rows, start, None))
 
-    def chosen(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, str]]:
+    def chosen(self, wanted: Wanted) -> Iterator[tuple[int, str]]:
         """The first text of each record of the rows that are wanted, after the row's place.
 
         Args:
-            wanted: whether the row at a place of the source is; others are told in the report.
+            wanted: whether any row of the source is, from a place to before another one; others
+                are told in the report.
         """
         self.report = ReadReport()
         rows = _records(
@@ -274,15 +275,16 @@ def _records(
     options: _Options,
     *,
     memory: int | None,
-    wanted: Callable[[int], bool] = lambda place: True,
+    wanted: Wanted | None = None,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Each record after the place of its row in the source."""
     seen: set[tuple[str, ...]] = set()
     order: deque[tuple[str, ...]] = deque()
-    for name, row in rows_of(source, report, options.columns, options.encoding):
-        report.lines += 1
-        if not wanted(report.lines - 1):
-            report.dropped["of_other_parts"] += 1
+    for name, row in rows_of(source, report, options.columns, options.encoding, wanted):
+        count = row.values[0] if row.problem == PASSED else 1
+        report.lines += count
+        if row.problem == PASSED or (wanted and not wanted(report.lines - 1, report.lines)):
+            report.dropped[PASSED] += count
             continue
         texts, problem = _clean(row, options)
         if problem is None and texts in seen:
