@@ -42,6 +42,8 @@ class EmbedSummary:
 
     def summary(self) -> str:
         """One line."""
+        if self.parts and not self.report.lines:
+            return f"Nothing was left to make: {self.parts} in {self.output}."
         width = f" of width {self.width}" if self.width else ""
         done = f" ({self.parts})" if self.parts else ""
         return f"{self.rows:,} vectors{width} in {self.output}{done}; {self.report.summary()}."

@@ -69,10 +69,11 @@ def read_pairs(
 
     Args:
         source: one or several lists (JSON lines, JSON, CSV, TSV, Parquet) with a row a sample,
-            their paths relative to the list; a pandas table, a list of dicts, a `datasets` object
-            or `"hf:name[:config[:split]]"`; a folder, in which files of one stem are a sample
-            (`a/7.mp4`, `a/7.txt`); or WebDataset shards (`.tar`, not packed; a path, a glob, a
-            range `{000..127}` or a folder of them), where a stem ends at its first dot.
+            their paths relative to the list (Parquet may hold the media themselves); a pandas
+            table, a list of dicts, a `datasets` object or `"hf:name[:config[:split]]"`; a folder,
+            in which files of one stem are a sample (`a/7.mp4`, `a/7.txt`); or WebDataset shards
+            (`.tar`, not packed; a path, a glob, a range `{000..127}` or a folder of them), where
+            a stem ends at its first dot.
         columns: side -> its column of a list, or how its files end; None takes the side's name,
             or the endings of its kind. A field of text may hold several, and a field of series
             the numbers themselves.
