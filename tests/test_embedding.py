@@ -9,9 +9,10 @@ import torch
 from scipy.io import wavfile
 
 from unlabel.data_pipes.synthetic_video import write_video
-from unlabel.embedding import Embedder, embed, embed_file, load_embedder
+from unlabel.embedding import Embedder, embed, load_embedder
 from unlabel.media_embedding import media_vectors
 from unlabel.modalities.joint import JointEncoder
+from unlabel.text_embedding import embed_file
 
 
 @pytest.fixture

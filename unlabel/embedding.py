@@ -1,28 +1,21 @@
-"""Load any text encoder behind one call, and embed files of any size."""
+"""Load any text encoder behind one call, and the command that embeds any kind of data."""
 
 import json
+import os
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
-from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.text import TextStream, read_text
-from unlabel.files import replacing
+from unlabel.embedding_parts import Parts
 from unlabel.modalities.configs import SETTINGS, saved_settings
 from unlabel.modalities.text import TextEncoder
-from unlabel.vector_files import Chunk, write_npy, write_parquet
 
-# Batches read, sorted by length and embedded at a time: what is held in memory.
-CHUNK_BATCHES = 64
 WHOLE = 512  # tokens of a plain transformers folder's sentences; the model's limit if lower
 
 
@@ -51,8 +44,11 @@ def run_model_folder(path: Path) -> Path | None:
 
 
 def device_of(asked: str | None) -> str:
-    """The device asked for, as for torch; else a GPU where there is one."""
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    """The device asked for, as for torch; else a GPU where there is one, its own for each rank."""
+    if asked or not torch.cuda.is_available():
+        return asked or "cpu"
+    rank = os.environ.get("LOCAL_RANK")
+    return "cuda" if rank is None else f"cuda:{int(rank) % torch.cuda.device_count()}"
 
 
 def modality_of(folder: Path, *, unsaid: str = "text") -> str:
@@ -164,78 +160,6 @@ def _sentence_transformer(
     return Embedder(name, encode, batch_size)
 
 
-@dataclass(frozen=True)
-class EmbedSummary:
-    """What `embed_file` wrote.
-
-    Attributes:
-        output: the file.
-        rows: vectors in it.
-        width: of a vector.
-        report: what was read and what was left out.
-    """
-
-    output: Path
-    rows: int
-    width: int
-    report: ReadReport
-
-    def summary(self) -> str:
-        """One line."""
-        return (
-            f"{self.rows:,} vectors of width {self.width} in {self.output}; "
-            f"{self.report.summary()}."
-        )
-
-
-def embed_file(
-    model: str | Path | Embedder,
-    source: Any,
-    output: str | Path,
-    *,
-    column: str | int | None = None,
-    batch_size: int = 64,
-    normalize: bool = False,
-    progress: bool = True,
-) -> EmbedSummary:
-    """Embed the sentences of a source, holding only a chunk of them in memory.
-
-    Rows that hold no text are left out and counted. In Parquet each vector stands beside its text
-    and its `index`: the place of its row in the source, from 0, rows left out counted. A `.npy`
-    has the vectors only; a warning says when it is shorter than the source.
-
-    Args:
-        model: an embedder, or what `load_embedder` takes.
-        source: what `read_text` takes: files, folders, globs, `hf:` names, lists.
-        output: ends in `.parquet` or `.npy`; written under another name and renamed when whole.
-        column: of a table, see `read_text`.
-        batch_size: sentences a forward pass; they are sorted by length over 64 batches.
-        normalize: scale every vector to length 1.
-        progress: show a bar.
-
-    Raises:
-        ValueError: another ending, nothing to read, or a vector that is not finite.
-    """
-    output = Path(output)
-    write = {".parquet": write_parquet, ".npy": write_npy}.get(output.suffix)
-    if write is None:
-        raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
-    # The overloads of read_text take their options as Any, and pyright then joins both.
-    stream = cast(TextStream, read_text(source, column=column, keep_repeats=True, streaming=True))
-    if not isinstance(model, Embedder):
-        model = load_embedder(model)
-    bar = tqdm(unit=" sentences", disable=not progress, desc=f"embed {output.name}")
-    with replacing(output) as partial, bar:
-        rows, width = write(partial, _chunks(model, stream, batch_size, normalize, bar))
-    if output.suffix == ".npy" and stream.report.lines != rows:
-        warnings.warn(
-            f"{output} has {rows:,} vectors for {stream.report.lines:,} rows of the source, so row "
-            "numbers differ; write .parquet to have each vector's index.",
-            stacklevel=2,
-        )
-    return EmbedSummary(output, rows, width, stream.report)
-
-
 def embed(
     model: str,
     source: str,
@@ -252,18 +176,24 @@ def embed(
     target: list[str] | None = None,
     freq: str | None = None,
     side: str | None = None,
+    part: str | None = None,
+    part_rows: int | None = None,
+    join: str | None = None,
 ) -> None:
     """Embed a file, folder or glob of any kind of data, and say what was written.
 
-    Text may be of any size. Of series there is one vector each, or one a step; channels that the
-    encoder takes one at a time have their own. A picture, video or recording has one each. The
-    vectors of an encoder of pairs have length 1 and lie in the space that its sides share.
+    Of series there is one vector each, or one a step; channels that the encoder takes one at a
+    time have their own. A picture, video or recording has one each. The vectors of an encoder of
+    pairs have length 1 and lie in the space that its sides share.
+
+    An output without ending is a folder of parts, which many processes (those of torchrun, or a
+    `part` each on whatever machines) make together, and which goes on where it stopped.
 
     Args:
         model: a run's output folder, a model's folder, or a name on the Hub.
         source: what to embed.
         output: ends in `.parquet` (index, text and embedding; of series id and embedding, of
-            media name, label and embedding) or `.npy` (embeddings).
+            media name, label and embedding) or `.npy` (embeddings); or a folder of Parquet files.
         column: of a table that holds the text.
         batch_size: sentences, windows or clips a forward pass.
         normalize: scale every vector to length 1.
@@ -276,35 +206,70 @@ def embed(
         freq: of series: the step, in pandas' names.
         side: of an encoder of pairs: whose encoder sees the source; default by its ending, where
             one side alone is of such a kind.
+        part: of a folder: `i/n`, this process is the i-th of n from 0 on; default as torchrun says.
+        part_rows: of a folder: rows of the source in a file; default 16,384 texts, 4,096 series,
+            256 files.
+        join: of a folder whose parts are all there: one file of them, `.parquet` or `.npy`.
     """
+    own = {"pooling": pooling, "max_length": max_length, "side": side}
+    parts = Parts.told(output, part, part_rows, model=run_model_folder(Path(model)) or model, **own)
+    if join is not None and parts is None:
+        raise ValueError(f"{output} is one file; join is for a folder of parts.")
+    told: dict[str, dict[str, Any]] = {
+        "series": {
+            "id_column": id_column,
+            "timestamp_column": timestamp_column,
+            "target": target,
+            "freq": freq,
+        },
+        "text": {"column": column, "pooling": pooling, "max_length": max_length},
+    }
+    how: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize, "side": side}
+    print(_embed(model, source, parts or output, told, per_step=per_step, **how))
+    if join is not None and parts is not None:
+        print(parts.join(join))
+
+
+def _embed(
+    model: str,
+    source: str,
+    output: str | Parts,
+    told: Mapping[str, Mapping[str, Any]],
+    *,
+    per_step: bool,
+    batch_size: int,
+    normalize: bool,
+    side: str | None,
+) -> str:
+    """Embed with what the kind of the model takes; returns one line of what was written."""
     folder = run_model_folder(Path(model)) or Path(model)
-    about_series = {
-        "id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq
-    }  # fmt: skip
-    about_text = {"column": column, "pooling": pooling, "max_length": max_length}
     kind = modality_of(folder)
     if kind == "pairs":
         from unlabel.joint_embedding import embed_side
 
-        told = {"series": about_series, "text": about_text, "per_step": per_step}
-        print(embed_side(model, source, output, side=side, batch_size=batch_size, **told))
-        return
+        how: dict[str, Any] = {**told, "per_step": per_step, "batch_size": batch_size}
+        return embed_side(model, source, output, side=side, **how)
     if side is not None:
         raise ValueError(f"The model is an encoder of {kind}, which has no sides; leave side out.")
-    refuse_unused(kind, {**about_series, "per_step": per_step or None}, about_text)
+    refuse_unused(kind, {**told["series"], "per_step": per_step or None}, told["text"])
     settings: dict[str, Any] = {"batch_size": batch_size, "normalize": normalize}
     if kind == "series":
         from unlabel.series_embedding import embed_series_file
 
-        own: dict[str, Any] = {**about_series, "per_step": per_step}
-        print(embed_series_file(folder, source, output, **settings, **own))
-    elif kind != "text":
+        own: dict[str, Any] = {**told["series"], "per_step": per_step}
+        return embed_series_file(folder, source, output, **settings, **own)
+    if kind != "text":
         from unlabel.media_embedding import embed_media_file
 
-        print(embed_media_file(folder, source, output, **settings))
-    else:
-        embedder = load_embedder(model, pooling=pooling, max_length=max_length)
-        print(embed_file(embedder, source, output, column=column, **settings).summary())
+        return embed_media_file(folder, source, output, **settings)
+    from unlabel.text_embedding import embed_file
+
+    column, loading = (
+        told["text"]["column"],
+        {k: told["text"][k] for k in ("pooling", "max_length")},
+    )
+    embedder = load_embedder(model, **loading)
+    return embed_file(embedder, source, output, column=column, **settings).summary()
 
 
 def refuse_unused(kind: str, series: Mapping[str, Any], text: Mapping[str, Any]) -> None:
@@ -312,23 +277,3 @@ def refuse_unused(kind: str, series: Mapping[str, Any], text: Mapping[str, Any])
     foreign = {**(series if kind != "series" else {}), **(text if kind != "text" else {})}
     if unused := [name for name, value in foreign.items() if value is not None]:
         raise ValueError(f"The model is an encoder of {kind}, which has no {', '.join(unused)}.")
-
-
-def _chunks(
-    model: Embedder, stream: TextStream, batch_size: int, normalize: bool, bar: tqdm
-) -> Iterator[Chunk]:
-    # The report counts rows as the stream yields them, so it knows each record's place.
-    placed = ((stream.report.lines - 1, next(iter(r.values()))) for r in stream)
-    while rows := list(islice(placed, batch_size * CHUNK_BATCHES)):
-        index, texts = [i for i, _ in rows], [t for _, t in rows]
-        vectors = np.asarray(model.encode(texts, batch_size), dtype=np.float32)
-        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(broken):
-            raise ValueError(
-                f"The vector of row {index[broken[0]]} of the source ({texts[broken[0]][:60]!r}) "
-                "is not finite; look at the encoder's weights."
-            )
-        if normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        yield index, texts, vectors
-        bar.update(len(texts))

@@ -8,17 +8,19 @@ import numpy as np
 import torch
 
 from unlabel.data_pipes.sources import find_files
-from unlabel.embedding import Embedder, embed_file, refuse_unused
+from unlabel.embedding import Embedder, refuse_unused
+from unlabel.embedding_parts import Parts
 from unlabel.media_embedding import embed_media_file
 from unlabel.search.reading import sampling_of, suffixes_of
 from unlabel.search.space import Space
 from unlabel.series_embedding import embed_series_file
+from unlabel.text_embedding import embed_file
 
 
 def embed_side(
     model: str | Path,
     source: str,
-    output: str | Path,
+    output: str | Path | Parts,
     *,
     side: str | None = None,
     series: Mapping[str, Any],
@@ -33,7 +35,7 @@ def embed_side(
     Args:
         model: folder of a run of pairs, or of its model.
         source: what `unlabel embed` takes.
-        output: ends in `.parquet` or `.npy`.
+        output: ends in `.parquet` or `.npy`, or is `Parts`.
         side: whose encoder sees it; None goes by the files' endings.
         series: names of columns, where they are given.
         text: `column`, likewise.

@@ -11,12 +11,17 @@ from tqdm import tqdm
 
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
 from unlabel.data_pipes.kept_frames import Keep
+from unlabel.data_pipes.media import SOUND_SUFFIXES
+from unlabel.data_pipes.report import NothingUsable, ReadReport
+from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from unlabel.data_pipes.video_list import Columns, Entry, list_media
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.embedding import device_of, modality_of
+from unlabel.embedding_parts import Parts
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.visual import VisualEncoder
-from unlabel.vector_files import Project, check_suffix, save_vectors
+from unlabel.vector_files import Project, check_suffix, save_vectors, vector_table
 
 # Files that are decoded at a time: what is held in memory.
 _CHUNK = 32
@@ -26,7 +31,7 @@ Encode = Callable[[list[np.ndarray]], Float[np.ndarray, "samples width"]]
 def embed_media_file(
     model: str | Path,
     source: Any,
-    output: str | Path,
+    output: str | Path | Parts,
     *,
     clips: int = 3,
     batch_size: int = 32,
@@ -41,7 +46,8 @@ def embed_media_file(
         model: folder of an encoder of frames, video or audio.
         source: what `read_frames`, `read_videos` or `read_audio` takes.
         output: ends in `.parquet` (name, label where there is one, and embedding) or `.npy`
-            (embeddings alone).
+            (embeddings alone); or `Parts`, of which those that are this process's and not yet
+            there are made. (No file of another part is looked into.)
         clips: of each video, evenly over it; a recording is embedded whole.
         batch_size: clips, or windows of sound, a forward pass.
         normalize: scale every vector to length 1.
@@ -53,15 +59,52 @@ def embed_media_file(
         ValueError: another ending, nothing to read, or a vector that is not finite.
         DecodeError: a file went bad since it was examined.
     """
-    check_suffix(output)
+    if not isinstance(output, Parts):
+        check_suffix(output)
     modality = modality_of(Path(model), unsaid="video")
     kind = AudioEncoder if modality == "audio" else VisualEncoder
     encoder = kind.from_pretrained(model, local_files_only=True).to(device_of(device))
     how: dict[str, Any] = {"clips": clips, "batch_size": batch_size, "progress": True}
-    store, vectors = media_vectors(encoder, source, **how, **columns)
-    beside = pa.table(names_of(store, store.clips))
-    said = save_vectors(output, beside, vectors, normalize=normalize, project=project)
-    return f"{said}; {store.data.summary()}."
+    last: Any = None  # the store that was read last
+
+    def made(of: Any, has_labels: bool = False) -> pa.Table:
+        nonlocal last
+        last, vectors = media_vectors(encoder, of, **how, **columns)
+        beside = pa.table(names_of(last, last.clips, has_labels=has_labels))
+        return vector_table(beside, vectors, normalize=normalize, project=project)
+
+    if not isinstance(output, Parts):
+        said = save_vectors(output, made(source))
+        return f"{said}; {last.data.summary()}."
+    entries = _entries(encoder, source)
+    labelled, broken = any(e.label is not None for e in entries), {}
+
+    def part(places: range) -> pa.Table | None:
+        try:
+            found = made([entries[i] for i in places], labelled)
+        except NothingUsable as e:
+            broken.update(e.report.broken)
+            return None
+        broken.update(last.data.report.broken)
+        return found
+
+    output.begin(modality, model, source, clips=clips, normalize=normalize)
+    said = f"{output.fill(len(entries), part)}; {len(entries):,} files"
+    named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
+    return f"{said}, {len(broken):,} broken, left out ({named})." if broken else f"{said}."
+
+
+def _entries(encoder: AudioEncoder | VisualEncoder, source: Any) -> list[Entry]:
+    """The files of a source, none of them looked into."""
+    wanted = [SOUND_SUFFIXES, VIDEO_SUFFIXES]
+    if isinstance(encoder, VisualEncoder):
+        wanted = [VIDEO_SUFFIXES if encoder.frames > 1 else (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    for suffixes in wanted[:-1]:
+        try:
+            return list_media(source, suffixes, Columns(), ReadReport())
+        except FileNotFoundError:
+            continue
+    return list_media(source, wanted[-1], Columns(), ReadReport())
 
 
 def media_vectors(
@@ -125,7 +168,7 @@ def clips_of(
     return VideoStore(data, start="even", **sizes, **(sampling or {})), each
 
 
-def names_of(store: Any, each: int) -> dict[str, list[Any]]:
+def names_of(store: Any, each: int, *, has_labels: bool = False) -> dict[str, list[Any]]:
     """Name, and label where there is one, of the files of a store that was read to its end.
 
     Raises:
@@ -135,7 +178,7 @@ def names_of(store: Any, each: int) -> dict[str, list[Any]]:
         raise ValueError(f"{store.lost[0]} went bad while it was read; scan the folder again.")
     labels = store.labels[::each]
     beside: dict[str, Any] = {"name": [item.name for item in store.data]}
-    if (labels >= 0).any():
+    if has_labels or (labels >= 0).any():
         beside["label"] = [store.classes[k] if k >= 0 else None for k in labels]
     return beside
 

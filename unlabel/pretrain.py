@@ -112,6 +112,8 @@ def _train_one(
     run.mkdir(parents=True, exist_ok=True)
     transformers.set_seed(args.seed)
     started = time.time()
+    before = json.loads((run / "run.json").read_text()) if resume else None
+    kept = {} if before is None else _keep_batch(before, args, run)
 
     untrained = run / "untrained"
     begun = untrained if resume and (untrained / SETTINGS).is_file() else None
@@ -130,17 +132,17 @@ def _train_one(
         "encoder": dataclasses.asdict(options),
         "objective": describe(method),
         "papers": method.paper,
-        "training": _plain(vars(args)),
+        "training": _plain(vars(args)) | kept,
         "architecture": _architecture(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": prepared.samples,
         "classes": prepared.classes,
-        "processes": args.world_size,
+        "processes": args.world_size if before is None else before["processes"],
         "read": prepared.read,
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
     }
-    if resume:
-        _refuse_other_run(json.loads((run / "run.json").read_text()), about, run)
+    if before is not None:
+        _refuse_other_run(before, about, run)
     elif lead:
         write_json(run / "run.json", about)
     store, collate = prepared.store, model.collator(seed=args.seed)
@@ -203,6 +205,31 @@ def _refuse_overwrite(run: Path, resume: bool) -> None:
             f"{run} holds a run already. Continue it with --resume, or give another "
             "--training.output_dir."
         )
+
+
+def _keep_batch(before: dict[str, Any], args: TrainingArguments, run: Path) -> dict[str, Any]:
+    """Share the batch of a run that began on another number of processes out among these.
+
+    Its samples come in the same batches then. Where they cannot be shared out evenly, the batch
+    is the nearest one; what is left of an epoch comes once all the same.
+
+    Returns:
+        What the run's record says of it, as it began.
+    """
+    size, processes = before["training"]["per_device_train_batch_size"], before["processes"]
+    asked, whole, now = args.per_device_train_batch_size, size * processes, args.world_size
+    if processes == now or asked not in (size, whole / now):
+        return {"per_device_train_batch_size": asked}  # another recipe's will be refused
+    args.per_device_train_batch_size = own = max(1, round(whole / now))
+    if own * now != whole and before["samples"] is None:
+        raise ValueError(
+            f"{run} was begun with {whole} samples of a stream a step, which {now} processes "
+            "cannot share evenly; take a number of them that can."
+        )
+    sizes = f"{own} samples a step on each, {own * now} together"
+    changed = "" if own * now == whole else f", not {whole}"
+    logger.warning("%s goes on on %d processes, not %d: %s%s.", run, now, processes, sizes, changed)
+    return {"per_device_train_batch_size": size}
 
 
 def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:

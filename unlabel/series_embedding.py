@@ -1,5 +1,6 @@
 """Vectors of series as a table, and as a file: one a series, or one a step."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_future import times_of
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import device_of
+from unlabel.embedding_parts import Parts
 from unlabel.modalities.series import SeriesEncoder
-from unlabel.vector_files import Project, check_suffix, save_vectors
+from unlabel.vector_files import Project, check_suffix, save_vectors, vector_table
 
 
 def embed_series(
@@ -103,7 +105,7 @@ def _steps(encoder: SeriesEncoder, data: SeriesData, size: int) -> np.ndarray:
 def embed_series_file(
     model: str | Path,
     source: Any,
-    output: str | Path,
+    output: str | Path | Parts,
     *,
     per_step: bool = False,
     batch_size: int = 256,
@@ -117,7 +119,8 @@ def embed_series_file(
     Args:
         model: folder of a series encoder.
         source: what `read_series` takes.
-        output: ends in `.parquet` (ids, times and embedding) or `.npy` (embeddings alone).
+        output: ends in `.parquet` (ids, times and embedding) or `.npy` (embeddings alone); or
+            `Parts`, of which those that are this process's and not yet there are made.
         per_step: a vector for every step.
         batch_size: windows a forward pass.
         normalize: scale every vector to length 1.
@@ -128,11 +131,22 @@ def embed_series_file(
     Raises:
         ValueError: another ending, or nothing to read.
     """
-    check_suffix(output)
+    if not isinstance(output, Parts):
+        check_suffix(output)
     encoder = SeriesEncoder.from_pretrained(model, local_files_only=True).to(device_of(device))
     data = read_series(source, time_gap=encoder.time_gap or False, **columns)
-    table = embed_series(encoder, data, per_step=per_step, size=batch_size)
-    vectors = np.stack(table["embedding"].tolist())
-    beside = pa.Table.from_pandas(table.drop(columns="embedding"), preserve_index=False)
-    said = save_vectors(output, beside, vectors, normalize=normalize, project=project)
+
+    def made(places: range) -> pa.Table:
+        part = replace(data, series=[data[i] for i in places])
+        table = embed_series(encoder, part, per_step=per_step, size=batch_size)
+        vectors = np.stack(table["embedding"].tolist())
+        beside = pa.Table.from_pandas(table.drop(columns="embedding"), preserve_index=False)
+        return vector_table(beside, vectors, normalize=normalize, project=project)
+
+    if isinstance(output, Parts):
+        about = {**columns, "per_step": per_step, "normalize": normalize}
+        output.begin("series", model, source, **about)
+        said = output.fill(len(data), made)
+    else:
+        said = save_vectors(output, made(range(len(data))))
     return f"{said}; {data.summary()}."

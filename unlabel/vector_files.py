@@ -65,20 +65,23 @@ def check_suffix(output: str | Path) -> None:
         raise ValueError(f"{output}: vectors are written as .parquet or .npy; choose one.")
 
 
-def save_vectors(
-    output: str | Path,
+def unit_rows(vectors: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "rows width"]:
+    """Vectors scaled to length 1; one of length 0 stays."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def vector_table(
     beside: pa.Table,
     vectors: Float[np.ndarray, "rows width"],
     *,
     normalize: bool = False,
     project: Project | None = None,
-) -> str:
-    """Write vectors that fit into memory; returns one line of what was written.
+) -> pa.Table:
+    """Vectors that fit into memory, as the column `embedding` of a table.
 
     Args:
-        output: ends in `.parquet` (the columns beside, then `embedding`) or `.npy` (vectors alone).
         beside: a row for each vector.
-        vectors: to write.
+        vectors: that become the column.
         normalize: scale every vector to length 1.
         project: what becomes of the vectors before.
 
@@ -90,14 +93,25 @@ def save_vectors(
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise ValueError(f"The vector of {beside[0][row]} is not finite; look at the weights.")
     if normalize:
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = unit_rows(vectors)
+    flat = pa.array(vectors.astype(np.float32, copy=False).ravel())
+    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    return beside.append_column("embedding", column)
+
+
+def save_vectors(output: str | Path, table: pa.Table) -> str:
+    """Write a table of vectors; returns one line of what was written.
+
+    Args:
+        output: ends in `.parquet` or `.npy` (the vectors alone).
+        table: what `vector_table` gave.
+    """
+    width = table.schema.field("embedding").type.list_size
     with replacing(Path(output)) as partial:
         if Path(output).suffix == ".npy":
             with partial.open("wb") as file:
-                np.save(file, vectors)
+                flat = table.column("embedding").combine_chunks().flatten()
+                np.save(file, flat.to_numpy().reshape(-1, width))
         else:
-            flat = pa.array(vectors.ravel(), type=pa.float32())
-            column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-            pq.write_table(beside.append_column("embedding", column), partial)
-    count, width = vectors.shape
-    return f"{count:,} vectors of width {width} in {output}"
+            pq.write_table(table, partial)
+    return f"{len(table):,} vectors of width {width} in {output}"

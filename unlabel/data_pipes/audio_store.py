@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int64
 
 from unlabel.data_pipes.audio import resampled_length
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.held import shard_sizes
 from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.report import ReadReport
@@ -143,6 +144,11 @@ class AudioStore:
     def sources(self) -> list[VideoItem]:
         """The recording of each sample."""
         return [self.data[p] for p in np.repeat(self._usable, self.clips).tolist()]
+
+    @property
+    def shards(self) -> Int64[np.ndarray, "shards"] | None:
+        """Samples in each shard, where the data lies in some."""
+        return shard_sizes(item.source for item in self.sources)
 
     @property
     def lost(self) -> list[str]:

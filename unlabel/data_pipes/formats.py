@@ -8,7 +8,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,6 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Columns = tuple[str | int, ...] | None
+
+Wanted = Callable[[int, int], bool]
+PASSED = "of_other_parts"
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -44,7 +47,9 @@ def kind_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
     return next((suffix for suffix in suffixes if name.endswith(suffix)), None)
 
 
-def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iterator[Row]:
+def read_rows(
+    path: Path, columns: Columns, encoding: str | None = None, wanted: Wanted | None = None
+) -> Iterator[Row]:
     """The rows of one file.
 
     Args:
@@ -52,6 +57,9 @@ def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iter
         columns: names, or places from 0 in a table without a header row; None takes the only
             column there is, or the one called `text` or `sentence`.
         encoding: of text files; None means UTF-8, or UTF-16 where the file says so.
+        wanted: whether any row is, from a place to before another one. A row group of Parquet of
+            which none is wanted is not read: one row stands for all, its problem is `PASSED` and
+            its value their number.
 
     Raises:
         BrokenFile: when the file cannot be read (any more) or has no such column.
@@ -61,7 +69,7 @@ def read_rows(path: Path, columns: Columns, encoding: str | None = None) -> Iter
         if path.stat().st_size == 0:
             raise BrokenFile("the file is empty")
         if kind == ".parquet":
-            yield from _parquet(path, columns)
+            yield from _parquet(path, columns, wanted or (lambda start, stop: True))
             return
         with open_text(path, encoding) as file:
             lines = _lines(file)
@@ -240,11 +248,18 @@ def pick_values(items: Iterable[tuple[int, Any]], columns: Columns) -> Iterator[
         choose(list(keys), columns)
 
 
-def _parquet(path: Path, columns: Columns) -> Iterator[Row]:
+def _parquet(path: Path, columns: Columns, wanted: Wanted) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         names = choose(file.schema_arrow.names, columns)
         number = 0
-        for batch in file.iter_batches(batch_size=4096, columns=list(names)):
-            for values in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
-                number += 1
-                yield Row(number, values)
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if not wanted(number, number + rows):
+                number += rows
+                yield Row(number, (rows,), PASSED)
+                continue
+            how: dict[str, Any] = {"batch_size": 4096, "columns": list(names)}
+            for batch in file.iter_batches(row_groups=[group], **how):
+                for values in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
+                    number += 1
+                    yield Row(number, values)

@@ -1,16 +1,27 @@
 """Values that lie in a data set or in a shard, and are fetched when they are wanted."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.media import identity
 
 
 class Held(ABC):
-    """A value that is not a file of its own."""
+    """A value that is not a file of its own.
+
+    Attributes:
+        shard: what it lies in, where reading one value makes its neighbours cheap; else None.
+    """
+
+    shard: Hashable = None
 
     @abstractmethod
     def load(self) -> Any:
@@ -48,6 +59,11 @@ class Member(Held):
     size: int
     known: tuple[int, int]
 
+    @property
+    def shard(self) -> Hashable:
+        """The tar."""
+        return self.tar
+
     def load(self) -> dict[str, Any]:
         """Its bytes, and its name as `path`.
 
@@ -69,4 +85,14 @@ class Member(Held):
         return f"{self.tar}:{self.name}"
 
 
-__all__ = ["Held", "Member", "Row"]
+def shard_sizes(values: Iterable[Any]) -> Int64[np.ndarray, "shards"] | None:
+    """How many values lie in each shard, in order; None where one lies in none."""
+    runs = [(key, len(list(run))) for key, run in groupby(values, _shard_of)]
+    return None if any(key is None for key, _ in runs) else np.array([n for _, n in runs], np.int64)
+
+
+def _shard_of(value: Any) -> Hashable:
+    return value.shard if isinstance(value, Held) else None
+
+
+__all__ = ["Held", "Member", "Row", "shard_sizes"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from unlabel.data_pipes.cells import cells_of, held_columns
 from unlabel.data_pipes.held import Held, Row
 from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.report import ReadReport
@@ -150,6 +151,15 @@ def _listed(
             yield made(f"row {number}", fields)
         return
     source = source if isinstance(source, Files) else resolve(source)
+    if isinstance(source, Files):
+        held = {path: found for path in source.paths if (found := held_columns(path, wanted))}
+        for path, own in held.items():
+            for number, fields in enumerate(_in_parquet(path, own, wanted, report)):
+                yield made(f"{path}:{number + 1}", fields, base=path.parent)
+        source = Files(tuple(p for p in source.paths if p not in held), source.ignored)
+        if held and not source.paths:
+            report.ignored += source.ignored
+            return
     for name, row in rows_of(source, report, wanted, None):
         fields = dict(zip(wanted, row.values, strict=False))
         yield made(f"{name}:{row.line}", fields, problem=row.problem, base=Path(name).parent)
@@ -204,6 +214,21 @@ def _rows(
                 key = (column, hashlib.sha256(value["bytes"]).digest())
                 found[column] = seen.setdefault(key, Row(dataset, place, column))
         yield found
+
+
+def _in_parquet(
+    path: Path, held: Sequence[str], wanted: Sequence[str], report: ReadReport
+) -> Iterator[dict[str, Any]]:
+    """Fields of each row; the media among them are read when they are wanted."""
+    plain = tuple(c for c in wanted if c not in held)
+    if plain:
+        others = (row.values for _, row in rows_of(Files((path,)), report, plain, None))
+    else:
+        others = repeat(())
+        report.files.append(str(path))
+    cells = zip(*(cells_of(path, c) for c in held), strict=True)
+    for values, own in zip(others, cells, strict=False):
+        yield dict(zip((*plain, *held), (*values, *own), strict=True))
 
 
 # -- files of one stem --------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.held import Held, shard_sizes
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
 from unlabel.data_pipes.pair_values import check_endings, in_common, part_of, side_value
 from unlabel.data_pipes.redraw import sample_at
@@ -69,10 +70,11 @@ def read_pairs(
 
     Args:
         source: one or several lists (JSON lines, JSON, CSV, TSV, Parquet) with a row a sample,
-            their paths relative to the list; a pandas table, a list of dicts, a `datasets` object
-            or `"hf:name[:config[:split]]"`; a folder, in which files of one stem are a sample
-            (`a/7.mp4`, `a/7.txt`); or WebDataset shards (`.tar`, not packed; a path, a glob, a
-            range `{000..127}` or a folder of them), where a stem ends at its first dot.
+            their paths relative to the list (Parquet may hold the media themselves); a pandas
+            table, a list of dicts, a `datasets` object or `"hf:name[:config[:split]]"`; a folder,
+            in which files of one stem are a sample (`a/7.mp4`, `a/7.txt`); or WebDataset shards
+            (`.tar`, not packed; a path, a glob, a range `{000..127}` or a folder of them), where
+            a stem ends at its first dot.
         columns: side -> its column of a list, or how its files end; None takes the side's name,
             or the endings of its kind. A field of text may hold several, and a field of series
             the numbers themselves.
@@ -238,6 +240,13 @@ class PairStore:
                 f"together names {', '.join(unknown)}, but sides of frames, video or audio are "
                 f"{', '.join(timed) or 'not there'}."
             )
+
+    @property
+    def shards(self) -> Int64[np.ndarray, "shards"] | None:
+        """Samples in each shard, where the first side that is held lies in some."""
+        held = (c for c in self.data.columns.values() if isinstance(c[self.rows[0]], Held))
+        column = next(held, None)
+        return None if column is None else shard_sizes(column[row] for row in self.rows)
 
     def __len__(self) -> int:
         """Samples in an epoch."""

@@ -1,6 +1,7 @@
 """Which samples meet in a batch: shuffled, of like length, the same for any number of ranks."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Int
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
+
+from unlabel.data_pipes.order import ShardOrder, scattered
 
 Lengths = Int[np.ndarray, "count"] | Sequence[int]
 # An epoch's order of more samples than this is computed when it is needed, and not held.
@@ -17,31 +20,38 @@ _HELD = 1 << 24
 class LengthBatches(Sampler[list[int]]):
     """Batches of sentences of like length, so that little is padded; a torch `batch_sampler`.
 
-    An epoch is one permutation of all samples, cut into windows of many batches. Inside a window
-    the samples are sorted by length and cut into batches, and the batches are shuffled. The
-    global batches depend on `(seed, epoch)` and on `batch_size * world_size` and nothing else:
-    one process and eight make the same steps. Rank r takes every `world_size`-th sample of the
-    sorted global batch, so that ranks have equally long sentences. To resume, skip batches: they
-    cost nothing to make. Every sample comes once an epoch, but for the `count % global batch`
-    last ones of the permutation, which `drop_last` leaves out (other ones in every epoch).
+    All samples in random order, epoch after epoch, are one endless sequence, and the batches are
+    cut from it one after the other: every sample comes exactly once an epoch, every batch is
+    full, and one may begin in an epoch and end in the next. (A sample may then come twice in it.)
+    The place in the sequence is one integer, `position`: how many samples all ranks have seen
+    together. The sequence depends on `(seed, block, window)` and the shards and nothing else, so
+    that any number of ranks and workers can go on from there. To begin at a place costs nothing.
+
+    Blocks of samples within an epoch are taken a `window` at a time, sorted by length within the
+    window and shuffled. A block is what was a global batch when the run began: the batches are
+    the same as long as `batch_size * world_size` is. Rank r takes every `world_size`-th sample
+    of the global batch, so that ranks have equally long sentences.
 
     The batches hold ordinals, `epoch * count + index`, as `TokenStore` takes them.
 
     Attributes:
-        epoch: which epoch the next iteration gives; set it (or call `set_epoch`).
+        position: place in the sequence where the batches of epoch 0 begin.
+        block: samples sorted into a batch together; set both of them to go on with a run.
+        epoch: which epoch the next iteration gives; set it (or call `set_epoch`). It has
+            `count // (batch_size * world_size)` batches, and follows the epoch before it at once.
+        skip: batches that are left empty at its beginning, for who throws them away.
 
     Args:
         lengths: of the samples, in tokens.
         batch_size: samples a rank sees in a step.
         seed: of the run.
-        window: global batches sorted together; 1 shuffles without regard to length.
+        window: blocks sorted together; 1 shuffles without regard to length.
         rank: of this process.
         world_size: number of processes.
-        drop_last: leave out the samples that fill no whole global batch.
+        order: of an epoch, where it is not any order of all samples: that of shards.
 
     Raises:
-        ValueError: for sizes below 1, a rank outside the world, or a last batch too small to
-            give every rank a sample.
+        ValueError: for sizes below 1, or a rank outside the world.
     """
 
     def __init__(
@@ -53,20 +63,16 @@ class LengthBatches(Sampler[list[int]]):
         window: int = 50,
         rank: int = 0,
         world_size: int = 1,
-        drop_last: bool = True,
+        order: ShardOrder | None = None,
     ):
         check_sizes(rank, batch_size=batch_size, window=window, world_size=world_size)
         self.lengths = np.asarray(lengths)
-        self.batch_size, self.seed, self.window = batch_size, seed, window
-        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-        self.epoch = 0
-        self.global_size = batch_size * world_size
-        tail = len(self.lengths) % self.global_size
-        if not drop_last and 0 < tail < world_size:
-            raise ValueError(
-                f"The last batch of an epoch has {tail} samples for {world_size} ranks, so some "
-                "would wait for ever; set drop_last=True."
-            )
+        self.batch_size, self.seed, self.order = batch_size, seed, order
+        # Samples of one length stay where the order of shards has them, for nothing is gained.
+        self.window = window if order is None or any(self.lengths.strides) else 1
+        self.rank, self.world_size = rank, world_size
+        self.global_size = self.block = batch_size * world_size
+        self.position = self.epoch = self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration (transformers and accelerate call this)."""
@@ -74,14 +80,18 @@ class LengthBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        whole, tail = divmod(len(self.lengths), self.global_size)
-        return whole + (not self.drop_last and tail > 0)
+        return len(self.lengths) // self.global_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """This rank's batches of the current epoch."""
-        start = self.epoch * len(self.lengths)
-        for batch in self._global_batches(self.window):
-            yield (start + batch[self.rank :: self.world_size]).tolist()
+        skip = self.skip
+        yield from ([] for _ in range(skip))
+        for batch in self._global_batches(self.window, skip):
+            yield batch[self.rank :: self.world_size].tolist()
+
+    def place(self, batches: int) -> int:
+        """The position after some batches of the current epoch."""
+        return self.position + (self.epoch * len(self) + batches) * self.global_size
 
     def padding_share(self) -> dict[str, float]:
         """Share of a padded batch that is padding, in the current epoch, over all ranks.
@@ -91,22 +101,53 @@ class LengthBatches(Sampler[list[int]]):
         """
         return {"by_length": self._padding(self.window), "shuffled": self._padding(1)}
 
-    def _global_batches(self, window: int) -> Iterator[Int[np.ndarray, "size"]]:
-        count = len(self.lengths)
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(count) if count <= _HELD else None
-        whole = count - count % self.global_size
-        for start in range(0, whole, window * self.global_size):
-            stop = min(start + window * self.global_size, whole)
-            part = self._scattered(start, stop) if order is None else order[start:stop]
-            yield from _sorted_batches(part, self.lengths[part], self.global_size, random)
-        if whole < count and not self.drop_last:
-            tail = self._scattered(whole, count) if order is None else order[whole:]
-            yield tail[np.argsort(self.lengths[tail], kind="stable")]
+    def _global_batches(self, window: int, skip: int = 0) -> Iterator[Int[np.ndarray, "size"]]:
+        """The batches of the current epoch from the `skip`-th on."""
+        number, inside = divmod(self.place(skip), self.block)
+        blocks, held = self._blocks(number, window), np.zeros(0, np.int64)
+        for _ in range(len(self) - skip):
+            while len(held) < self.global_size:
+                held = np.concatenate([held, next(blocks)[inside:]])
+                inside = 0
+            yield held[: self.global_size]
+            held = held[self.global_size :]
 
-    def _scattered(self, start: int, stop: int) -> Int[np.ndarray, "places"]:
-        places = np.arange(start, stop)
-        return scattered(places, len(self.lengths), [self.seed, self.epoch, 1])
+    def _blocks(self, number: int, window: int) -> Iterator[Int[np.ndarray, "block"]]:
+        """The sequence from a block on, without end; a block of two epochs stands alone."""
+        total, size = len(self.lengths), self.block
+        for epoch in count(number * size // total):
+            start, end = epoch * total, (epoch + 1) * total
+            first, last = -(-start // size), end // size
+            random, chosen = self._chosen(epoch)
+            for begin in range(first, last, window):
+                stop = min(begin + window, last)
+                if stop <= number:
+                    random.permutation(stop - begin)  # what shuffling its blocks would have drawn
+                    continue
+                part = start + chosen(np.arange(begin * size, stop * size) - start)
+                blocks = _sorted_batches(part, self.lengths[part - start], size, random)
+                yield from islice(blocks, max(0, number - begin), None)
+            if start <= last * size < end and number <= last:
+                yield self._across(np.arange(last * size, (last + 1) * size))
+
+    def _across(self, places: Int[np.ndarray, "block"]) -> Int[np.ndarray, "block"]:
+        """The samples at places that lie in several epochs, those of each by length."""
+        epochs, inside = np.divmod(places, len(self.lengths))
+        found = []
+        for epoch in np.unique(epochs).tolist():
+            index = self._chosen(epoch)[1](inside[epochs == epoch])
+            order = np.argsort(self.lengths[index], kind="stable")
+            found.append(epoch * len(self.lengths) + index[order])
+        return np.concatenate(found)
+
+    def _chosen(self, epoch: int) -> tuple[np.random.Generator, Callable[[np.ndarray], np.ndarray]]:
+        """An epoch's random numbers, and the samples at places of its order."""
+        count, random = len(self.lengths), np.random.default_rng([self.seed, epoch])
+        if self.order is not None:
+            return random, partial(self.order.at, epoch)
+        if count <= _HELD:
+            return random, random.permutation(count).__getitem__
+        return random, partial(scattered, count=count, key=[self.seed, epoch, 1])
 
     def _padding(self, window: int) -> float:
         if not any(self.lengths.strides):
@@ -114,7 +155,7 @@ class LengthBatches(Sampler[list[int]]):
         real = padded = 0
         for batch in self._global_batches(window):
             for rank in range(self.world_size):
-                mine = self.lengths[batch[rank :: self.world_size]]
+                mine = self.lengths[batch[rank :: self.world_size] % len(self.lengths)]
                 real, padded = real + int(mine.sum()), padded + int(mine.max()) * len(mine)
         return 1 - real / padded if padded else 0.0
 
@@ -223,42 +264,6 @@ class StreamBatches(IterableDataset):
             for sample, *rows in zip(samples, *by_column[1:], strict=True):
                 sample["partners"] = dict(zip(self.partners, rows, strict=False))
         return samples
-
-
-def scattered(
-    places: Int[np.ndarray, "places"], count: int, key: Sequence[int]
-) -> Int[np.ndarray, "places"]:
-    """What a random permutation of `count` numbers has at these places; nothing else is held.
-
-    A Feistel network permutes the numbers below a power of 4; what it sends to `count` or beyond
-    goes through it again, until it comes back below.
-
-    Args:
-        places: from 0 to `count - 1`.
-        count: of the numbers, at least 1.
-        key: chooses the permutation.
-
-    Reference: Black & Rogaway 2002 (Ciphers with Arbitrary Finite Domains), section 3.
-    """
-    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
-    low = (np.uint64(1) << half) - np.uint64(1)
-    rounds = np.random.default_rng(key).integers(0, 1 << 63, size=6, dtype=np.uint64)
-    out = places.astype(np.uint64)
-    outside = np.ones(len(out), dtype=bool)
-    while outside.any():
-        left, right = out[outside] >> half, out[outside] & low
-        for number in rounds:
-            left, right = right, left ^ (_mixed(right + number) & low)
-        out[outside] = left << half | right
-        outside = out >= count
-    return out.astype(np.int64)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    # The finaliser of splitmix64 (Steele et al. 2014).
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ x >> np.uint64(shift)) * np.uint64(factor)
-    return x ^ x >> np.uint64(31)
 
 
 def check_sizes(rank: int, *, world_size: int, **sizes: int) -> None:

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from unlabel.data_pipes.formats import (
     BrokenFile,
     Columns,
     Row,
+    Wanted,
     choose,
     kind_of,
     pick_values,
@@ -29,9 +31,16 @@ class Files:
 
 
 def rows_of(
-    source: Any, report: ReadReport, columns: Columns, encoding: str | None
+    source: Any,
+    report: ReadReport,
+    columns: Columns,
+    encoding: str | None,
+    wanted: Wanted | None = None,
 ) -> Iterator[tuple[str, Row]]:
     """All rows of a resolved source, each with the name of its file; broken files are reported.
+
+    Who asks counts them in `report.lines`. For `wanted` see `read_rows`; its places are those in
+    the whole source.
 
     Raises:
         ValueError: when the only file is broken, or the wanted column is unknown.
@@ -49,8 +58,9 @@ def rows_of(
     for path in source.paths:
         started = report.lines
         report.files.append(str(path))  # before the rows: a limit may end the reading among them
+        here = None if wanted is None else partial(_shifted, wanted, started)
         try:
-            yield from ((str(path), row) for row in read_rows(path, columns, encoding))
+            yield from ((str(path), row) for row in read_rows(path, columns, encoding, here))
             if report.lines == started:
                 raise BrokenFile("it holds no rows")
         except BrokenFile as e:
@@ -61,6 +71,10 @@ def rows_of(
             else:
                 report.files.remove(str(path))
                 report.broken[str(path)] = str(e)
+
+
+def _shifted(wanted: Wanted, by: int, start: int, stop: int) -> bool:
+    return wanted(by + start, by + stop)
 
 
 def _items(source: Any, columns: Columns) -> Iterator[tuple[int, Any]]:

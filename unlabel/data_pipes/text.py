@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from unlabel.data_pipes.formats import Columns, Row
+from unlabel.data_pipes.formats import PASSED, Columns, Row, Wanted
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import resolve, rows_of
 
@@ -96,7 +96,20 @@ class TextStream:
         """A pass that leaves out the first `start` records (they are read, and thrown away)."""
         self.report = ReadReport()
         rows = _records(self.source, self.report, self.options, memory=_STREAM_MEMORY)
-        return (dict(zip(self.names, row, strict=True)) for row in islice(rows, start, None))
+        return (dict(zip(self.names, row, strict=True)) for _, row in islice(rows, start, None))
+
+    def chosen(self, wanted: Wanted) -> Iterator[tuple[int, str]]:
+        """The first text of each record of the rows that are wanted, after the row's place.
+
+        Args:
+            wanted: whether any row of the source is, from a place to before another one; others
+                are told in the report.
+        """
+        self.report = ReadReport()
+        rows = _records(
+            self.source, self.report, self.options, memory=_STREAM_MEMORY, wanted=wanted
+        )
+        return ((place, row[0]) for place, row in rows)
 
 
 def read_text(
@@ -168,7 +181,7 @@ def read_text(
         _refuse_nothing(any(True for _ in stream), stream.report)
         return stream
     report = ReadReport()
-    records = list(_records(source, report, options, memory=None))
+    records = [row for _, row in _records(source, report, options, memory=None)]
     _refuse_nothing(bool(records), report)
     found = list(map(list, zip(*records, strict=True)))
     labels, classes = _classes(found.pop()) if labelled else (None, ())
@@ -257,12 +270,22 @@ def _refuse_nothing(found: bool, report: ReadReport) -> None:
 
 
 def _records(
-    source: Any, report: ReadReport, options: _Options, *, memory: int | None
-) -> Iterator[tuple[str, ...]]:
+    source: Any,
+    report: ReadReport,
+    options: _Options,
+    *,
+    memory: int | None,
+    wanted: Wanted | None = None,
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Each record after the place of its row in the source."""
     seen: set[tuple[str, ...]] = set()
     order: deque[tuple[str, ...]] = deque()
-    for name, row in rows_of(source, report, options.columns, options.encoding):
-        report.lines += 1
+    for name, row in rows_of(source, report, options.columns, options.encoding, wanted):
+        count = row.values[0] if row.problem == PASSED else 1
+        report.lines += count
+        if row.problem == PASSED or (wanted and not wanted(report.lines - 1, report.lines)):
+            report.dropped[PASSED] += count
+            continue
         texts, problem = _clean(row, options)
         if problem is None and texts in seen:
             report.repeats_kept += options.keep_repeats
@@ -277,7 +300,7 @@ def _records(
             report.drop(problem, f"{name}:{row.line}", row.values)
             continue
         report.kept += 1
-        yield texts
+        yield report.lines - 1, texts
         if report.kept == options.limit:
             return
 

@@ -1,16 +1,20 @@
 """Which videos there are: folders of classes, lists, globs, data sets and things in memory."""
 
+import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
-from unlabel.data_pipes.held import Row
+from unlabel.data_pipes.cells import cells_of, held_columns
+from unlabel.data_pipes.held import Held, Row
 from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.shards import is_shard, members_of, shards_of
 from unlabel.data_pipes.sources import find_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES
 
@@ -88,7 +92,8 @@ def list_media(
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
         if path.suffix.lower() in LISTS:
-            return list(_of_frame(_read_list(path), path.parent, str(path), columns))
+            lists = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
+            return [e for one in lists or [path] for e in _of_list(one, columns)]
         return _of_files(source, suffixes, report)
     if isinstance(source, pd.DataFrame):
         return list(_of_frame(source, Path(), "the table", columns))
@@ -142,6 +147,9 @@ def by_pattern(entries: Sequence[Entry], pattern: str | None) -> None:
 
 def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
     path = Path(source).expanduser()
+    shards = shards_of(path) if is_shard(path) else sorted(path.glob("*.tar"))
+    if shards:
+        return [e for shard in shards for e in _of_shard(shard, suffixes, report)]
     if path.is_file():
         return [Entry(str(path), path)]
     pictures_wanted = set(IMAGE_SUFFIXES) <= set(suffixes)
@@ -153,6 +161,22 @@ def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -
         return _of_picture_folders(path)
     report.ignored += files.ignored
     return _labelled(files.paths, path)
+
+
+def _of_shard(shard: Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
+    """The media in a tar; a `.cls` of the same stem, up to its first dot, names the class."""
+    entries: dict[str, Entry] = {}
+    labels: dict[str, str] = {}
+    for member in members_of(shard, report):
+        folder, slash, name = member.name.rpartition("/")
+        stem = folder + slash + name.partition(".")[0]
+        if name.lower().endswith(tuple(suffixes)):
+            entries.setdefault(stem, Entry(str(member), member))
+        elif name.lower().endswith(".cls"):
+            labels[stem] = member.load()["bytes"].decode("utf-8", "replace").strip()
+        else:
+            report.ignored.append(str(member))
+    return [replace(entry, label=labels.get(stem)) for stem, entry in entries.items()]
 
 
 def _of_picture_folders(path: Path) -> list[Entry]:
@@ -172,6 +196,19 @@ def _labelled(paths: Sequence[Path], base: Path) -> list[Entry]:
     ]
 
 
+def _of_list(path: Path, columns: Columns) -> Iterator[Entry]:
+    """The rows of a list, whose media may lie in the list itself."""
+    held = held_columns(path, None if columns.path is None else [columns.path])
+    if not held:
+        return _of_frame(_read_list(path), path.parent, str(path), columns)
+    others = [name for name in pq.read_schema(path).names if name not in held_columns(path)]
+    if columns.path is None and "path" in others:
+        return _of_frame(pd.read_parquet(path, columns=others), path.parent, str(path), columns)
+    frame = pd.read_parquet(path, columns=others)
+    frame[held[0]] = pd.Series(list(cells_of(path, held[0])), dtype=object)
+    return _of_frame(frame, path.parent, str(path), replace(columns, path=held[0]))
+
+
 def _read_list(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such list.")
@@ -189,7 +226,8 @@ def _of_frame(frame: pd.DataFrame, base: Path, name: str, columns: Columns) -> I
         raise ValueError(f"{name} has no column 'path' (it has {has}); name it by path_column=.")
     others = [c for c in frame.columns if c not in found.values()]
     for number, record in enumerate(frame.to_dict("records"), start=2):
-        path = base / str(record[found["path"]])
+        value = record[found["path"]]
+        path = value if isinstance(value, Held) else base / str(value)
         take = lambda word: record.get(found.get(word, ""), "")  # noqa: B023, E731
         yield Entry(
             name=str(path),

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64
 from unlabel.data_pipes.decoded import DecodedFrames
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.flow import flow_magnitude, optical_flow
+from unlabel.data_pipes.held import shard_sizes
 from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.redraw import sample_at
 from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
@@ -129,6 +130,11 @@ class VideoStore:
     def sources(self) -> list[VideoItem]:
         """The video of each sample."""
         return [self.data[p] for p in np.repeat(self._usable, self._samples).tolist()]
+
+    @property
+    def shards(self) -> Int64[np.ndarray, "shards"] | None:
+        """Samples in each shard, where the data lies in some."""
+        return shard_sizes(item.source for item in self.sources)
 
     @property
     def lost(self) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unlabel.data_pipes.cells import Cell
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames
@@ -17,6 +18,7 @@ from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, 
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, Entry, by_pattern, list_media
 
+_PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp"}
 _AT_ONCE = 1 << 30  # bytes of shards that are examined as files of their own at a time
 
 __all__ = ["VideoData", "VideoItem", "look_into", "read_frames", "read_videos"]
@@ -47,9 +49,10 @@ def read_videos(
     Args:
         source: a folder (searched to the bottom; sub-folders are classes where all files lie in
             them; a folder without videos but with folders of pictures has a video in each), a
-            glob, a `.csv`, `.tsv` or `.parquet` list or DataFrame, a list of paths, bytes or
-            arrays, a uint8 array `(times, rows, columns, 3)`, a `datasets.Dataset`, or
-            `"hf:name[:config[:split]]"`.
+            glob, a `.csv`, `.tsv` or `.parquet` list or DataFrame (Parquet may hold the media
+            themselves, as `datasets` writes them), WebDataset shards (`.tar`, not packed; a `.cls`
+            of the same stem is the class), a list of paths, bytes or arrays, a uint8 array
+            `(times, rows, columns, 3)`, a `datasets.Dataset`, or `"hf:name[:config[:split]]"`.
         path_column: of a list; None takes `path` (relative to the list), or the data set's column
             of videos.
         label_column: of a list; None takes `label` where it is there.
@@ -239,7 +242,7 @@ def _parts(entries: list[Entry]) -> Iterator[list[int]]:
     part: list[int] = []
     room = _AT_ONCE
     for place, entry in enumerate(entries):
-        size = entry.source.size if isinstance(entry.source, Member) else 0
+        size = entry.source.size if isinstance(entry.source, (Member, Cell)) else 0
         if part and size > room:
             yield part
             part, room = [], _AT_ONCE
@@ -266,7 +269,11 @@ def _bytes(source: Any) -> bytes:
 
 
 def _suffix(source: Any) -> str:
-    return Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
+    """That of its path, or where it has none, that of the pictures which begin like it."""
+    named = Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
+    content = _bytes(source)
+    found = (s for start, s in _PICTURES.items() if content.startswith(start))
+    return named or next(found, ".webp" if content[8:12] == b"WEBP" else "")
 
 
 def _in_memory(source: Any, name: str, kind: str | None) -> Media:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unlabel.data_pipes.cells import Cell
 from unlabel.data_pipes.described import Described
 from unlabel.data_pipes.held import Member
 from unlabel.data_pipes.pair_values import Part
@@ -224,7 +225,7 @@ class Side:
 
 
 def _name(value: Any, place: int) -> str:
-    return str(value) if isinstance(value, (str, Member)) else f"value {place}"
+    return str(value) if isinstance(value, (str, Member, Cell)) else f"value {place}"
 
 
 def _entry(value: Any, place: int) -> Entry:
@@ -287,7 +288,7 @@ def read_each(values: Sequence[Any], options: SeriesOptions) -> SeriesData:
 
 def _one(value: Any, reading: Mapping[str, Any]) -> Series:
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(value, Member):
+        if isinstance(value, Member):  # of Parquet, series are numbers
             path = Path(folder) / f"series{Path(value.name).suffix.lower()}"
             path.write_bytes(value.load()["bytes"])
             value = path

@@ -17,7 +17,7 @@ from unlabel.data_pipes.media import identity
 from unlabel.files import write_json
 from unlabel.search.nearest import Found, Graph, exact
 from unlabel.search.reading import Embedded
-from unlabel.vector_files import save_vectors
+from unlabel.vector_files import save_vectors, vector_table
 
 _ABOUT, _WHOLE, _PARTS = "index.json", "vectors.parquet", "part-*.parquet"
 _KEY = ["path", "side"]
@@ -221,7 +221,8 @@ class Index:
         self._save(self.folder / f"part-{last + 1:06d}.parquet", items, made.vectors)
 
     def _save(self, file: Path, items: pd.DataFrame, vectors: np.ndarray) -> None:
-        save_vectors(file, pa.Table.from_pandas(items, preserve_index=False), vectors)
+        beside = pa.Table.from_pandas(items, preserve_index=False)
+        save_vectors(file, vector_table(beside, vectors))
 
     def _merge(self, gone: Sequence[str]) -> None:
         """One file of all parts, without what is gone."""

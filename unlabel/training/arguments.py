@@ -28,6 +28,10 @@ class TrainingArguments(transformers.TrainingArguments):
         default=50,
         metadata={"help": "Batches sorted by length together; 1 shuffles without regard to it."},
     )
+    shard_window: int = field(
+        default=16,
+        metadata={"help": "Shards whose samples are shuffled together, where data lies in shards."},
+    )
     max_skipped: int = field(
         default=10, metadata={"help": "Steps in a row with a NaN or inf that end the run."}
     )
@@ -43,6 +47,6 @@ class TrainingArguments(transformers.TrainingArguments):
     def __post_init__(self):
         """Check our own fields."""
         super().__post_init__()
-        for name in ("length_window", "max_skipped"):
+        for name in ("length_window", "shard_window", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")

@@ -9,10 +9,11 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from pathlib import Path
+
+from unlabel.files import flush
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +29,6 @@ class DiskFull(OSError):
 def _digest(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def staging(run: Path) -> Path:
@@ -60,11 +53,11 @@ def commit(staged: Path, final: Path) -> None:
     (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
     folders = sorted(p for p in staged.rglob("*") if p.is_dir())
     for path in [*files, staged / MANIFEST, *folders, staged]:
-        _flush(path)
+        flush(path)
     if final.exists():
         final.rename(staged.with_name(f"replaced-{final.name}"))
     staged.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def fault(folder: Path) -> str | None:

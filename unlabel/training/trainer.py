@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback
 
 from unlabel.core import Batch, stream_of
+from unlabel.data_pipes.order import ShardOrder
 from unlabel.data_pipes.sampling import LengthBatches
 from unlabel.objectives import Term
 from unlabel.objectives.gather import average_gradients, together, world
@@ -54,8 +55,9 @@ class Trainer(transformers.Trainer):
     Args:
         model: encoder and objective.
         args: `TrainingArguments`.
-        train_dataset: map-style store whose items take ordinals (`TokenStore`), with `lengths`;
-            or an iterable that yields lists of samples (`StreamBatches`).
+        train_dataset: map-style store whose items take ordinals (`TokenStore`), with `lengths`,
+            and `shards` (samples in each) where they lie in some; or an iterable that yields
+            lists of samples (`StreamBatches`).
         data_collator: samples -> `Batch` (`encoder.collator()`).
         callbacks: transformers callbacks.
 
@@ -104,6 +106,8 @@ class Trainer(transformers.Trainer):
         self._stop = StopSignal()
         self._stopping: Tensor | bool = False
         self._saving = False
+        self._seen: int | None = None  # place in the sequence of samples, and its block
+        self._block = 0
 
     # -- data ---------------------------------------------------------------------------------
 
@@ -120,6 +124,9 @@ class Trainer(transformers.Trainer):
         if isinstance(self.train_dataset, IterableDataset):
             return DataLoader(self.train_dataset, batch_size=None, **workers)
         rank, size = world()
+        order = getattr(self.train_dataset, "shards", None)
+        if order is not None:
+            order = ShardOrder(order, window=args.shard_window, seed=args.seed)
         self.batches = LengthBatches(
             self.train_dataset.lengths,
             args.per_device_train_batch_size,
@@ -127,6 +134,7 @@ class Trainer(transformers.Trainer):
             window=args.length_window,
             rank=rank,
             world_size=size,
+            order=order,
         )
         if len(self.batches) == 0:
             raise ValueError(
@@ -143,7 +151,8 @@ class Trainer(transformers.Trainer):
             self.control.should_training_stop = True
             return
         if hasattr(self, "batches"):
-            self.batches.epoch = epoch
+            is_resumed = kwargs["resume_from_checkpoint"] and epoch == kwargs["epochs_trained"]
+            self._go_to(epoch, kwargs["steps_trained_in_current_epoch"] if is_resumed else 0)
         elif kwargs["resume_from_checkpoint"] and hasattr(self.train_dataset, "start"):
             # The stream skips by itself, which costs no tokenising; the log still counts on.
             done = kwargs["steps_trained_in_current_epoch"]
@@ -151,6 +160,15 @@ class Trainer(transformers.Trainer):
             kwargs["steps_trained_in_current_epoch"] = 0
             epoch = kwargs["epochs_trained"] = epoch + done / kwargs["steps_in_epoch"]
         super()._run_epoch(epoch=epoch, **kwargs)
+
+    def _go_to(self, epoch: int, skip: int) -> None:
+        """Let the loader begin where the run stands, whatever number of ranks made its steps."""
+        batches = self.batches
+        batches.epoch, batches.skip = epoch, skip
+        if self._seen is not None:
+            batches.block = self._block or batches.block
+            batches.position += self._seen - batches.place(skip)
+        self._seen, self._block = batches.place(skip), batches.block
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The batches of a step, with the time that the loader takes for them."""
@@ -175,6 +193,8 @@ class Trainer(transformers.Trainer):
     ) -> Tensor:
         """Gather micro-batches until the step is complete, then take it as one batch."""
         model.train()
+        if self._seen is not None:
+            self._seen += self.batches.global_size
         self._micro.append(self._prepare_inputs(inputs))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
@@ -345,6 +365,7 @@ class Trainer(transformers.Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """Each rank's counters; no random state, for all of it is derived from step and sample."""
         counters = {"skipped": self.skipped, "in_a_row": self._in_a_row}
+        counters |= {} if self._seen is None else {"seen": self._seen, "block": self._block}
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _counters(world()[0])).write_text(
@@ -383,6 +404,7 @@ class Trainer(transformers.Trainer):
         self.skipped, self._in_a_row = kept["skipped"], kept["in_a_row"]
         self._meter.load_state_dict(kept["meter"] if own.is_file() else {})
         self._untrained = kept.get("untrained", {})
+        self._seen, self._block = kept.get("seen"), kept.get("block", 0)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; with `resume_from_checkpoint=True` from the newest whole checkpoint, if any.
