@@ -32,16 +32,13 @@ class ShardOrder:
         if window < 1 or (self.sizes < 0).any():
             raise ValueError(f"A window is 1 shard or more, of 0 samples or more: {window} came.")
         self.first = np.cumsum(self.sizes) - self.sizes
+        self._epoch, self._layout = 0, self._laid_out(0)
 
     def at(self, epoch: int, places: Places) -> Places:
         """Which samples come at some places of an epoch."""
-        count = len(self.sizes)
-        shards = scattered(np.arange(count), count, [self.seed, epoch, 2])
-        ends = np.cumsum(self.sizes[shards])
-        # The windows end with every `window`-th shard, and with the last one.
-        until = ends[
-            np.minimum(np.arange(self.window, count + self.window, self.window), count) - 1
-        ]
+        if epoch != self._epoch:
+            self._epoch, self._layout = epoch, self._laid_out(epoch)
+        shards, ends, until = self._layout
         windows = np.searchsorted(until, places, side="right")
         found = np.empty(len(places), np.int64)
         for window in np.unique(windows).tolist():
@@ -53,6 +50,15 @@ class ShardOrder:
             shard = shards[place]
             found[inside] = self.first[shard] + own - (ends[place] - self.sizes[shard])
         return found
+
+    def _laid_out(self, epoch: int) -> tuple[Places, Places, Places]:
+        """The shards of an epoch in their order, where each ends, and where their windows end."""
+        count = len(self.sizes)
+        shards = scattered(np.arange(count), count, [self.seed, epoch, 2])
+        ends = np.cumsum(self.sizes[shards])
+        # The windows end with every `window`-th shard, and with the last one.
+        last = np.minimum(np.arange(self.window, count + self.window, self.window), count) - 1
+        return shards, ends, ends[last]
 
 
 def scattered(places: Places, count: int, key: Sequence[int]) -> Places:

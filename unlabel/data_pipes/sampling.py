@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
 from unlabel.data_pipes.order import ShardOrder, scattered
 
+_Chosen = Callable[[np.ndarray], np.ndarray]
 Lengths = Int[np.ndarray, "count"] | Sequence[int]
 # An epoch's order of more samples than this is computed when it is needed, and not held.
 _HELD = 1 << 24
@@ -119,13 +120,15 @@ class LengthBatches(Sampler[list[int]]):
             start, end = epoch * total, (epoch + 1) * total
             first, last = -(-start // size), end // size
             random, chosen = self._chosen(epoch)
-            for begin in range(first, last, window):
+            begins = range(first, last, window)
+            for begin in begins if random else begins[max(0, number - first) // window :]:
                 stop = min(begin + window, last)
+                own = random or np.random.default_rng([self.seed, epoch, 4, begin])
                 if stop <= number:
-                    random.permutation(stop - begin)  # what shuffling its blocks would have drawn
+                    own.permutation(stop - begin)  # what shuffling its blocks would have drawn
                     continue
                 part = start + chosen(np.arange(begin * size, stop * size) - start)
-                blocks = _sorted_batches(part, self.lengths[part - start], size, random)
+                blocks = _sorted_batches(part, self.lengths[part - start], size, own)
                 yield from islice(blocks, max(0, number - begin), None)
             if start <= last * size < end and number <= last:
                 yield self._across(np.arange(last * size, (last + 1) * size))
@@ -140,14 +143,18 @@ class LengthBatches(Sampler[list[int]]):
             found.append(epoch * len(self.lengths) + index[order])
         return np.concatenate(found)
 
-    def _chosen(self, epoch: int) -> tuple[np.random.Generator, Callable[[np.ndarray], np.ndarray]]:
-        """An epoch's random numbers, and the samples at places of its order."""
-        count, random = len(self.lengths), np.random.default_rng([self.seed, epoch])
+    def _chosen(self, epoch: int) -> tuple[np.random.Generator | None, _Chosen]:
+        """The samples at places of an epoch's order, after the random numbers of its windows.
+
+        There are none where nothing is held: then each window has its own.
+        """
+        count = len(self.lengths)
         if self.order is not None:
-            return random, partial(self.order.at, epoch)
-        if count <= _HELD:
-            return random, random.permutation(count).__getitem__
-        return random, partial(scattered, count=count, key=[self.seed, epoch, 1])
+            return None, partial(self.order.at, epoch)
+        if count > _HELD:
+            return None, partial(scattered, count=count, key=[self.seed, epoch, 1])
+        random = np.random.default_rng([self.seed, epoch])
+        return random, random.permutation(count).__getitem__
 
     def _padding(self, window: int) -> float:
         if not any(self.lengths.strides):
