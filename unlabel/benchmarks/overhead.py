@@ -154,7 +154,6 @@ def _bare(trainer: Trainer, steps: int) -> tuple[float, float]:
     while done < _WARM_UP + steps:
         trainer.batches.epoch = done // len(loader)
         for batch in loader:
-            torch.manual_seed(done)
             loss = module(batch.to(device)).loss
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

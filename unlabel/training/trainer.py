@@ -234,7 +234,10 @@ class Trainer(transformers.Trainer):
     def _seed(self, micro: int) -> None:
         # Dropout draws from torch's global generator; this is the one place that sets it.
         step = self.state.global_step
-        torch.manual_seed(stream_of(self.args.seed, step, world()[0], micro))
+        seed = stream_of(self.args.seed, step, world()[0], micro)
+        # torch.manual_seed asks every kind of accelerator, which takes a millisecond.
+        on_cpu = self.args.device.type == "cpu"
+        (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
 
     # -- gradients that are not finite --------------------------------------------------------
 
