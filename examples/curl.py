@@ -4,18 +4,20 @@ A DQN whose encoder learns from rewards and, at the same time, from the contrast
 of what it saw. Both agents, with the contrast and without, see the same game from the same seed.
 
     python examples/curl.py                            # a ball to catch, about 90 s of one CPU
+    python examples/curl.py --contrast off --seeds 5   # one of both agents, from seeds 0 to 4
     python examples/curl.py --env CartPole-v1 --size 100 --crop 84 --patch 12 --layers 4 \
         --width 128 --batch 512 --rate 0.0001 --memory 100000 --steps 100000 --device cuda
 
-The second line is at the paper's scale, for a GPU, and of any environment of gymnasium that renders
+The last line is at the paper's scale, for a GPU, and of any environment of gymnasium that renders
 (`pip install 'unlabel[agents]'`). The first is a beginning: random play gets -0.71 an episode, the
-agent with contrast -0.49 in its last 400 steps, and 1 is the most; more `--steps` go on. Written is
-one picture: the reward of an episode as steps go by.
+agent with contrast -0.49 in its last 400 steps, and 1 is the most; more `--steps` go on. The reward
+of an episode in each tenth of the steps is printed, by agent and seed, and drawn as one picture.
 
 Reference: Srinivas et al. 2020, arXiv 2004.04136; DQN: Mnih et al. 2015, Nature 518.
 """
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -215,8 +217,6 @@ class Agent(nn.Module):
 
 def small(picture: Any, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """A picture in this size."""
-    if picture.shape[:2] == (size, size):
-        return picture
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -270,42 +270,48 @@ def late(ends: list[list[float]], steps: int) -> float:
     return float(np.mean([reward for step, reward in ends if step >= 0.8 * steps] or [np.nan]))
 
 
+def tenths(ends: list[list[float]], steps: int) -> dict[int, float]:
+    """Mean reward of an episode in each tenth of the run, by its last step; none if none ended."""
+    part = np.array([int(step) * 10 // steps for step, _ in ends])
+    reward = np.array([reward for _, reward in ends])
+    return {(i + 1) * steps // 10: float(reward[part == i].mean()) for i in sorted({*part})}
+
+
 def picture(curves: dict[str, list[list[float]]], steps: int, out: Path) -> None:
     """The mean reward of an episode in each tenth of the run."""
     from matplotlib.figure import Figure
 
     axes = (figure := Figure(figsize=(5, 3), layout="constrained")).add_subplot()
     for name, ends in curves.items():
-        part = np.minimum(np.array([step for step, _ in ends]) * 10 // steps, 9).astype(int)
-        rewards = np.array([reward for _, reward in ends])
-        shown = [i for i in range(10) if (part == i).any()]
-        axes.plot(
-            [(i + 1) * steps / 10 for i in shown],
-            [rewards[part == i].mean() for i in shown],
-            label=name,
-        )
+        axes.plot(*zip(*tenths(ends, steps).items(), strict=True), label=f"contrast {name}")
     axes.set(xlabel="steps", ylabel="reward of an episode")
     axes.legend()
     figure.savefig(out)
 
 
 def main(words: list[str] | None = None) -> dict[str, float]:
-    """Let both agents learn, write the picture, and print what came of it."""
+    """Let agents learn, write the picture, and print what came of it."""
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("--env", help="of gymnasium; left out, a ball is to be caught")
     sizes = {"size": 40, "crop": 32, "patch": 8, "width": 32, "layers": 1, "batch": 64}
-    runs = {"memory": 10000, "steps": 2000, "warm": 200, "every": 2, "seed": 0}
+    runs = {"memory": 10000, "steps": 2000, "warm": 200, "every": 2, "seed": 0, "seeds": 1}
     for name, default in {**sizes, **runs}.items():
         ask.add_argument(f"--{name}", type=int, default=default)
+    ask.add_argument("--contrast", choices=("both", "on", "off"), default="both")
     ask.add_argument("--weight", type=float, default=1.0, help="of the contrast")
     ask.add_argument("--rate", type=float, default=2e-3)
     ask.add_argument("--device", default="cpu")
     ask.add_argument("--out", type=Path, default=Path("curl.png"))
     given = ask.parse_args(words)
     started, curves = time.time(), {}
-    for name, weight in {"with contrast": given.weight, "without": 0.0}.items():
-        curves[name] = learn(given.env, weight, given)
-        print(f"{name}: {late(curves[name], given.steps):.3f} an episode", flush=True)
+    both = (("on", given.weight), ("off", 0.0))
+    weights = {name: weight for name, weight in both if given.contrast in (name, "both")}
+    for seed, name in itertools.product(range(given.seed, given.seed + given.seeds), weights):
+        ends = learn(given.env, weights[name], argparse.Namespace(**{**vars(given), "seed": seed}))
+        curves.setdefault(name, []).extend(ends)
+        shown = " ".join(f"{step}: {x:.3f}" for step, x in tenths(ends, given.steps).items())
+        last = f"last fifth {late(ends, given.steps):.3f}"
+        print(f"contrast {name}, seed {seed}, an episode by step: {shown}; {last}", flush=True)
     picture(curves, given.steps, given.out)
     found = {name: late(ends, given.steps) for name, ends in curves.items()}
     found["seconds"] = time.time() - started

@@ -163,12 +163,25 @@ def test_both_losses_reach_the_one_encoder(curl):
     assert set(losses) == {"reward", "contrast"}
 
 
+def test_tenths_are_means_of_the_episodes_that_ended_there(curl):
+    ends = [[0, 1.0], [5, 0.0], [19, 3.0], [199, -1.0]]
+    assert curl.tenths(ends, 200) == {20: 4 / 3, 200: -1.0}
+
+
 @pytest.mark.slow
-def test_curl_plays_its_own_game_and_any_that_renders(curl, tmp_path):
+def test_curl_plays_its_own_game_and_any_that_renders(curl, tmp_path, capsys):
     out = f"--out={tmp_path / 'curl.png'}"
     found = curl.main([*FEW, "--steps=60", out])
-    assert -1 <= found["with contrast"] <= 1 and -1 <= found["without"] <= 1
+    assert -1 <= found["on"] <= 1 and -1 <= found["off"] <= 1
     assert (tmp_path / "curl.png").is_file()
+    said = capsys.readouterr().out.splitlines()
+    # One of both by itself is as it was beside the other; every seed has its line.
+    alone = curl.main([*FEW, "--steps=60", out, "--contrast=off", "--seeds=2"])
+    again = capsys.readouterr().out.splitlines()
+    assert again[0] == said[1] and again[1].startswith(
+        "contrast off, seed 1, an episode by step: 6: "
+    )
+    assert len(again) == 3 and "on" not in alone
     pytest.importorskip("pygame")
     found = curl.main([*FEW, "--steps=60", "--env=CartPole-v1", out])
     assert np.isfinite(found["seconds"])

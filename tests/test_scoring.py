@@ -13,10 +13,11 @@ from unlabel.cli import main
 from unlabel.core import view
 from unlabel.data_pipes.series import read_series
 from unlabel.heads import load_scoring, save_heads
+from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Autoencoder, Flow
-from unlabel.scoring import score_clips, score_series
+from unlabel.scoring import score_clips, score_series, score_sounds
 
 PATCHES = {"patch_length": 6, "d_model": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 METHODS: dict[str, Any] = {
@@ -197,3 +198,59 @@ def test_pictures_score_by_their_distance_and_take_no_options_of_series(pictures
     with pytest.raises(SystemExit):
         main(["score", str(pictures[0].parent), str(pictures[0]), "--stride", "3"])
     assert "is an encoder of frames, which has no stride" in capsys.readouterr().err
+
+
+SOUNDS = {"num_mel_bins": 16, "patch_size": 8, "num_hidden_layers": 1, "hidden_size": 16}
+
+
+def hum(seconds, seed=0):
+    t, rng = np.arange(int(8000 * seconds)) / 8000, np.random.default_rng(seed)
+    return (0.3 * np.sin(2 * np.pi * 440 * t) + 0.01 * rng.normal(size=len(t))).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_a_burst_in_a_recording_scores_highest(tmp_path, capsys):
+    soundfile = pytest.importorskip("soundfile")
+    (tmp_path / "usual").mkdir()
+    for i in range(8):
+        soundfile.write(tmp_path / f"usual/{i}.wav", hum(1.3, i), 8000)
+    odd = hum(1.3, 9)
+    odd[8400:8800] += 0.5 * np.random.default_rng(1).normal(size=400)
+    soundfile.write(tmp_path / "odd.wav", odd, 8000)
+    given = {"audio.config": json.dumps(SOUNDS), "audio.rate": "8000", "audio.seconds": "0.5"}
+    given |= {"training.max_steps": "60", "training.learning_rate": "0.003"}
+    given |= {"objective": "autoencoder", "training.output_dir": str(tmp_path / "out")}
+    words = [word for key, value in given.items() for word in (f"--{key}", value)]
+    main(["train", "--modality", "audio", "--data", str(tmp_path / "usual"), *words])
+    file = tmp_path / "scores.csv"
+    main(["score", str(tmp_path / "out"), str(tmp_path / "odd.wav"), "--output", str(file)])
+    assert "pieces of recordings scored, 0 of them without" in capsys.readouterr().out
+    found = pd.read_csv(file)
+    assert list(found.columns) == ["name", "start", "end", "score"]
+    scores = found["score"].to_numpy()
+    is_odd = (found["end"].to_numpy() > 1.05) & (found["start"].to_numpy() < 1.1)
+    assert 1 <= is_odd.sum() <= 4 and is_odd[scores.argmax()]
+    assert scores.max() > 2 * np.median(scores[~is_odd])
+
+
+def test_pieces_of_recordings_cover_them_and_score_what_the_method_lost(tmp_path):
+    encoder: Any = AudioEncoder.from_config(dict(SOUNDS), rate=8000, seconds=0.5, dropout=0.0)
+    method = Autoencoder()
+    method.build(encoder)
+    waves = [hum(1.3), hum(0.2)]
+    found = score_sounds(encoder.eval(), method.eval(), [(w, 8000) for w in waves], size=2)
+    each: Any = [own for _, own in found.groupby("name", sort=False)]
+    for own, wave in zip(each, waves, strict=True):
+        start, end = own["start"].to_numpy(), own["end"].to_numpy()
+        token = 0.08  # seconds: 8 frames of 10 ms
+        assert start[0] == 0 and end.max() > len(wave) / 8000 - token
+        assert (np.diff(start) > 0).all() and (start[1:] < end[:-1] + token).all()
+        assert np.isfinite(own["score"]).all()
+    size = encoder.layout.samples
+    sound = [{"waveform": waves[0][size : 2 * size], "index": 0, "ordinal": 0}]
+    seen = encoder.view(encoder.collator()(sound), view("whole"))
+    with torch.no_grad():
+        apart = (method.rebuilt(encoder(seen)) - seen.target).square()
+    want = apart.view(encoder.grid[0], -1).mean(1).numpy()
+    second = found["score"].to_numpy()[len(want) : 2 * len(want)]
+    np.testing.assert_allclose(second, want, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""`unlabel score`: how unusual each step of series, picture or video is to a trained run."""
+"""`unlabel score`: how unusual each step of series, picture, video or piece of sound is."""
 
 import math
 from pathlib import Path
@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from unlabel.core import view
+from unlabel.data_pipes.audio_store import AudioStore
 from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import times_of
@@ -20,6 +21,7 @@ from unlabel.files import replacing
 from unlabel.heads import load_scoring
 from unlabel.media_embedding import clips_of, names_of
 from unlabel.modalities import MODALITIES
+from unlabel.modalities.audio import AudioEncoder, window_starts
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Objective
@@ -100,7 +102,7 @@ def score(
     freq: str | None = None,
     device: str | None = None,
 ) -> None:
-    """Score how unusual each step of series, picture or video is to a trained run.
+    """Score how unusual each step of series, picture, video or piece of sound is to a run.
 
     High is unusual. Runs of `autoencoder`, `vae`, `flow_prior` and `next_step` score by what their
     heads expect, those of `flow` by the likelihood of whole windows, pictures or clips; of the
@@ -108,7 +110,7 @@ def score(
 
     Args:
         model: a run's output folder, or an invertible encoder's.
-        data: a file, folder or glob of series, pictures or videos.
+        data: a file, folder or glob of series, pictures, videos or recordings.
         output: ends in `.csv` or `.parquet`.
         per_window: of series: a row for each window, and not for each step.
         stride: of series: steps from window to window; default a quarter of the context.
@@ -123,8 +125,10 @@ def score(
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: scores are written as .csv or .parquet; choose one.")
     folder = run_model_folder(Path(model)) or Path(model)
-    if (kind := modality_of(folder)) not in ("series", "frames", "video"):
-        raise ValueError(f"{model} is an encoder of {kind}; series, frames and videos are scored.")
+    if (kind := modality_of(folder)) not in ("series", "frames", "video", "audio"):
+        raise ValueError(
+            f"{model} is an encoder of {kind}; series, frames, videos and recordings are scored."
+        )
     encoder: Any = MODALITIES[kind].from_pretrained(folder, local_files_only=True)
     encoder = encoder.eval().to(device_of(device))
     method = load_scoring(Path(model), encoder).to(device_of(device))
@@ -140,8 +144,9 @@ def score(
         given = {**columns, "stride": stride, "per_window": per_window or None}
         if unused := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"{model} is an encoder of {kind}, which has no {', '.join(unused)}.")
-        found = score_clips(encoder, method, data, size=batch_size)
-        what = "pictures" if kind == "frames" else "videos"
+        own: Any = score_sounds if kind == "audio" else score_clips
+        found = own(encoder, method, data, size=batch_size)
+        what = {"frames": "pictures", "audio": "pieces of recordings"}.get(kind, "videos")
     with replacing(path) as partial:
         (found.to_parquet if path.suffix == ".parquet" else found.to_csv)(partial, index=False)
     none = int(np.isnan(found["score"].to_numpy()).sum())
@@ -182,6 +187,61 @@ def score_clips(
     table["score"] = torch.cat(found).view(-1, each).mean(1).numpy()
     levels = level_bits(encoder, spec)  # type: ignore[arg-type]
     return table.assign(bits=table["score"] / math.log(2) + levels) if levels else table
+
+
+@torch.inference_mode()
+def score_sounds(
+    encoder: AudioEncoder, method: Objective, source: Any, *, size: int = 64
+) -> pd.DataFrame:
+    """An anomaly score for every piece of recordings (a token's time): what the method lost there.
+
+    A recording is heard in windows of a view, one after the other; the last ends where it ends.
+
+    Args:
+        encoder: of the run.
+        method: one that has `surprise`, with its trained heads.
+        source: what `read_audio` takes.
+        size: windows a forward pass.
+
+    Returns:
+        Columns `name`, `label` where there is one, `start` and `end` in seconds, and `score`, the
+        mean over what is heard at that time, in units of the encoder's norm.
+    """
+    store = AudioStore(source, rate=encoder.rate, seconds=None, cache_bytes=0)
+    layout, found = encoder.layout, []
+    first = np.arange(layout.grid[0]) * layout.stride[0] * layout.hop
+    for place in range(len(store)):
+        wave = store[place]["waveform"]
+        starts = np.array(window_starts(len(wave), layout.samples))
+        begin = starts[:, None] + first
+        end = np.minimum(begin + layout.cell[0] * layout.hop, len(wave))
+        # Of the last window only what the one before it did not hear.
+        heard = np.append(0, starts[:-1] + layout.samples)[:, None]
+        is_new = (end > heard) & (begin < end)
+        windows = [wave[start : start + layout.samples] for start in starts]
+        scores = _of_sounds(encoder, method, windows, size)
+        table = pd.DataFrame({"start": begin[is_new], "end": end[is_new]}) / encoder.rate
+        found.append(table.assign(score=scores[is_new]))
+    names = pd.DataFrame(names_of(store, 1))
+    each = np.repeat(np.arange(len(found)), [len(table) for table in found])
+    pieces = pd.concat(found, ignore_index=True)
+    return pd.concat([names.iloc[each].reset_index(drop=True), pieces], axis=1)
+
+
+def _of_sounds(
+    encoder: AudioEncoder, method: Objective, windows: list[np.ndarray], size: int
+) -> np.ndarray:
+    """Of each window at each of its tokens' times, NaN where it is shorter than a view."""
+    device, found, collate = next(encoder.parameters()).device, [], encoder.collator()
+    for at in range(0, len(windows), size):
+        own = [{"waveform": w, "index": 0, "ordinal": 0} for w in windows[at : at + size]]
+        seen = encoder.view(collate(own).to(device), view("whole"))
+        told = method.surprise(encoder(seen), seen)
+        assert told is not None and seen.is_target is not None
+        told = told.float().masked_fill(~seen.is_target, torch.nan)
+        by_time = rearrange(told, "n (t b) v -> n t (b v)", t=encoder.grid[0])
+        found.append(by_time.nanmean(2).cpu().numpy())
+    return np.concatenate(found)
 
 
 def _windows(length: np.ndarray, context: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,4 +298,4 @@ def _stamps(data: SeriesData, rows: SeriesRows, row: np.ndarray, step: np.ndarra
     return times[0].append(times[1:])
 
 
-__all__ = ["score", "score_clips", "score_series"]
+__all__ = ["score", "score_clips", "score_series", "score_sounds"]

@@ -332,7 +332,7 @@ class AudioEncoder(nn.Module):
         if rate is not None and rate != self.rate:
             clips = [resampled(w, rate, self.rate) for w in clips]
         size = self.layout.samples
-        starts = [_starts(len(w), size) for w in clips]
+        starts = [window_starts(len(w), size) for w in clips]
         windows = [w[a : a + size] for w, s in zip(clips, starts, strict=True) for a in s]
         was_training = self.training
         self.eval()
@@ -371,7 +371,7 @@ class AudioEncoder(nn.Module):
         return Sound(waveform.to(like), mask.to(like.device)).middle(self.layout.samples)
 
 
-def _starts(samples: int, size: int) -> list[int]:
+def window_starts(samples: int, size: int) -> list[int]:
     """Where the windows of a clip start: one after the other, the last where it ends with it."""
     starts = [*range(0, max(1, samples - size + 1), size)]
     return [*starts, samples - size] if samples > starts[-1] + size else starts
@@ -385,4 +385,4 @@ def _said(folder: Path, config: Any) -> dict[str, Any]:
     return {} if config.model_type == "wave_conv" else {"seconds": config.max_length * 0.01}
 
 
-__all__ = ["POOLINGS", "AudioCollator", "AudioEncoder"]
+__all__ = ["POOLINGS", "AudioCollator", "AudioEncoder", "window_starts"]
