@@ -137,6 +137,7 @@ def _train_one(
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": prepared.samples,
         "classes": prepared.classes,
+        "bytes": prepared.bytes,
         "processes": args.world_size if before is None else before["processes"],
         "read": prepared.read,
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
@@ -147,9 +148,15 @@ def _train_one(
         write_json(run / "run.json", about)
     store, collate = prepared.store, model.collator(seed=args.seed)
     first = FirstBatch(run, pretraining, store, collate)
+    # What is sharded stays so: the whole of it is put together in a second module in the end.
+    spare = copy.deepcopy(pretraining) if args.fsdp else None
     trainer = Trainer(pretraining, args, store, collate, callbacks=[LogFile(run), first])
     result = trainer.train(resume_from_checkpoint=resume)
     finished = trainer.state.global_step >= trainer.state.max_steps
+    if spare is not None:
+        spare.load_state_dict(trainer.whole_state())
+        spare.to(args.device)
+        model, method, first.module = spare.encoder, spare.objective, spare
     if lead:
         model.save_pretrained(run / "model")
         save_heads(method, run)
@@ -233,8 +240,11 @@ def _keep_batch(before: dict[str, Any], args: TrainingArguments, run: Path) -> d
 
 
 def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    names = ("data", "encoder", "objective", "samples")
-    other = [n for n in names if json.dumps(before.get(n)) != json.dumps(now[n])]
+    names = {n: n for n in ("data", "encoder", "objective")}
+    names |= {"samples": "number of samples", "bytes": "size of its files"}
+    # What an earlier version did not write down cannot have changed.
+    kept = {n: before.get(n, now[n] if n == "bytes" else None) for n in names}
+    other = [said for n, said in names.items() if json.dumps(kept[n]) != json.dumps(now[n])]
     keys = ("seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window")
     old, new = before.get("training", {}), now["training"]
     other += [f"training.{k}" for k in keys if old.get(k) != new.get(k)]

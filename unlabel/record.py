@@ -59,8 +59,11 @@ class LogFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
         """Append one line."""
         if state.is_world_process_zero:
-            with self.path.open("a") as f:
-                f.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+            try:
+                with self.path.open("a") as f:
+                    f.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+            except OSError as error:  # a write that fails does not say where
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 class FirstBatch(TrainerCallback):

@@ -1,6 +1,9 @@
 import pickle
 import subprocess
 import sys
+import tempfile
+import time
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from unlabel.data_pipes import decoded as decoding
+from unlabel.data_pipes.frame_cache import FrameCache, temporary_folder
 from unlabel.data_pipes.frame_store import FrameStore
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames, Spool
 from unlabel.data_pipes.media import Media, examine
@@ -260,3 +264,31 @@ def test_a_run_reads_with_what_its_store_keeps(folder, decoded, options, partner
 def test_frames_that_no_store_has_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         Keep(**wrong)
+
+
+def _hold(prefix: str, ready: Any) -> None:
+    owner = FrameCache.__new__(FrameCache)
+    ready.send(str(temporary_folder(owner, prefix)))
+    time.sleep(60)
+
+
+def test_the_folder_of_a_killed_process_goes_with_the_next_one_and_a_living_ones_stays(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    context = get_context("fork")
+    here, there = context.Pipe()
+    holder = context.Process(target=_hold, args=("frames-", there))
+    holder.start()
+    held = Path(here.recv())
+    owner = FrameCache.__new__(FrameCache)
+    mine = temporary_folder(owner, "frames-")
+    assert set(tmp_path.iterdir()) == {held, mine}
+    holder.kill()
+    holder.join()
+    assert held.exists()
+    another = FrameCache.__new__(FrameCache)
+    last = temporary_folder(another, "frames-")
+    assert set(tmp_path.iterdir()) == {mine, last}
+    del owner
+    assert set(tmp_path.iterdir()) == {last}

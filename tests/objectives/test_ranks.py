@@ -63,7 +63,7 @@ def _gradients(names: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_give_the_one_process_gradient(tmp_path, ranks):
     names = [name for name in [*SERIES, *JOINT, *VIDEO] if name not in MIXED]
     one = _gradients(names)

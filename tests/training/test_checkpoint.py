@@ -1,17 +1,21 @@
 """Checkpoints are whole or not there: full disks, wrong files, files that must not be opened."""
 
+import errno
 import json
 import os
 import pickle
 import resource
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import differences, launch, make_trainer, outcome
+from tiny import launch, make_trainer, outcome
 
+from unlabel.benchmarks.fault_runs import differences
 from unlabel.training import checkpoint
 from unlabel.training.checkpoint import DiskFull
 
@@ -130,6 +134,87 @@ def test_a_pickle_in_place_of_the_weights_is_refused_and_never_executed(tmp_path
     assert not mark.exists()
 
 
+def _refusal(run: Path) -> str:
+    with pytest.raises(ValueError) as said:
+        make_trainer(run, "simcse", max_steps=4).train(resume_from_checkpoint=True)
+    assert "\n" not in str(said.value)
+    return str(said.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("finished")
+    make_trainer(run, "simcse", max_steps=2).train()
+    return run
+
+
+def _huge(folder: Path) -> None:
+    """A moment of 10 billion numbers, in a view of one."""
+    state = torch.load(folder / "optimizer.pt", weights_only=True)
+    state["state"][0]["exp_avg"] = torch.zeros(1, dtype=torch.float64).expand(10**10)
+    torch.save(state, folder / "optimizer.pt")
+
+
+def _beyond(folder: Path) -> None:
+    """A tensor that ends behind the file."""
+    content = (folder / "model.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    head = json.loads(content[8 : 8 + size])
+    name = next(n for n in head if n != "__metadata__")
+    head[name] |= {"shape": [10**9, 10**9], "data_offsets": [0, 4 * 10**18]}
+    said = json.dumps(head).encode()
+    new = len(said).to_bytes(8, "little") + said + content[8 + size :]
+    (folder / "model.safetensors").write_bytes(new)
+
+
+def _header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+
+
+def _packed(folder: Path) -> None:
+    """A gigabyte of zeros in a file of one megabyte."""
+    with zipfile.ZipFile(folder / "optimizer.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", bytes(2**24))
+
+
+def _rewrite(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "huge moment": (_huge, "optimizer.pt is no state of this optimizer"),
+    "huge weights": (_beyond, "model.safetensors does not fit"),
+    "huge header": (_header, "model.safetensors does not fit"),
+    "packed": (_packed, "optimizer.pt holds more than numbers"),
+    "state": (_rewrite("trainer_state.json", '{"global_step": "x"}'), "is no record of a run"),
+    "state's keys": (_rewrite("trainer_state.json", '{"__class__": 1}'), "is no record of a run"),
+    "counters": (_rewrite("counters-0.json", "[]"), "counters-0.json is no record of a run"),
+    "scaler": (lambda f: torch.save(_Evil(str(f / "ran")), f / "scaler.pt"), "more than numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_checkpoint_is_refused_in_one_sentence(finished, tmp_path, kind):
+    run, (spoil, said) = tmp_path / "run", HOSTILE[kind]
+    shutil.copytree(finished, run)
+    spoil(run / "checkpoint-2")
+    _sign_anew(run / "checkpoint-2")
+    assert said in _refusal(run)
+    assert not (run / "checkpoint-2" / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "{}/outside", "inside/../../outside", "link"])
+def test_a_manifest_cannot_name_what_lies_outside(tmp_path, name):
+    folder = _commit(tmp_path, 1)
+    (tmp_path / "outside").write_text("x")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "inside").mkdir()
+    digest = checkpoint._digest(tmp_path / "outside")
+    manifest = {name.format(tmp_path): digest}
+    (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    assert "lies outside of it" in str(checkpoint.fault(folder))
+
+
 def test_a_checkpoint_holds_no_file_that_only_pickle_could_read(tmp_path):
     make_trainer(tmp_path, "all_state", max_steps=2).train()
     for path in (tmp_path / "checkpoint-2").glob("*.pt"):
@@ -194,6 +279,15 @@ def test_a_real_full_file_system_is_a_full_disk(tmp_path):
         f.write("x")
     said = checkpoint.explain(caught.value, tmp_path, 7)
     assert isinstance(said, DiskFull) and "checkpoint-7" in str(said)
-    other = PermissionError(13, "no")
+    other = OSError(errno.EIO, "no")
     assert checkpoint.explain(other, tmp_path, 7) is other
     assert shutil.disk_usage(tmp_path).total
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_nobody_may_write_to_is_one_sentence(tmp_path, number):
+    _commit(tmp_path, 3)
+    said = checkpoint.explain(OSError(number, os.strerror(number)), tmp_path, 7)
+    assert isinstance(said, PermissionError)
+    assert str(said).startswith("The folder is closed: checkpoint-7 could not be written")
+    assert os.strerror(number) in str(said) and "checkpoint-3; make it writable" in str(said)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import METHODS, differences, launch, make_trainer, outcome
+from tiny import METHODS, launch, make_trainer, outcome
 from transformers import TrainerCallback
 
+from unlabel.benchmarks.fault_runs import differences
 from unlabel.training import monitors
 from unlabel.training.trainer import Diverged, Trainer
 

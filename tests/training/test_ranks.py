@@ -92,7 +92,7 @@ def one_process(tmp_path_factory):
         (2, 1, list(GRADIENT_METHODS)),
         (2, 2, list(GRADIENT_METHODS)),
         (1, 3, list(GRADIENT_METHODS)),
-        (3, 1, ["all_state", "mlm", "pairs"]),
+        (4, 1, ["all_state", "mlm", "pairs", "bank", "dino", "swav"]),
         (3, 2, ["all_state", "mlm"]),
     ],
 )

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tiny import differences, launch, make_trainer, outcome
+from tiny import launch, make_trainer, outcome
 from transformers import TrainerCallback, TrainerState
 
+from unlabel.benchmarks.fault_runs import differences
 from unlabel.training import checkpoint
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import differences, launch, make_trainer, outcome
+from tiny import launch, make_trainer, outcome
 from transformers import TrainerCallback
 
+from unlabel.benchmarks.fault_runs import differences
 from unlabel.training import checkpoint
 from unlabel.training.stop import StopSignal
 

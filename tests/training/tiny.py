@@ -10,7 +10,6 @@ import os
 import random
 import traceback
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback
 
+from unlabel.benchmarks.fault_ranks import Ranks
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.modalities.text import TextEncoder
@@ -182,35 +182,14 @@ def outcome(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def differences(one: Any, other: Any, at: str = "") -> list[str]:
-    """The places where two nests of dicts, lists, tensors and numbers are not bitwise equal."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        if one.keys() != other.keys():
-            return [f"{at}: {sorted(map(str, one.keys() ^ other.keys()))}"]
-        return [d for k in one for d in differences(one[k], other[k], f"{at}/{k}")]
-    if isinstance(one, list | tuple):
-        if len(one) != len(other):
-            return [f"{at}: {len(one)} against {len(other)} entries"]
-        pairs = enumerate(zip(one, other, strict=True))
-        return [d for i, (a, b) in pairs for d in differences(a, b, f"{at}/{i}")]
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) else [f"{at}: tensors differ"]
-    return [] if one == other else [f"{at}: {one} against {other}"]
-
-
-def _child(
-    work: Callable, rank: int, ranks: int, port: int, out: str, timeout: float, options: dict
-) -> None:
+def _child(rank: int, work: Callable, outs: list[str], timeout: float, options: dict) -> None:
     # A process that is about to be killed for being late first says where it stands.
+    out = outs[rank]
     stacks = Path(f"{out}.error").open("w")
     faulthandler.dump_traceback_later(0.9 * timeout, file=stacks)
     torch.set_num_threads(1)
     gc.freeze()  # what is imported is not looked at by each of the run's collections
     transformers.utils.logging.set_verbosity_error()
-    if ranks > 1:
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
-        places |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": True}
-        os.environ |= {k: str(v) for k, v in places.items()}
     try:
         torch.save(work(**options), out)
     except BaseException as error:
@@ -251,27 +230,11 @@ def launch(
         timeout: seconds until the processes are killed, which shows as exit code -9.
         options: of `work`.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["unlabel.training.trainer", "sklearn", "accelerate"])
     place.mkdir(parents=True, exist_ok=True)
-    # The ranks meet where this process listens, as under torchrun: a port that is only looked for
-    # may be taken by others, and tests run beside each other, before rank 0 listens there.
-    meet = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     outs = [place / f"result-{r}.pt" for r in range(ranks)]
     for out in outs:
         out.unlink(missing_ok=True)
         Path(f"{out}.error").unlink(missing_ok=True)
-    processes = [
-        context.Process(
-            target=_child, args=(work, r, ranks, meet.port, str(outs[r]), timeout, options)
-        )
-        for r in range(ranks)
-    ]
-    for p in processes:
-        p.start()
-    for p in processes:
-        p.join(timeout)
-        if p.is_alive():
-            p.kill()
-            p.join()
-    return Ended([p.exitcode for p in processes], outs)
+    given = (work, [str(o) for o in outs], timeout, options)
+    imported = ("unlabel.training.trainer", "sklearn", "accelerate")
+    return Ended(Ranks(_child, ranks, given, imported=imported).join(timeout), outs)

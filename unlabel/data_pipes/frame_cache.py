@@ -5,15 +5,22 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Int64
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 LONGEST = 1 << 28  # bytes of one video: a longer one is not decoded as a whole
 _EMPTY, _WHOLE, _LOST = 0, 1, 2
+_LOCK = "in-use"
 
 
 class FrameCache:
@@ -135,15 +142,62 @@ class FrameCache:
 
 
 def temporary_folder(owner: object, prefix: str) -> Path:
-    """A folder that goes with its owner, and with the process that made it at the latest."""
-    folder = tempfile.mkdtemp(prefix=prefix)
-    weakref.finalize(owner, _remove, folder, os.getpid())
-    return Path(folder)
+    """A folder that goes with its owner, and with the process that made it at the latest.
+
+    A process that was killed leaves its folder; it goes when the next one of its name is made.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_LOCK}"):
+        _sweep(left)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    weakref.finalize(owner, _remove, folder, os.getpid(), _held(folder))
+    return folder
 
 
-def _remove(folder: str, process: int) -> None:
+@contextmanager
+def passing_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder for the time of a `with` block, or of the process, see above."""
+    owner = _Owner()
+    try:
+        yield temporary_folder(owner, prefix)
+    finally:
+        del owner
+
+
+class _Owner:
+    """Something that a folder can go with."""
+
+
+def _held(folder: Path) -> IO[str] | None:
+    """A lock that says the folder is in use, as long as this process or a worker of it lives."""
+    if fcntl is None:
+        return None
+    # Locked before it gets its name: nobody finds it open.
+    file = (folder / f"{_LOCK}.new").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / f"{_LOCK}.new").rename(folder / _LOCK)
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def _sweep(lock: Path) -> None:
+    """Remove the folder of a lock that nobody holds any more."""
+    if fcntl is None:
+        return
+    try:
+        with lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is held, or another user's, or gone by now
+        return
+    shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _remove(folder: Path, process: int, lock: IO[str] | None) -> None:
     if os.getpid() == process:  # a forked worker leaves it to the process that made it
         shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        lock.close()
 
 
-__all__ = ["LONGEST", "FrameCache", "temporary_folder"]
+__all__ = ["LONGEST", "FrameCache", "passing_folder", "temporary_folder"]

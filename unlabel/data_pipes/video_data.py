@@ -105,6 +105,11 @@ class VideoData:
         return iter(self.items)
 
     @property
+    def bytes(self) -> int:
+        """Of all files together, those once more that hold several videos."""
+        return sum(item.media.size for item in self.items)
+
+    @property
     def labels(self) -> np.ndarray:
         """Class of each video, -1 for none, `(count,)`."""
         return np.array([item.label for item in self.items], np.int64)

@@ -1,6 +1,5 @@
 """Read collections of videos or pictures: find them, decode each once, leave out what is broken."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import numpy as np
 
 from unlabel.data_pipes.cells import Cell
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.frame_cache import passing_folder
 from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import Keep, KeptFrames
 from unlabel.data_pipes.media import Media
@@ -211,7 +211,7 @@ def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[M
     """What each entry holds; a file that several entries name is decoded once."""
     found: dict[int, Media] = {}
     for part in _parts(entries):
-        with tempfile.TemporaryDirectory() as name:
+        with passing_folder("unlabel-examined-") as folder:
             paths: dict[int, Path] = {}
             met: dict[Held, int] = {}
             for place in part:
@@ -223,13 +223,17 @@ def _examined(entries: list[Entry], *, kind: str | None, **about: Any) -> list[M
                     paths[place] = Path(source).expanduser()
                 elif content := _bytes(source):
                     # What crashes a decoder does so from memory, too: it is examined as a file.
-                    paths[place] = Path(name) / f"{place}{_suffix(source)}"
+                    paths[place] = folder / f"{place}{_suffix(source)}"
                     paths[place].write_bytes(content)
                 else:
                     found[place] = _in_memory(source, entries[place].name, kind)
             unique = list(dict.fromkeys(paths.values()))
             # A file that is gone again has no place in a manifest.
-            own = about if not any(name in str(p) for p in unique) else {**about, "manifest": None}
+            own = (
+                about
+                if not any(folder in p.parents for p in unique)
+                else {**about, "manifest": None}
+            )
             media = dict(zip(unique, scan_files(unique, kind=kind, **own), strict=True))
             found |= {place: media[path] for place, path in paths.items()}
             parts = [p for p in part if p not in found]

@@ -102,7 +102,9 @@ class AudioOptions:
         store = self._store(data, encoder, args.seed)
         logger.info("%s", store.summary())
         self.measure(encoder, store, begun)
-        return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
+        classes = len(store.classes) or None
+        size = store.data.bytes if isinstance(store, AudioStore) else None
+        return Prepared(encoder, store, store.summary(), len(store), classes, size)
 
     def encoder(self, seed: int, begun: Path | None) -> AudioEncoder:
         """The encoder alone: as the run began, a pretrained one, or a new one."""

@@ -16,6 +16,7 @@ class Prepared:
         read: one line on what was read and what was left out.
         samples: how many there are, None for a stream.
         classes: how many their labels count, None where they have no labels.
+        bytes: of the files that samples are read from during the run, None where none are.
     """
 
     encoder: Any
@@ -23,6 +24,7 @@ class Prepared:
     read: str
     samples: int | None
     classes: int | None = None
+    bytes: int | None = None
 
 
 def is_named(data: Any, corpus: str) -> bool:

@@ -105,7 +105,7 @@ class FramesOptions:
         store = self._store(read, objective, args.seed, **more)
         logger.info("%s", store.summary())
         encoder, classes = self.encoder(args.seed, begun), len(store.classes) or None
-        return Prepared(encoder, store, store.summary(), len(store), classes)
+        return Prepared(encoder, store, store.summary(), len(store), classes, read.bytes)
 
     def _read(self, source: Any, **options: Any) -> VideoData:
         return read_frames(source, **options, **self._named("path_column", "label_column"))

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _STAGING = ".staging"
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -70,6 +71,9 @@ def fault(folder: Path) -> str | None:
         return "its manifest names no files"
     for name, digest in manifest.items():
         path = folder / name
+        inside = not Path(name).is_absolute() and ".." not in path.parts
+        if not inside or path.resolve() != folder.resolve() / name:
+            return f"its manifest names {name}, which lies outside of it"
         if not path.is_file():
             return f"{name} is missing"
         if _digest(path) != digest:
@@ -145,13 +149,20 @@ def _is_full(error: BaseException) -> bool:
 
 
 def explain(error: Exception, run: Path, step: int) -> Exception:
-    """The error of a failed save as a `DiskFull` of one sentence, where that is what it was."""
-    if not _is_full(error):
+    """The error of a failed save in one sentence, where the disk or the folder is at fault."""
+    full = _is_full(error)
+    if not full and not (isinstance(error, OSError) and error.errno in _CLOSED):
         return error
     last = newest_valid(run)
-    free = shutil.disk_usage(run).free / 2**20
-    return DiskFull(
-        f"The disk is full: checkpoint-{step} could not be written to {run} ({free:.0f} MB "
-        f"free). The last good checkpoint is {last.name if last else 'none yet'}; free some "
-        "space and run again with --resume."
+    failed = f"checkpoint-{step} could not be written to {run}"
+    last_good = f"The last good checkpoint is {last.name if last else 'none yet'};"
+    if full:
+        free = shutil.disk_usage(run).free / 2**20
+        return DiskFull(
+            f"The disk is full: {failed} ({free:.0f} MB free). {last_good} free some space and "
+            "run again with --resume."
+        )
+    return PermissionError(
+        f"The folder is closed: {failed} ({error.strerror}). {last_good} make it writable and run "
+        "again with --resume."
     )

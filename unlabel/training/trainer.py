@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,14 +15,15 @@ import transformers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from unlabel.core import Batch, stream_of
 from unlabel.data_pipes.order import ShardOrder
 from unlabel.data_pipes.sampling import LengthBatches
 from unlabel.objectives import Term
 from unlabel.objectives.gather import average_gradients, together, world
-from unlabel.training import checkpoint, monitors
+from unlabel.training import checkpoint, monitors, restore
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.meter import Meter
 from unlabel.training.pretraining import Pretraining, Step, cached_step
@@ -32,7 +32,7 @@ from unlabel.training.stop import StopSignal
 from unlabel.training.waiting import Waiting, waiting_alarm
 
 logger = logging.getLogger(__name__)
-WEIGHTS = "model.safetensors"
+WEIGHTS, OPTIMIZER, SCHEDULER = "model.safetensors", "optimizer.pt", "scheduler.pt"
 
 
 class Diverged(RuntimeError):
@@ -91,6 +91,12 @@ class Trainer(transformers.Trainer):
             data_collator=data_collator,  # type: ignore[arg-type]
             callbacks=[*(callbacks or []), _EveryStep(self)],
         )
+        if args.fsdp and not self.accelerator.is_fsdp2:
+            raise ValueError(
+                "Sharded parameters (fsdp) take version 2 of it and several devices with memory of "
+                "their own; on CPUs accelerate would keep whole copies without a word. Leave out "
+                "fsdp, or start torchrun where the devices are."
+            )
         self.run = Path(str(args.output_dir))
         cuda = args.device.type == "cuda"
         self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
@@ -242,6 +248,8 @@ class Trainer(transformers.Trainer):
     # -- gradients that are not finite --------------------------------------------------------
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        if self.is_fsdp_enabled:
+            average_gradients(restore.scalars(model))
         with part("clip"):
             norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
             self._stopping = self._stop.agree(self.args.device)
@@ -356,6 +364,12 @@ class Trainer(transformers.Trainer):
         checkpoint.commit(checkpoint.staging(self.run) / name, self.run / name)
         checkpoint.rotate(self.run, self.args.save_total_limit, self.run / name)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the module's state; a call of all ranks."""
+        if not self.is_fsdp_enabled:
+            return super().save_model(output_dir, _internal_call)
+        self._save(output_dir, self.whole_state())
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         if self.args.should_save:
@@ -380,34 +394,51 @@ class Trainer(transformers.Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load, see `_save_rng_state`."""
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = restore.whole(self.optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        try:
-            state = safetensors.torch.load_file(folder / WEIGHTS)
-            (model or self.model).load_state_dict(state, strict=True)
-        except (RuntimeError, safetensors.SafetensorError) as error:
-            raise ValueError(
-                f"{folder / WEIGHTS} does not fit this encoder and objective; resume with those "
-                f"that the run began with, or begin a new run. {str(error)[:300]}"
-            ) from error
+        restore.load_weights(Path(resume_from_checkpoint) / WEIGHTS, model or self.model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        try:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"The optimizer or scheduler in {checkpoint} holds more than numbers and was not "
-                "opened; use a checkpoint that you trust."
-            ) from error
-        if checkpoint is None:
-            return
-        own, first = (Path(checkpoint) / _counters(r) for r in (world()[0], 0))
+        if checkpoint is None or self.is_deepspeed_enabled:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        folder = Path(checkpoint)
+        restore.load_optimizer(folder / OPTIMIZER, self.optimizer)
+        self.lr_scheduler.load_state_dict(restore.load_numbers(folder / SCHEDULER))
+        own, first = (folder / _counters(r) for r in (world()[0], 0))
         # A rank that was not there before begins with rank 0's counts and no sums.
-        kept = json.loads((own if own.is_file() else first).read_text())
-        self.skipped, self._in_a_row = kept["skipped"], kept["in_a_row"]
-        self._meter.load_state_dict(kept["meter"] if own.is_file() else {})
+        restore.load_record(
+            own if own.is_file() else first, lambda kept: self._count_on(kept, own.is_file())
+        )
+
+    def _count_on(self, kept: dict[str, Any], own: bool) -> None:
+        self.skipped, self._in_a_row = int(kept["skipped"]), int(kept["in_a_row"])
+        self._meter.load_state_dict(kept["meter"] if own else {})
         self._untrained = kept.get("untrained", {})
         self._seen, self._block = kept.get("seen"), kept.get("block", 0)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and (file := Path(checkpoint) / "scaler.pt").is_file():
+            restore.load_numbers(file)  # else it is refused
+        super()._load_scaler(checkpoint)
+
+    # -- shards -------------------------------------------------------------------------------
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_fsdp_enabled:
+            alone = nn.ParameterList(restore.scalars(self.model)).to(self.args.device)
+            self.accelerator.state.fsdp_plugin.ignored_modules = [alone]
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def whole_state(self) -> dict[str, Any]:
+        """The module's state without shards, on the CPU; a call of all ranks."""
+        return restore.whole(self.accelerator.unwrap_model(self.model).state_dict())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; with `resume_from_checkpoint=True` from the newest whole checkpoint, if any.
@@ -418,6 +449,8 @@ class Trainer(transformers.Trainer):
             DiskFull: there is no room for a checkpoint; the last good one is intact.
         """
         chosen = self._resume_point(resume_from_checkpoint or None)
+        if chosen is not None:
+            restore.load_record(Path(chosen) / TRAINER_STATE_NAME, _is_state)
         with self._stop:
             return super().train(resume_from_checkpoint=chosen, **kwargs)
 
@@ -432,6 +465,12 @@ class Trainer(transformers.Trainer):
         if isinstance(found[0], ValueError):
             raise found[0]
         return found[0]
+
+
+def _is_state(said: dict[str, Any]) -> None:
+    state = TrainerState(**said)
+    if not isinstance(state.global_step, int) or not isinstance(state.log_history, list):
+        raise ValueError("its step is no number, or its log no list")
 
 
 def _detached(term: Term) -> Term:
