@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,7 +101,7 @@ def test_shards_go_the_way_of_whole_copies_and_either_resumes_the_other(tmp_path
                 _close(again.result[method][key], same.result[method][key], method)
 
 
-def _command(folder: str) -> dict[str, Any]:
+def _command(folder: str) -> None:
     config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     _shard_here()
     args = TrainingArguments(
@@ -113,7 +112,6 @@ def _command(folder: str) -> dict[str, Any]:
     train(
         objective=MoCo(queue=24, width=8), data=f"{folder}/notes.txt", text=options, training=args
     )
-    return json.loads(Path(f"{folder}/run/run.json").read_text())["result"]
 
 
 @pytest.mark.slow
@@ -121,7 +119,8 @@ def test_the_command_saves_a_whole_encoder_of_a_sharded_run(tmp_path):
     from unlabel.modalities.text import TextEncoder
 
     (tmp_path / "notes.txt").write_text("\n".join(sentences(60)))
-    made = launch(tmp_path / "1", _command, 2, folder=str(tmp_path)).result
+    assert set(launch(tmp_path / "1", _command, 2, folder=str(tmp_path)).codes) == {0}
+    made = json.loads((tmp_path / "run" / "run.json").read_text())["result"]
     assert made["finished"] and made["steps"] == 4
     saved = TextEncoder.from_pretrained(tmp_path / "run" / "model").model.state_dict()
     kept = restore.safetensors.torch.load_file(
