@@ -117,7 +117,7 @@ def test_killed_at_any_moment_and_begun_anew_nothing_is_made_twice_or_lost(tmp_p
         children = []
         for number in range(of):
             if (child := os.fork()) == 0:
-                embed_file(model(note, 0.01), source, parts(out, number, of), progress=False)
+                embed_file(model(note, 0.03), source, parts(out, number, of), progress=False)
                 os._exit(0)
             children.append(child)
         time.sleep(draw.uniform(0.01, 0.05))

@@ -264,12 +264,10 @@ def _embed(
         return embed_media_file(folder, source, output, **settings)
     from unlabel.text_embedding import embed_file
 
-    column, loading = (
-        told["text"]["column"],
-        {k: told["text"][k] for k in ("pooling", "max_length")},
-    )
+    loading = dict(told["text"])
+    settings["column"] = loading.pop("column")
     embedder = load_embedder(model, **loading)
-    return embed_file(embedder, source, output, column=column, **settings).summary()
+    return embed_file(embedder, source, output, **settings).summary()
 
 
 def refuse_unused(kind: str, series: Mapping[str, Any], text: Mapping[str, Any]) -> None:

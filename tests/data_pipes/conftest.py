@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # the tests here import `pair_features`
+sys.path.insert(0, str(Path(__file__).parent))  # the tests here import `pair_features`, `tars`
 
 
 def numbered(count: int, rows: int = 48, columns: int = 64) -> np.ndarray:

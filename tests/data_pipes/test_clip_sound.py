@@ -4,13 +4,14 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import numbered, write_video, write_wave
 
 from unlabel.data_pipes import audio, waveforms
 from unlabel.data_pipes.audio import read_waveform
 from unlabel.data_pipes.report import NothingUsable
 from unlabel.data_pipes.video_store import VideoStore
 from unlabel.data_pipes.videos import read_videos
+
+from .conftest import numbered, write_video, write_wave
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from PIL import Image
+from tars import tarred
 
 from unlabel.data_pipes import cells
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
@@ -27,15 +27,6 @@ def picture(grey: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8, 3), grey, np.uint8)).save(file, "PNG")
     return file.getvalue()
-
-
-def tarred(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 GREYS = [10, 60, 110, 160, 210]

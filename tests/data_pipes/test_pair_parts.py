@@ -7,7 +7,6 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import numbered, places_in, write_video, write_wave
 
 from unlabel.data_pipes import decoded, videos, waveforms
 from unlabel.data_pipes.audio import read_waveform
@@ -17,6 +16,8 @@ from unlabel.data_pipes.video_list import Entry
 from unlabel.kinds.pairs import PairsOptions
 from unlabel.objectives import Objective
 from unlabel.training.arguments import TrainingArguments
+
+from .conftest import numbered, places_in, write_video, write_wave
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
         "intermediate_size": 16}  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tars import add_files, tarred
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import Member, Row
@@ -155,16 +156,6 @@ def test_media_in_a_data_set_are_found_where_they_lie_and_equal_ones_once(tmp_pa
 # -- folders and shards ---------------------------------------------------------------------------
 
 
-def members(path: Path, content: dict[str, bytes]) -> Path:
-    """A tar of these files."""
-    with tarfile.open(path, "w") as tar:
-        for name, data in content.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
 def npy(values: Any) -> bytes:
     """A `.npy` file."""
     file = io.BytesIO()
@@ -217,7 +208,7 @@ def test_members_of_one_stem_in_shards_are_a_sample(tmp_path):
             key = f"part/{i:04d}"
             content |= {f"{key}.txt": f"{caption} {shard}".encode(), f"{key}.npy": npy([i, shard])}
             content[f"{key}.mask.npy"] = npy([9.0])
-        members(tmp_path / f"set-{shard:03d}.tar", content)
+        tarred(tmp_path / f"set-{shard:03d}.tar", content)
     wanted = [f"{c} {shard}" for shard in range(2) for c in CAPTIONS]
     sides = {"text": None, "series": "npy"}
     for source in (
@@ -236,7 +227,7 @@ def test_of_a_damaged_shard_what_lies_before_the_damage_is_used(tmp_path, damage
     content = {}
     for i, caption in enumerate(CAPTIONS):
         content |= {f"{i}.txt": caption.encode(), f"{i}.npy": npy(np.arange(200.0))}
-    path = members(tmp_path / "a.tar", content)
+    path = tarred(tmp_path / "a.tar", content)
     with tarfile.open(path) as tar:
         third = tar.getmember("2.txt")
     whole = path.read_bytes()
@@ -255,10 +246,7 @@ def test_of_a_damaged_shard_what_lies_before_the_damage_is_used(tmp_path, damage
 def test_links_in_a_shard_are_nobodys_file_and_nothing_is_unpacked(tmp_path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
-        for name, data in {"../0.txt": b"outside", "../0.npy": npy([1, 2])}.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+        add_files(tar, {"../0.txt": b"outside", "../0.npy": npy([1, 2])})
         link = tarfile.TarInfo("1.txt")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         tar.addfile(link)
@@ -268,9 +256,9 @@ def test_links_in_a_shard_are_nobodys_file_and_nothing_is_unpacked(tmp_path):
 
 
 def test_a_shard_that_changes_under_the_run_is_told_and_packed_ones_are_refused(tmp_path):
-    path = members(tmp_path / "a.tar", {"0.txt": b"x", "0.npy": npy([1, 2])})
+    path = tarred(tmp_path / "a.tar", {"0.txt": b"x", "0.npy": npy([1, 2])})
     found = read_pairs(path, STEMS).columns["series"][0]
-    members(path, {"0.txt": b"x", "0.npy": npy([1, 2, 3] * 999)})
+    tarred(path, {"0.txt": b"x", "0.npy": npy([1, 2, 3] * 999)})
     with pytest.raises(DecodeError, match=r"a.tar:0.npy: the shard changed"):
         found.load()
     with pytest.raises(ValueError, match=r"a.tar.gz is packed"):

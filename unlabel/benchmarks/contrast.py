@@ -280,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for one row")
     parser.add_argument("--quick", action="store_true", help="up to 2,048 pairs")
-    parser.add_argument("--out", type=Path, default=Path("contrast.json"))
+    parser.add_argument("--output", type=Path, default=Path("contrast.json"))
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.row:
@@ -311,8 +311,8 @@ def main(argv: list[str] | None = None) -> None:
     beside = {str(n): found for n, found in zip(RANKS, peers, strict=True)}
     tables = {"exactness": exact, "peers": beside, "speed": speed}
     result = {"benchmark": "contrast", "setting": machine, **tables}
-    args.out.write_text(json.dumps(result, indent=1))
-    console.print(f"Written to {args.out}")
+    args.output.write_text(json.dumps(result, indent=1))
+    console.print(f"Written to {args.output}")
 
 
 if __name__ == "__main__":

@@ -163,8 +163,8 @@ def bench_retrieval(
 
     Reference: Liang et al. 2022, arXiv 2203.02053, for the gap.
     """
-    about_pairs = {"classes_column": classes_column, "template": template, "teacher": teacher}
-    about_pairs |= {"sides": sides}
+    about_pairs = {"classes_column": classes_column, "template": template, "teacher": teacher,
+                   "sides": sides}  # fmt: skip
     runs = seed_runs(Path(path))
     if modality_of(runs[0] / "model" if runs else Path(path)) == "pairs":
         if columns is not None:

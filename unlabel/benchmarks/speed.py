@@ -14,7 +14,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,8 +85,7 @@ def speed(
         commands, read = _TASKS[task]
         for number, command in enumerate(commands(how)):
             file = folder / (f"{task}.json" if number == 0 else f"{task}-{number}.json")
-            words = [*command, "--out" if task == "loss" else "--output", str(file)]
-            if said := _run(words):
+            if said := _run([*command, "--output", str(file)]):
                 notes.append(f"{task}: {said}")
                 continue
             figures = json.loads(file.read_text())
@@ -160,7 +158,8 @@ def _text(how: _How) -> Iterator[list[str]]:
     from unlabel.data_pipes.tokens import train_tokenizer
     from unlabel.modalities.text import TextEncoder
 
-    place = Path(tempfile.mkdtemp(dir=how.folder, prefix="bert-"))
+    place = how.folder / "bert"
+    place.mkdir(exist_ok=True)
     texts = docstring_corpus(limit=8000).columns["text"]
     (place / "sentences.txt").write_text("\n".join(" ".join(t.split()) for t in texts))
     torch.manual_seed(0)
@@ -300,11 +299,9 @@ def picture(found: dict[str, list[Any]], path: Path) -> Path:
     length.set(xlabel="tokens of a sentence at most", ylabel="CPU milliseconds a sentence",
                title="The text step")  # fmt: skip
     rows = [row for figures in found.get("trainer", []) for row in figures]
-    for offset, side in ((-0.2, "bare"), (0.2, "trainer")):
+    for offset, side, name in ((-0.2, "bare", "bare loop"), (0.2, "trainer", "trainer")):
         places = [i + offset for i in range(len(rows))]
-        kind.bar(
-            places, [r[f"{side}_ms"] for r in rows], 0.38, label=side.replace("bare", "bare loop")
-        )
+        kind.bar(places, [r[f"{side}_ms"] for r in rows], 0.38, label=name)
     kind.set_xticks(range(len(rows)), [f"{r['kind']}\n{r['method']}, {r['batch']}" for r in rows])
     kind.set(ylabel="milliseconds a step", title="Kinds of data")
     for axis in (time, memory, length, kind):

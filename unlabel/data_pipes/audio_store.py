@@ -13,9 +13,9 @@ from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import shard_sizes
 from unlabel.data_pipes.media import SOUND_SUFFIXES
 from unlabel.data_pipes.redraw import sample_at
-from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.report import ReadReport, first_of
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
-from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
+from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, by_pattern, list_media
 from unlabel.data_pipes.video_windows import even_start
 from unlabel.data_pipes.videos import look_into

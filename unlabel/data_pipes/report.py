@@ -1,7 +1,7 @@
 """What reading met: how much was kept, and what was left out and why."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,3 +80,8 @@ class NothingUsable(ValueError):
     def __init__(self, message: str, report: ReadReport):
         super().__init__(message)
         self.report = report
+
+
+def first_of(names: Collection[str]) -> str:
+    """The first three names, and whether there are more."""
+    return ", ".join([*names][:3]) + ", ..." * (len(names) > 3)

@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Int64
 
+from unlabel.data_pipes.report import first_of
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_values import (
     Collected,
@@ -213,7 +214,7 @@ class SeriesStore:
         if shorter := self._windows.shorter:
             parts.append(f"{shorter:,} series shorter than a window kept")
         if self.too_short:
-            named = ", ".join(self.too_short[:3]) + ", ..." * (len(self.too_short) > 3)
+            named = first_of(self.too_short)
             parts.append(f"{len(self.too_short):,} series too short left out ({named})")
         return ", ".join(parts)
 

@@ -1,6 +1,6 @@
 """Videos, pictures or recordings that were read together, and what reading met."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from unlabel.data_pipes.held import Held
 from unlabel.data_pipes.kept_frames import KeptFrames
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
-from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.report import ReadReport, first_of
 
-__all__ = ["VideoData", "VideoItem", "first_of"]
+__all__ = ["VideoData", "VideoItem"]
 
 
 @dataclass
@@ -170,11 +170,6 @@ class VideoData:
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         return ", ".join([*parts, *_notes(self.report)])
-
-
-def first_of(names: Collection[str]) -> str:
-    """The first three names, and whether there are more."""
-    return ", ".join([*names][:3]) + ", ..." * (len(names) > 3)
 
 
 def _span(numbers: Sequence[int]) -> str:

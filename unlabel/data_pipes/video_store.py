@@ -14,7 +14,8 @@ from unlabel.data_pipes.flow import flow_magnitude, optical_flow
 from unlabel.data_pipes.held import shard_sizes
 from unlabel.data_pipes.kept_frames import Keep
 from unlabel.data_pipes.redraw import sample_at
-from unlabel.data_pipes.video_data import VideoData, VideoItem, first_of
+from unlabel.data_pipes.report import first_of
+from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_partners import another_clip, tracked
 from unlabel.data_pipes.video_windows import Sampling, even_start, motion_start, spread_out, window
 from unlabel.data_pipes.videos import read_videos

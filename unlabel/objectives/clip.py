@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
-from unlabel.objectives.contrastive import both_ways
+from unlabel.objectives.contrastive import in_batch
 from unlabel.objectives.gather import gather, global_mean, world
 from unlabel.objectives.heads import Temperature
 from unlabel.objectives.objective import Term
@@ -118,7 +118,7 @@ class CLIP(_Between):
 
     def compare(self, a: Tensor, b: Tensor, index: Tensor) -> tuple[Tensor, float]:
         """Cross-entropy both ways; knowing nothing gives ln N."""
-        loss, n = both_ways(a, b, index, temperature=self.temperature())
+        loss, n = in_batch(a, b, index, temperature=self.temperature(), symmetric=True)
         return loss, math.log(n)
 
 

@@ -28,16 +28,19 @@ def in_batch(
     *,
     temperature: float | Tensor,
     normalize: bool = True,
+    symmetric: bool = False,
 ) -> tuple[Tensor, int]:
     """Each query against the keys of all ranks, its own key the positive; loss and candidates.
 
     Keys of the same sample (equal `index`) are no negatives of it. Without `normalize` they are
-    compared by inner products.
+    compared by inner products. With `symmetric` it is the mean with the direction from keys to
+    queries, which takes as many keys as queries.
     """
     rows = contrast(
         query,
         keys,
         temperature=temperature,
+        symmetric=symmetric,
         query_id=index,
         key_id=index,
         normalize=normalize,
@@ -45,26 +48,6 @@ def in_batch(
         reduction="none",
     )
     return global_mean(rows), len(keys) * world()[1]
-
-
-def both_ways(
-    a: Tensor, b: Tensor, index: Tensor, *, temperature: float | Tensor
-) -> tuple[Tensor, int]:
-    """`in_batch` from `a` to `b` and from `b` to `a`, the mean of both.
-
-    Rows of one place belong together. Rows of the same sample (equal `index`) are no negatives.
-    """
-    rows = contrast(
-        a,
-        b,
-        temperature=temperature,
-        symmetric=True,
-        query_id=index,
-        key_id=index,
-        across=True,
-        reduction="none",
-    )
-    return global_mean(rows), len(b) * world()[1]
 
 
 class _Pooled(Objective):
@@ -258,4 +241,4 @@ class MoCo(Objective):
         return {"contrast": Term(global_mean(rows), chance=math.log(1 + len(self.queue.rows)))}
 
 
-__all__ = ["Cutoff", "MoCo", "Pairs", "SimCSE", "both_ways", "in_batch"]
+__all__ = ["Cutoff", "MoCo", "Pairs", "SimCSE", "in_batch"]
