@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,7 +20,6 @@ except ImportError:  # not on Windows
 
 LONGEST = 1 << 28  # bytes of one video: a longer one is not decoded as a whole
 _EMPTY, _WHOLE, _LOST = 0, 1, 2
-_LOCK = "in-use"
 
 
 class FrameCache:
@@ -146,10 +145,12 @@ def temporary_folder(owner: object, prefix: str) -> Path:
 
     A process that was killed leaves its folder; it goes when the next one of its name is made.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_LOCK}"):
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         _sweep(left)
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    weakref.finalize(owner, _remove, folder, os.getpid(), _held(folder))
+    new = Path(tempfile.mkdtemp(prefix=f"new-{prefix}"))
+    lock = _lock(new)
+    folder = new.rename(new.with_name(new.name.removeprefix("new-")))  # locked when it is found
+    weakref.finalize(owner, _remove, folder, os.getpid(), lock)
     return folder
 
 
@@ -167,37 +168,38 @@ class _Owner:
     """Something that a folder can go with."""
 
 
-def _held(folder: Path) -> IO[str] | None:
-    """A lock that says the folder is in use, as long as this process or a worker of it lives."""
+def _lock(folder: Path) -> int | None:
+    """Says that a folder is in use, as long as this process or a worker of it lives.
+
+    Returns:
+        the open lock; None where somebody holds it, or the system has no such locks.
+    """
     if fcntl is None:
         return None
-    # Locked before it gets its name: nobody finds it open.
-    file = (folder / f"{_LOCK}.new").open("w")
+    lock = None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        (folder / f"{_LOCK}.new").rename(folder / _LOCK)
-    except OSError:  # a file system without locks
-        pass
-    return file
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is held, another user's, gone by now, or on a file system without locks
+        if lock is not None:
+            os.close(lock)
+        return None
+    return lock
 
 
-def _sweep(lock: Path) -> None:
-    """Remove the folder of a lock that nobody holds any more."""
-    if fcntl is None:
-        return
-    try:
-        with lock.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # it is held, or another user's, or gone by now
-        return
-    shutil.rmtree(lock.parent, ignore_errors=True)
+def _sweep(folder: Path) -> None:
+    """Remove a folder that nobody uses any more."""
+    lock = _lock(folder)
+    if lock is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
-def _remove(folder: Path, process: int, lock: IO[str] | None) -> None:
+def _remove(folder: Path, process: int, lock: int | None) -> None:
     if os.getpid() == process:  # a forked worker leaves it to the process that made it
         shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
-        lock.close()
+        os.close(lock)
 
 
 __all__ = ["LONGEST", "FrameCache", "passing_folder", "temporary_folder"]
