@@ -177,8 +177,8 @@ def _packed(folder: Path) -> None:
         file.writestr("archive/data.pkl", bytes(2**24))
 
 
-def _rewrite(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text) and None
+def _rewrite(name: str, text: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_text(text)
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {

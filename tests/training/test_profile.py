@@ -4,8 +4,9 @@ import json
 import time
 
 import pytest
-from tiny import differences, make_trainer, outcome
+from tiny import make_trainer, outcome
 
+from unlabel.benchmarks.fault_runs import differences
 from unlabel.training.profile import PARTS, WARM_UP
 
 

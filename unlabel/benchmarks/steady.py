@@ -113,7 +113,8 @@ def slope(
             np.array_split(x[kept], _BLOCKS), np.array_split(y[kept], _BLOCKS), strict=True
         )
     ]
-    fit = stats.linregress(*zip(*parts, strict=True))
+    at, held = zip(*parts, strict=True)
+    fit = stats.linregress(at, held)
     half = fit.stderr * stats.t.ppf(0.975, _BLOCKS - 2)
     return 10_000 * float(fit.slope), 10_000 * float(half)
 
