@@ -133,6 +133,7 @@ class Trainer(Saving):
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
         self._micro = []
+        self.model.train()  # once an epoch: on a small encoder each call is a percent of a step
         if self.state.global_step >= self.state.max_steps:
             # Resumed from the last checkpoint of all: transformers would make one step too many.
             self.control.should_training_stop = True
@@ -179,7 +180,8 @@ class Trainer(Saving):
         self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None
     ) -> Tensor:
         """Gather micro-batches until the step is complete, then take it as one batch."""
-        model.train()
+        if not model.training:
+            model.train()
         if self._seen is not None:
             self._seen += self.batches.global_size
         self._micro.append(self._prepare_inputs(inputs))
