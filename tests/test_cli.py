@@ -74,6 +74,14 @@ def test_a_misspelt_option_is_refused_by_name(capsys, notes):
     assert "'max_stepps' is not accepted" in said
 
 
+def test_a_value_that_cannot_be_is_refused_in_one_sentence(capsys, notes):
+    said = refused(
+        capsys, "train", "--data", str(notes), "--objective", "simcse",
+        "--training.output_dir", str(notes.parent / "run"), "--training.length_window", "0",
+    )  # fmt: skip
+    assert said == "unlabel: length_window is at least 1, but 0 came.\n"
+
+
 def test_an_unknown_objective_is_refused_with_the_list(capsys, notes):
     said = refused(capsys, "train", "--objective", "simcsee", f"--data={notes}")
     assert "No objective 'simcsee'; `unlabel list` knows simcse, cutoff, mlm" in said

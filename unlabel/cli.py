@@ -149,15 +149,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("UNLABEL_TRACEBACK"):
             raise
-        print(f"unlabel: {error}", file=sys.stderr)
+        print(f"unlabel: {_said(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
+def _said(error: str) -> str:
+    """What is wrong, out of jsonargparse's list of all that a value might have been."""
+    if "any of the Union subtypes" not in error:
+        return error
+    tried = error.partition("Errors:")[2].partition("Given value type:")[0]
+    reasons = [reason.strip() for reason in tried.split("\n  - ") if reason.strip()]
+    return " ".join(r for r in reasons if "<class 'NoneType'>" not in r) or error
+
+
 def run() -> None:
-    """`main` in a process of its own, whose memory may be kept."""
+    """`main` in a process of its own, whose memory may be kept; also a rank of torchrun."""
     keep_freed_memory()
-    main()
     from torch import distributed as dist
+
+    from unlabel.training.rendezvous import meet_anew
+
+    meet_anew()
+    main()
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()  # else its threads may abort a rank that ends first

@@ -73,6 +73,9 @@ def test_padding_share_is_that_of_the_batches_and_small_by_length():
     batches = LengthBatches(lengths, 64)
     padded = sum(lengths[b].max() * len(b) for b in batches)
     share = batches.padding_share()
+    later = LengthBatches(batches.lengths, batches.batch_size)
+    later.epoch, later.position = 3, 17
+    assert later.padding_share() == share  # however far a run has come
     assert share["by_length"] == pytest.approx(1 - lengths.sum() / padded)
     assert share["by_length"] < 0.05 < 0.3 < share["shuffled"]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unlabel.objectives import fused, logsumexp
 from unlabel.objectives.contrast import contrast, nt_xent
+from unlabel.objectives.tried import works
 
 DEVICE = sys.argv[1]
 N, D = 33, 20  # neither a multiple of a block
@@ -90,6 +91,7 @@ def main() -> None:
     result["nan"] = bool(loss.isnan()) and not any(bool(x.isfinite().all()) for x in slopes)
     once, again = (found(nt_xent, pair, torch.bfloat16) for _ in range(2))
     result["repeats"] = all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    result["works"] = works(fused, torch.device(DEVICE))
     print(json.dumps(result))
 
 

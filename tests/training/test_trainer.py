@@ -166,6 +166,18 @@ def test_a_large_common_part_of_the_embeddings_is_no_alarm(tmp_path, caplog):
     assert "collapse" not in caplog.text
 
 
+def test_an_encoder_that_was_loaded_for_use_is_trained_with_its_dropout(tmp_path):
+    losses = []
+    for loaded in (True, False):
+        trainer = make_trainer(tmp_path / str(loaded), "simcse", max_steps=3, save_strategy="no")
+        if loaded:
+            trainer.model.encoder.eval()  # as `from_pretrained` leaves it
+        trainer.train()
+        losses.append([line["loss"] for line in training_lines(trainer)])
+        assert all(m.training for m in trainer.model.modules())
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("method", ["all_state", "mlm"])

@@ -10,7 +10,7 @@ from unlabel.embedding import device_of, modality_of, run_model_folder, side_fol
 from unlabel.modalities import ENCODERS
 from unlabel.objectives.heads import mlp_projector
 from unlabel.training.checkpoint import checkpoints
-from unlabel.training.trainer import WEIGHTS
+from unlabel.training.saving import WEIGHTS
 
 
 def saved_encoder(path: str | Path, *modalities: str, device: str | None = None) -> Any:

@@ -87,7 +87,7 @@ class LengthBatches(Sampler[list[int]]):
         """This rank's batches of the current epoch."""
         skip = self.skip
         yield from ([] for _ in range(skip))
-        for batch in self._global_batches(self.window, skip):
+        for batch in self._global_batches(self.place(skip), len(self) - skip, self.window):
             yield batch[self.rank :: self.world_size].tolist()
 
     def place(self, batches: int) -> int:
@@ -95,18 +95,20 @@ class LengthBatches(Sampler[list[int]]):
         return self.position + (self.epoch * len(self) + batches) * self.global_size
 
     def padding_share(self) -> dict[str, float]:
-        """Share of a padded batch that is padding, in the current epoch, over all ranks.
+        """Share of a padded batch that is padding, in the first epoch of all, over all ranks.
 
         Returns:
             `by_length` with the windows as they are, `shuffled` as it would be without them.
         """
         return {"by_length": self._padding(self.window), "shuffled": self._padding(1)}
 
-    def _global_batches(self, window: int, skip: int = 0) -> Iterator[Int[np.ndarray, "size"]]:
-        """The batches of the current epoch from the `skip`-th on."""
-        number, inside = divmod(self.place(skip), self.block)
+    def _global_batches(
+        self, position: int, batches: int, window: int
+    ) -> Iterator[Int[np.ndarray, "size"]]:
+        """So many batches of the sequence from a place on."""
+        number, inside = divmod(position, self.block)
         blocks, held = self._blocks(number, window), np.zeros(0, np.int64)
-        for _ in range(len(self) - skip):
+        for _ in range(batches):
             while len(held) < self.global_size:
                 held = np.concatenate([held, next(blocks)[inside:]])
                 inside = 0
@@ -160,7 +162,7 @@ class LengthBatches(Sampler[list[int]]):
         if not any(self.lengths.strides):
             return 0.0  # one length, broadcast: there may be very many samples
         real = padded = 0
-        for batch in self._global_batches(window):
+        for batch in self._global_batches(0, len(self), window):
             for rank in range(self.world_size):
                 mine = self.lengths[batch[rank :: self.world_size] % len(self.lengths)]
                 real, padded = real + int(mine.sum()), padded + int(mine.max()) * len(mine)

@@ -226,8 +226,9 @@ def _kernels(like: Tensor) -> Any:
     if torch.cuda.get_device_capability(like.device) < (9, 0) or not find_spec("triton"):
         return None
     from unlabel.objectives import fused
+    from unlabel.objectives.tried import works
 
-    return fused
+    return fused if works(fused, like.device) else None
 
 
 @opaque

@@ -1,5 +1,6 @@
 """Training arguments: transformers' own, with what shared negatives and long runs need."""
 
+import os
 from dataclasses import dataclass, field
 
 import transformers
@@ -24,6 +25,9 @@ class TrainingArguments(transformers.TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Off: every head and encoder here is used in every step."}
     )
+    fsdp: bool | str | None = field(
+        default=None, metadata={"help": "Shard parameters over the ranks (FSDP2)."}
+    )
     length_window: int = field(
         default=50,
         metadata={"help": "Batches sorted by length together; 1 shuffles without regard to it."},
@@ -46,6 +50,8 @@ class TrainingArguments(transformers.TrainingArguments):
 
     def __post_init__(self):
         """Check our own fields."""
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            self.ddp_backend = None  # transformers would ask a group that one process does not make
         super().__post_init__()
         for name in ("length_window", "shard_window", "max_skipped"):
             if getattr(self, name) < 1:

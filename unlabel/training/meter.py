@@ -13,34 +13,41 @@ class Meter:
     """Sums and counts by name; values that are not finite are left out of both."""
 
     def __init__(self):
-        self._kept: dict[str, Tensor] = {}  # name -> (sum, count)
+        self._names: list[str] = []
+        self._pairs = torch.zeros(0, 2)  # (sum, count) of each name
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Take in one value for each name, without waiting for the device."""
-        for name, value in values.items():
-            finite = value.isfinite()
-            pair = torch.stack([value.where(finite, 0.0), finite.to(value.dtype)]).float()
-            before = self._kept.get(name)
-            self._kept[name] = pair if before is None else before.to(pair.device) + pair
+        if new := [name for name in values if name not in self._names]:
+            self._names += new
+            self._pairs = torch.cat([self._pairs, self._pairs.new_zeros(len(new), 2)])
+        got = torch.stack(list(values.values()))
+        finite = got.isfinite()
+        pairs = torch.stack([got.where(finite, 0.0), finite.to(got.dtype)], 1).float()
+        self._pairs = self._pairs.to(pairs.device)
+        if list(values) == self._names:
+            self._pairs += pairs
+        else:
+            self._pairs[[self._names.index(name) for name in values]] += pairs
 
     def means(self) -> dict[str, float]:
         """Mean of each name over steps and ranks (NaN for none finite), and start afresh.
 
         Every rank must call it at the same place of the run.
         """
-        if not self._kept:
+        if not self._names:
             return {}
-        names, pairs = list(self._kept), torch.stack(list(self._kept.values()))
+        names, pairs = self._names, self._pairs
         if world()[1] > 1:
             dist.all_reduce(pairs)
-        self._kept = {}
+        self.load_state_dict({})
         return dict(zip(names, (pairs[:, 0] / pairs[:, 1]).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, list[float]]:
         """What has been taken in since the last line, as plain numbers."""
-        return {name: pair.tolist() for name, pair in self._kept.items()}
+        return dict(zip(self._names, self._pairs.tolist(), strict=True))
 
     def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
         """Go on from `state_dict()`."""
-        self._kept = {name: torch.tensor(pair) for name, pair in state.items()}
+        self._names, self._pairs = list(state), torch.tensor([*state.values()]).view(-1, 2)
