@@ -278,8 +278,7 @@ class Trainer(Saving):
             module: Any = self.accelerator.unwrap_model(self.model)
             logs |= self._journal.line(module, self._waiting.share())
             logs["skipped"] = self.skipped
-            if self.is_world_process_zero():
-                logs |= self._journal.look(module, logs, self.state.global_step)
+            logs |= self._journal.look(module, logs, self.state.global_step)
         elif "train_runtime" in logs:  # the summary at the end
             logs["waiting"] = self._waiting.total
         super().log(logs, start_time)
