@@ -16,12 +16,15 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unlabel.data_pipes.marks import Tape
+
 Columns = tuple[str | int, ...] | None
 
 Wanted = Callable[[int, int], bool]
 PASSED = "of_other_parts"
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+LINED = (".txt", ".jsonl", ".ndjson")  # one row a line, whatever the lines before it
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
 MAX_LINE = 1 << 24  # characters: no line of a file, however broken, takes more memory than this
@@ -48,7 +51,11 @@ def kind_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
 
 
 def read_rows(
-    path: Path, columns: Columns, encoding: str | None = None, wanted: Wanted | None = None
+    path: Path,
+    columns: Columns,
+    encoding: str | None = None,
+    wanted: Wanted | None = None,
+    tape: Tape | None = None,
 ) -> Iterator[Row]:
     """The rows of one file.
 
@@ -60,6 +67,7 @@ def read_rows(
         wanted: whether any row is, from a place to before another one. A row group of Parquet of
             which none is wanted is not read: one row stands for all, its problem is `PASSED` and
             its value their number.
+        tape: where a file of one row a line is entered.
 
     Raises:
         BrokenFile: when the file cannot be read (any more) or has no such column.
@@ -73,6 +81,8 @@ def read_rows(
             return
         with open_text(path, encoding) as file:
             lines = _lines(file)
+            if tape is not None and kind in LINED:
+                lines = tape.lines(file, lines)
             if kind in (".csv", ".tsv"):
                 yield from _table(lines, columns, quoted=kind == ".csv")
             elif kind in (".jsonl", ".ndjson", ".json"):

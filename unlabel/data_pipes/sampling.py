@@ -1,8 +1,11 @@
 """Which samples meet in a batch: shuffled, of like length, the same for any number of ranks."""
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from jaxtyping import Int
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
 from unlabel.data_pipes.order import ShardOrder, scattered
+
+logger = logging.getLogger(__name__)
 
 _Chosen = Callable[[np.ndarray], np.ndarray]
 Lengths = Int[np.ndarray, "count"] | Sequence[int]
@@ -184,6 +189,8 @@ class StreamBatches(IterableDataset):
 
     Attributes:
         start: global batches to leave out at the beginning; set it to resume.
+        marks: file where to note places at which the source can be entered (plain text and JSON
+            lines can), so that resuming does not read it from the beginning; None notes none.
 
     Args:
         source: gives the same records (dicts of texts, or texts) on every iteration: `TextStream`.
@@ -225,6 +232,7 @@ class StreamBatches(IterableDataset):
         self.rank, self.world_size = rank, world_size
         self.global_size = batch_size * world_size
         self.start = 0
+        self.marks: Path | None = None
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """This rank's batches from `start` on; in a DataLoader worker every n-th of them."""
@@ -237,7 +245,7 @@ class StreamBatches(IterableDataset):
     def _global_batches(self, start: int) -> Iterator[list[tuple[int, int, tuple[str, ...]]]]:
         size = self.window * self.global_size
         first, skip = divmod(start, self.window)
-        records = islice(self._records(), first * size, None)
+        records = self._records(first * size)
         for number in count(first):
             held = list(islice(records, size))
             whole = len(held) - len(held) % self.global_size
@@ -250,16 +258,36 @@ class StreamBatches(IterableDataset):
             yield from ([held[i] for i in batch] for batch in islice(batches, skip, None))
             skip = 0
 
-    def _records(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
-        ordinal = 0
+    def _records(self, start: int) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        ordinal = again = 0
+        clock = time.monotonic()
         for _ in count() if self.passes is None else range(self.passes):
             began = ordinal
-            for index, record in enumerate(self.source):
-                texts = tuple(record.values()) if isinstance(record, dict) else (record,)
-                yield ordinal, index, texts
+            place, records = self._enter(start - began)
+            ordinal += place
+            for index, record in enumerate(records, place):
+                if ordinal >= start:
+                    if ordinal == start > 0 and self._leads():
+                        took = time.monotonic() - clock
+                        logger.info("%d records of the stream read again: %.1f s.", again, took)
+                    texts = tuple(record.values()) if isinstance(record, dict) else (record,)
+                    yield ordinal, index, texts
+                else:
+                    again += 1
                 ordinal += 1
             if ordinal == began:
                 raise ValueError("The stream gave no record in a whole pass; is it read only once?")
+
+    def _enter(self, start: int) -> tuple[int, Iterator[Any]]:
+        """A pass over the source from a record on that is at `start` or before it."""
+        if self.marks is None or not hasattr(self.source, "enter"):
+            return 0, iter(self.source)
+        source: Any = self.source
+        return source.enter(max(0, start), self.marks, writes=self._leads())
+
+    def _leads(self) -> bool:
+        info = get_worker_info()
+        return self.rank == 0 and (info is None or info.id == 0)
 
     def _samples(self, batch: Sequence[tuple[int, int, tuple[str, ...]]]) -> list[dict[str, Any]]:
         columns = list(zip(*(texts for _, _, texts in batch), strict=True))

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from unlabel.data_pipes.formats import (
     pick_values,
     read_rows,
 )
+from unlabel.data_pipes.marks import Tape
 from unlabel.data_pipes.report import ReadReport
 
 
@@ -36,11 +38,12 @@ def rows_of(
     columns: Columns,
     encoding: str | None,
     wanted: Wanted | None = None,
+    tape: Tape | None = None,
 ) -> Iterator[tuple[str, Row]]:
     """All rows of a resolved source, each with the name of its file; broken files are reported.
 
     Who asks counts them in `report.lines`. For `wanted` see `read_rows`; its places are those in
-    the whole source.
+    the whole source. With a tape, files of lines are read from its mark on.
 
     Raises:
         ValueError: when the only file is broken, or the wanted column is unknown.
@@ -55,13 +58,17 @@ def rows_of(
             raise ValueError(f"{name}: {e}.") from e
         return
     report.ignored.extend(source.ignored)
-    for path in source.paths:
+    for number, path in enumerate(source.paths):
         started = report.lines
         report.files.append(str(path))  # before the rows: a limit may end the reading among them
+        if tape is not None and not tape.opens(number):
+            continue
         here = None if wanted is None else partial(_shifted, wanted, started)
+        enters = tape is not None and tape.enters
         try:
-            yield from ((str(path), row) for row in read_rows(path, columns, encoding, here))
-            if report.lines == started:
+            rows = read_rows(path, columns, encoding, here, tape)
+            yield from ((str(path), row) for row in islice(rows, int(enters), None))
+            if report.lines == started and not enters:
                 raise BrokenFile("it holds no rows")
         except BrokenFile as e:
             if len(source.paths) == 1:

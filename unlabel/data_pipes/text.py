@@ -3,21 +3,21 @@
 import codecs
 import random
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from unlabel.data_pipes.formats import PASSED, Columns, Row, Wanted
+from unlabel.data_pipes.marks import EVERY, Tape
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.sources import resolve, rows_of
+from unlabel.data_pipes.sources import Files, resolve, rows_of
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
-_STREAM_MEMORY = 1 << 17  # records among which a stream finds repeats; a list has no such bound
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class TextStream:
     """The same records as `TextData`, read anew on every pass and never held in memory.
 
     Two passes give the same records in the same order, so a place in the stream is one integer.
-    Repeats are found among the last 131,072 records only.
+    Repeats are found within blocks of 131,072 rows only.
 
     Attributes:
         names: of the columns.
@@ -94,9 +94,29 @@ class TextStream:
 
     def records(self, start: int = 0) -> Iterator[dict[str, str]]:
         """A pass that leaves out the first `start` records (they are read, and thrown away)."""
+        return islice(self.enter()[1], start, None)
+
+    def enter(
+        self, start: int = 0, marks: Path | None = None, *, writes: bool = False
+    ) -> tuple[int, Iterator[dict[str, str]]]:
+        """A record at or before `start`, by its place, and a pass from it on.
+
+        Args:
+            start: the record that is wanted; plain text and JSON lines are entered near it.
+            marks: file of the places that earlier passes came by; None begins at the first record.
+            writes: add the places that this pass comes by.
+        """
+        tape = None
+        if marks is not None and isinstance(self.source, Files):
+            files = [(str(p), *p.stat()[6:9:2]) for p in self.source.paths if p.exists()]
+            tape = Tape((files, self.options), marks, start, writes=writes)
         self.report = ReadReport()
-        rows = _records(self.source, self.report, self.options, memory=_STREAM_MEMORY)
-        return (dict(zip(self.names, row, strict=True)) for _, row in islice(rows, start, None))
+        first = 0
+        if tape is not None and tape.begin is not None:
+            self.report.lines, self.report.kept = tape.begin.rows, (first := tape.begin.kept)
+            self.report.dropped["read_before"] = tape.begin.rows - first
+        rows = _records(self.source, self.report, self.options, forgets=True, tape=tape)
+        return first, (dict(zip(self.names, row, strict=True)) for _, row in rows)
 
     def chosen(self, wanted: Wanted) -> Iterator[tuple[int, str]]:
         """The first text of each record of the rows that are wanted, after the row's place.
@@ -106,9 +126,7 @@ class TextStream:
                 are told in the report.
         """
         self.report = ReadReport()
-        rows = _records(
-            self.source, self.report, self.options, memory=_STREAM_MEMORY, wanted=wanted
-        )
+        rows = _records(self.source, self.report, self.options, forgets=True, wanted=wanted)
         return ((place, row[0]) for place, row in rows)
 
 
@@ -181,7 +199,7 @@ def read_text(
         _refuse_nothing(any(True for _ in stream), stream.report)
         return stream
     report = ReadReport()
-    records = [row for _, row in _records(source, report, options, memory=None)]
+    records = [row for _, row in _records(source, report, options)]
     _refuse_nothing(bool(records), report)
     found = list(map(list, zip(*records, strict=True)))
     labels, classes = _classes(found.pop()) if labelled else (None, ())
@@ -274,15 +292,22 @@ def _records(
     report: ReadReport,
     options: _Options,
     *,
-    memory: int | None,
+    forgets: bool = False,
     wanted: Wanted | None = None,
+    tape: Tape | None = None,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Each record after the place of its row in the source."""
     seen: set[tuple[str, ...]] = set()
-    order: deque[tuple[str, ...]] = deque()
-    for name, row in rows_of(source, report, options.columns, options.encoding, wanted):
+    block, mark = report.lines // EVERY, None
+    for name, row in rows_of(source, report, options.columns, options.encoding, wanted, tape):
+        if tape is not None and mark is not None:
+            tape.keep(mark, report.kept)
         count = row.values[0] if row.problem == PASSED else 1
         report.lines += count
+        mark = None if tape is None else tape.here(report.lines)
+        if forgets and (report.lines - 1) // EVERY != block:
+            block = (report.lines - 1) // EVERY
+            seen.clear()
         if row.problem == PASSED or (wanted and not wanted(report.lines - 1, report.lines)):
             report.dropped[PASSED] += count
             continue
@@ -292,10 +317,6 @@ def _records(
             problem = None if options.keep_repeats else "repeated"
         elif problem is None:
             seen.add(texts)
-            if memory is not None:
-                order.append(texts)
-                if len(order) > memory:
-                    seen.remove(order.popleft())
         if problem:
             report.drop(problem, f"{name}:{row.line}", row.values)
             continue

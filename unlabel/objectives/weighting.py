@@ -59,7 +59,7 @@ class GradientShares(State):
 
     The gradient is that with respect to the encoder's outputs which the part reads (pooled, tokens
     and layers together), as the backward pass of the whole sum brings it: measuring costs no pass
-    of its own. Over ranks the squares are averaged.
+    of its own. It is that of all ranks' samples together, as one process would see it.
 
     Args:
         parts: how many.
@@ -88,7 +88,8 @@ class GradientShares(State):
         def note(gradient: Tensor | None) -> None:
             if gradient is None:
                 return
-            square = gradient.detach().float().square().sum()
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            square = gradient.detach().to(wide).square().sum()
             self._squares[part] = self._squares.get(part, 0.0) + square
 
         def through(x: Tensor) -> Tensor:
@@ -112,11 +113,12 @@ class GradientShares(State):
         """Take in what the last backward pass brought; once, however often it is called."""
         if self._weights is None or not self._squares:
             return
-        zero = torch.zeros((), device=self.norms.device)
+        zero = self.norms.new_zeros(())
         squares = torch.stack([self._squares.get(i, zero) for i in range(len(self.norms))])
         if world()[1] > 1:
+            # A rank's own gradient is what the mean over ranks will divide by their number.
             dist.all_reduce(squares)
-            squares /= world()[1]
+            squares /= world()[1] ** 2
         # Of the part itself: its weight is taken out again.
         found = squares.sqrt() / self._weights.clamp(min=1e-12)
         stays = torch.where(self.steps > 0, self.momentum, 0.0)

@@ -47,7 +47,7 @@ class TrainingArguments(transformers.TrainingArguments):
         default=10, metadata={"help": "Steps in a row with a NaN or inf that end the run."}
     )
     monitor_rows: int = field(
-        default=512, metadata={"help": "Embeddings a monitor looks at; 0 turns them off."}
+        default=512, metadata={"help": "Embeddings of all ranks that a monitor looks at; 0: none."}
     )
 
     profile_steps: int = field(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from unlabel.objectives import Term
+from unlabel.objectives.gather import gather, world
 from unlabel.training import monitors
 from unlabel.training.meter import Meter
 from unlabel.training.pretraining import Pretraining, Step
@@ -23,7 +24,7 @@ class Journal:
         last: the newest step, without its graph.
 
     Args:
-        rows: embeddings that a monitor looks at; 0 turns the monitors off.
+        rows: embeddings of all ranks together that a monitor looks at; 0 turns the monitors off.
     """
 
     def __init__(self, rows: int):
@@ -39,7 +40,7 @@ class Journal:
         terms = {name: _detached(t) for name, t in step.terms.items()}
         self.last = Step(step.loss.detach(), terms, step.pooled)
         if first and self.rows:
-            self._untrained = monitors.look(step.pooled, self.rows)
+            self._untrained = self._figures(step)
         losses = {f"objective/{n}": t.loss for n, t in terms.items()}
         self._meter.add({"loss": self.last.loss} | losses)
         return self.last
@@ -59,11 +60,14 @@ class Journal:
         return found | module.objective.figures() | {"monitor/waiting": waiting}
 
     def look(self, module: Pretraining, line: dict[str, float], at: int) -> dict[str, float]:
-        """The monitors' figures for a line; what is wrong in two lines in a row is said once."""
+        """The monitors' figures for a line, on every rank alike.
+
+        What is wrong in two lines in a row is said once, by the first rank.
+        """
         assert self.last is not None
         found, sentences = {}, [waiting_alarm(line["monitor/waiting"])]
         if self.rows:
-            figures = monitors.look(self.last.pooled, self.rows)
+            figures = self._figures(self.last)
             if figures and module.teacher is not None:
                 figures["teacher"] = module.teacher.present
             found = {f"monitor/{k}": v for k, v in figures.items() if k != "rows"}
@@ -72,7 +76,8 @@ class Journal:
             terms = {n: (line[f"objective/{n}"], line.get(f"chance/{n}")) for n in self.last.terms}
             width = self.last.pooled[0].shape[1]
             sentences = [*monitors.alarms(figures, terms, width, self._untrained), *sentences]
-        self._warn([s for s in sentences if s], at)
+        if world()[0] == 0:
+            self._warn([s for s in sentences if s], at)
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,6 +88,12 @@ class Journal:
         """Go on from `state_dict()`; with that of another rank (not `own`), without its sums."""
         self._meter.load_state_dict(kept["meter"] if own else {})
         self._untrained = kept.get("untrained", {})
+
+    def _figures(self, step: Step) -> dict[str, float]:
+        """What the monitors see in as many rows of each rank; every rank must call it."""
+        size = world()[1]
+        share = -(-self.rows // size) if size > 1 else None
+        return monitors.look([gather(z[:share]) for z in step.pooled], self.rows)
 
     def _warn(self, sentences: Sequence[str], at: int) -> None:
         before, self._suspected = self._suspected, set()

@@ -28,6 +28,8 @@ from unlabel.training.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
+MARKS = "stream-marks.jsonl"  # in the run's folder: where a stream of text can be entered
+
 
 class Diverged(RuntimeError):
     """Too many steps in a row had a NaN or inf in their gradient."""
@@ -111,6 +113,8 @@ class Trainer(Saving):
             "persistent_workers": args.dataloader_persistent_workers,
         }
         if isinstance(self.train_dataset, IterableDataset):
+            if hasattr(self.train_dataset, "marks"):
+                self.train_dataset.marks = self.run / MARKS
             return DataLoader(self.train_dataset, batch_size=None, **workers)
         rank, size = world()
         order = getattr(self.train_dataset, "shards", None)
@@ -294,8 +298,7 @@ class Trainer(Saving):
             module: Any = self.accelerator.unwrap_model(self.model)
             logs |= self._journal.line(module, self._waiting.share())
             logs["skipped"] = self.skipped
-            if self.is_world_process_zero():
-                logs |= self._journal.look(module, logs, self.state.global_step)
+            logs |= self._journal.look(module, logs, self.state.global_step)
         elif "train_runtime" in logs:  # the summary at the end
             logs["waiting"] = self._waiting.total
         super().log(logs, start_time)

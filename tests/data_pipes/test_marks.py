@@ -1,0 +1,96 @@
+"""A stream is entered where it was left, and gives what it gives when read from the beginning."""
+
+import gzip
+import json
+import random
+from itertools import islice
+
+import pytest
+
+from unlabel.data_pipes import marks, text
+from unlabel.data_pipes.sampling import StreamBatches
+from unlabel.data_pipes.text import read_text
+
+
+@pytest.fixture(autouse=True)
+def close_marks(monkeypatch):
+    for module in (marks, text):
+        monkeypatch.setattr(module, "EVERY", 16)
+
+
+def lines(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    words = ["rain", "fell", "städte", "\N{SNOWMAN}", "old", "sea", ""]
+    return [" ".join(draw.choices(words, k=draw.randint(0, 4))) for _ in range(count)]
+
+
+def _plain(folder):
+    (folder / "a.txt").write_text("\n".join(lines(100)), encoding="utf-8-sig")
+
+
+def _packed(folder):
+    (folder / "a.txt.gz").write_bytes(gzip.compress("\n".join(lines(100)).encode()))
+
+
+def _wide(folder):
+    (folder / "a.txt").write_text("\n".join(lines(100)), encoding="utf-16")
+
+
+def _json(folder):
+    rows = [json.dumps({"id": i, "text": t, "more": 1}) for i, t in enumerate(lines(100))]
+    rows[40] = "{broken"
+    (folder / "a.jsonl").write_text("\n".join(rows))
+
+
+def _several(folder):
+    for i in range(4):
+        (folder / f"{i}.txt").write_bytes("\r\n".join(lines(40, i)).encode() + b"\n\xff\n")
+    (folder / "2.csv").write_text("text\n" + "\n".join(f'"{t}"' for t in lines(30, 9)))
+    (folder / "1b.txt").write_text("")
+
+
+@pytest.mark.parametrize("make", [_plain, _packed, _wide, _json, _several])
+def test_batches_from_a_mark_are_those_of_the_whole_run(tmp_path, make):
+    (data := tmp_path / "data").mkdir()
+    make(data)
+    stream = read_text(data, streaming=True)
+
+    def batches(start=0):
+        made = StreamBatches(stream, lambda texts: [[len(t)] for t in texts], 2, window=3, passes=3)
+        made.start, made.marks = start, tmp_path / "run" / "marks"
+        return made
+
+    whole = list(batches())
+    assert len((tmp_path / "run" / "marks").read_text().splitlines()) > 4
+    assert list(batches()) == whole
+    for start in range(1, len(whole), 3):
+        assert list(batches(start)) == whole[start:], start
+    records = list(stream)
+    for start in range(len(records)):
+        place, rest = stream.enter(start, tmp_path / "run" / "marks")
+        assert place <= start and list(rest) == records[place:]
+    assert place > len(records) // 2  # entered, not read again
+
+
+def test_marks_of_another_state_of_the_source_or_cut_off_are_not_followed(tmp_path):
+    path, kept = tmp_path / "a.txt", tmp_path / "marks"
+    path.write_text("\n".join(f"line {i}" for i in range(100)))
+    stream = read_text(path, streaming=True)
+    list(stream.enter(0, kept, writes=True)[1])
+    assert stream.enter(99, kept)[0] == 96
+    with kept.open("a") as file:
+        file.write('\n["abc", 1')
+    assert stream.enter(99, kept)[0] == 96
+    assert read_text(path, streaming=True, min_words=2).enter(99, kept)[0] == 0
+    path.write_text("\n".join(f"other {i}" for i in range(100)))
+    assert stream.enter(99, kept)[0] == 0
+
+
+def test_a_resumed_pass_reports_what_came_before(tmp_path):
+    path, kept = tmp_path / "a.txt", tmp_path / "marks"
+    path.write_text("\n".join([*(f"line {i}" for i in range(40)), "", "end"]))
+    stream = read_text(path, streaming=True)
+    list(islice(stream.enter(0, kept, writes=True)[1], None))
+    list(stream.enter(39, kept)[1])
+    report = stream.report
+    assert (report.lines, report.kept) == (42, 41) and sum(report.dropped.values()) == 1

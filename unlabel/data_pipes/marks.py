@@ -1,0 +1,101 @@
+"""Places where a stream of text can be entered again, so that going on costs no reading anew."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+EVERY = 1 << 17  # rows from mark to mark; a stream forgets there what it compares repeats with
+
+
+class Mark(NamedTuple):
+    """A place between two rows: what came before it, and where in which file it is.
+
+    Attributes:
+        kept: records before it.
+        rows: before it, of all files.
+        file: number of the file.
+        line: of that file before it.
+        cookie: place in the file, as `io.TextIOWrapper.tell` gives it.
+    """
+
+    kept: int
+    rows: int
+    file: int
+    line: int
+    cookie: int
+
+
+class Tape:
+    """Files of lines that are read from a mark on, and marks of where the reading passes.
+
+    Args:
+        of: tells the source and how it is read: other marks are not of it.
+        path: file of marks; it need not be there.
+        start: records that need not be read, as far as marks allow.
+        writes: add marks that the file does not have.
+    """
+
+    def __init__(self, of: Any, path: Path, start: int = 0, *, writes: bool = False):
+        self.of = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
+        self.path, self.writes = path, writes
+        known = self._known()
+        self._last = max(known, default=Mark(0, 0, -1, 0, 0)).rows
+        self.begin = max((mark for mark in known if mark.kept <= start), default=None)
+        self._file, self._line = 0, 0
+        self._text: IO[str] | None = None
+
+    def _known(self) -> list[Mark]:
+        found = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            try:
+                of, *numbers = json.loads(line)
+                found += [Mark(*numbers)] if of == self.of else []
+            except (ValueError, TypeError):  # cut off in the middle of a line
+                continue
+        return found
+
+    def opens(self, number: int) -> bool:
+        """Whether the file of this number is read; the next lines are its own."""
+        self._file, self._text = number, None
+        return self.begin is None or number >= self.begin.file
+
+    @property
+    def enters(self) -> bool:
+        """Whether the present file is entered at a mark."""
+        return self.begin is not None and self.begin.file == self._file
+
+    def lines(self, file: IO[str], lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        """The numbered lines of the present file; of one that is entered, the first and the rest.
+
+        The first line is there for what it tells of the others, such as their columns.
+        """
+        self._text, past = file, 0
+        if self.begin is not None and self.enters:
+            yield next(lines)
+            file.seek(self.begin.cookie)
+            past = self.begin.line - 1
+        for number, line in lines:
+            self._line = number + past
+            yield self._line, line
+
+    def here(self, rows: int) -> Mark | None:
+        """The place behind the latest row, where it is worth a mark, but for its `kept`."""
+        if not self.writes or rows % EVERY or rows <= self._last or self._text is None:
+            return None
+        try:
+            return Mark(0, rows, self._file, self._line, self._text.tell())
+        except (io.UnsupportedOperation, OSError):  # packed so that it cannot be entered
+            return None
+
+    def keep(self, mark: Mark, kept: int) -> None:
+        """Write a mark down."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write("\n" + json.dumps([self.of, *mark._replace(kept=kept)]))
+        self._last = mark.rows
+
+
+__all__ = ["EVERY", "Mark", "Tape"]
