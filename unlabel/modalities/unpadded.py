@@ -36,11 +36,11 @@ class Row:
         """The row of all real tokens, sentence after sentence."""
         return cls(mask, mask.flatten().nonzero()[:, 0], first)
 
-    def take(self, x: Shaped[Tensor, "batch length *rest"]) -> Shaped[Tensor, "1 tokens *rest"]:
+    def take(self, x: Shaped[Tensor, "batch length *rest"]) -> Shaped[Tensor, "one tokens *rest"]:
         """The real places of a batch as one row."""
         return x.flatten(0, 1).index_select(0, self.places)[None]
 
-    def put(self, x: Shaped[Tensor, "1 tokens *rest"]) -> Shaped[Tensor, "batch length *rest"]:
+    def put(self, x: Shaped[Tensor, "one tokens *rest"]) -> Shaped[Tensor, "batch length *rest"]:
         """The row as a batch again, 0 at padding."""
         frame = x.new_zeros(self.mask.numel(), *x.shape[2:])
         return frame.index_copy(0, self.places, x[0]).unflatten(0, self.mask.shape)

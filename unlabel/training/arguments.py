@@ -28,6 +28,13 @@ class TrainingArguments(transformers.TrainingArguments):
     fsdp: bool | str | None = field(
         default=None, metadata={"help": "Shard parameters over the ranks (FSDP2)."}
     )
+    micro_tokens: int = field(
+        default=0,
+        metadata={
+            "help": "Tokens that one forward pass holds; a larger batch goes through in parts that "
+            "share their negatives. 0: off."
+        },
+    )
     length_window: int = field(
         default=50,
         metadata={"help": "Batches sorted by length together; 1 shuffles without regard to it."},
@@ -56,3 +63,5 @@ class TrainingArguments(transformers.TrainingArguments):
         for name in ("length_window", "shard_window", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
+        if self.micro_tokens < 0:
+            raise ValueError(f"micro_tokens is at least 0 (off), but {self.micro_tokens} came.")

@@ -100,7 +100,7 @@ class Pretraining(nn.Module):
         sizes: dict[Any, list[int]] = {}
         for i, spec in enumerate(self.objective.views):
             if spec.encoder == who:
-                shape = tuple((k, x.shape[2:]) for k, x in sorted(views[i].inputs.items()))
+                shape = tuple((k, views[i].inputs[k].shape[2:]) for k in sorted(views[i].inputs))
                 sizes.setdefault((views[i].side, shape), []).append(i)
         found = {}
         for rows in sizes.values():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
@@ -19,6 +20,7 @@ from unlabel.objectives.gather import average_gradients, world
 from unlabel.training import restore
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.journal import Journal
+from unlabel.training.micro import by_tokens
 from unlabel.training.pretraining import Pretraining, Step, cached_step
 from unlabel.training.profile import StepProfile, part
 from unlabel.training.saving import Saving
@@ -73,11 +75,11 @@ class Trainer(Saving):
         callbacks: list[TrainerCallback] | None = None,
     ):
         norms = [m for m in model.encoder.modules() if isinstance(m, _BatchNorm)]
-        if args.gradient_accumulation_steps > 1 and norms:
+        if (args.gradient_accumulation_steps > 1 or args.micro_tokens) and norms:
             raise ValueError(
                 "Micro-batches with shared negatives encode twice, which would update this "
-                "encoder's batch normalisation twice. Set gradient_accumulation_steps to 1, or "
-                "use an encoder with layer normalisation."
+                "encoder's batch normalisation twice. Set gradient_accumulation_steps to 1 and "
+                "micro_tokens to 0, or use an encoder with layer normalisation."
             )
         super().__init__(
             model=model,
@@ -193,7 +195,8 @@ class Trainer(Saving):
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         batches, self._micro = self._micro, []
-        if len(batches) == 1:
+        batches, alone = self._parts(batches)
+        if alone:
             self._seed(0)
             with self.compute_loss_context_manager():
                 step = model(batches[0])
@@ -203,11 +206,24 @@ class Trainer(Saving):
             step = self._shared_negatives(model, batches)
         return self._note(step, batches)
 
+    def _parts(self, batches: list[Batch]) -> tuple[list[Batch], bool]:
+        """The parts of a step, and whether it is one pass on every rank."""
+        tokens = self.args.micro_tokens
+        if not tokens:
+            return batches, len(batches) == 1
+        module: Any = self.accelerator.unwrap_model(self.model)
+        parts = [p for b in batches for p in by_tokens(b, module, tokens)]
+        # Ranks that have other numbers of parts must still reduce their gradients alike.
+        most = torch.tensor(len(parts), device=self.args.device)
+        if world()[1] > 1:
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        return parts, int(most) == 1
+
     def _shared_negatives(self, model: nn.Module, batches: list[Batch]) -> Step:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
                 "Micro-batches with shared negatives are not made for sharded parameters yet; "
-                "set gradient_accumulation_steps to 1."
+                "set gradient_accumulation_steps to 1 and micro_tokens to 0."
             )
         with self.accelerator.no_sync(model):
             step = cached_step(
