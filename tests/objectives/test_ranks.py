@@ -68,7 +68,7 @@ def _train(names: list[str]) -> dict[str, Any]:
     for name in names:
         module, batch_of = _made(name)
         module = module.double()
-        learned = [p for p in module.parameters() if p.requires_grad]
+        learned: list[Any] = [p for p in module.parameters() if p.requires_grad]
         losses, grads = [], []
         for i in range(STEPS):
             step = module(batch_of(share, i * ROWS + rank * share))
