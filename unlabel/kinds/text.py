@@ -44,6 +44,8 @@ class TextOptions:
         pooling: `cls`, `mean` or `first_last`; None takes the pretrained folder's, else `mean`.
         max_length: longest sentence in tokens.
         dropout: sets every dropout probability; None leaves the model's own.
+        unpadded: padding goes through no layer but attention; for models that allow it.
+        multiple_of: pad lengths of batches up to a multiple (8 suits a GPU and torch.compile).
         column: the column of a table that holds the text.
         columns: several columns instead: anchor, positive and perhaps hard negative.
         label_column: the column of classes beside them.
@@ -65,6 +67,8 @@ class TextOptions:
     pooling: str | None = None
     max_length: int = 32
     dropout: float | None = None
+    unpadded: bool = False
+    multiple_of: int = 1
     column: str | None = None
     columns: list[str] | None = None
     label_column: str | None = None
@@ -131,15 +135,17 @@ class TextOptions:
 
     def encoder(self, source: TextData | TextStream, seed: int, begun: Path | None) -> TextEncoder:
         """The encoder alone, of this text: as the run began, a pretrained one, or a new one."""
+        how: dict[str, Any] = {"dropout": self.dropout, "unpadded": self.unpadded}
+        how["multiple_of"] = self.multiple_of
         if begun is not None:
             # The tokenizer and configuration of the run as it began; the weights come after.
-            return TextEncoder.from_pretrained(begun, dropout=self.dropout)
+            return TextEncoder.from_pretrained(begun, **how)
         if self.pretrained is not None:
             return TextEncoder.from_pretrained(
                 self.pretrained.replace("{seed}", str(seed)),
                 pooling=self.pooling,
-                dropout=self.dropout,
                 max_length=self.max_length,
+                **how,
             )
         texts: list[str] = []
         for record in source:
@@ -156,9 +162,9 @@ class TextOptions:
         return TextEncoder.from_config(
             {**(SMALL_BERT if is_bert else {}), **self.config},
             tokenizer,
-            dropout=self.dropout,
             pooling=self.pooling or "mean",
             max_length=self.max_length,
+            **how,
         )
 
 

@@ -1,7 +1,6 @@
 """Text: sentences as batches of token ids, and any Hugging Face encoder behind one door."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +21,17 @@ from unlabel.modalities.configs import (
 )
 from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.pooling import pool
+from unlabel.modalities.text_collator import TextCollator
+from unlabel.modalities.text_folder import bare, sentence_transformer
 from unlabel.modalities.text_head import TokenHead, saved_token_head
 from unlabel.modalities.text_orders import VIEWS as ORDERS
+from unlabel.modalities.text_show import shown
 from unlabel.modalities.text_views import VIEWS as WHOLE
 from unlabel.modalities.text_views import Vocabulary
+from unlabel.modalities.unpadded import Row, unpad
 
 POOLINGS = ("cls", "mean", "first_last")
 VIEWS = WHOLE | ORDERS
-
-
-class TextCollator:
-    """Samples of token ids to a padded `Batch`; works with any DataLoader or Trainer.
-
-    Args:
-        pad_id: token id that fills the places after a sentence.
-        seed: of the run; travels in the batch for the augmentations.
-        multiple_of: pad lengths up to a multiple (8 suits tensor cores and torch.compile).
-    """
-
-    def __init__(self, pad_id: int, *, seed: int = 0, multiple_of: int = 1):
-        self.pad_id, self.seed, self.multiple_of = pad_id, seed, multiple_of
-
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> Batch:
-        """Samples with `input_ids`, `index`, `ordinal`, and maybe `partners` and `label`."""
-        inputs, mask = self.pad([s["input_ids"] for s in samples])
-        partners = {}
-        for name in samples[0].get("partners", {}):
-            ids, is_real = self.pad([s["partners"][name] for s in samples])
-            partners[name] = {"input_ids": ids, "mask": is_real}
-        return Batch.of(samples, {"input_ids": inputs}, mask, seed=self.seed, partners=partners)
-
-    def pad(self, rows: Sequence[Iterable[int]]) -> tuple[Tensor, Tensor]:
-        """Rows of ids as `(batch, length)` ids and a mask that is True at real tokens."""
-        arrays = [np.asarray(r, dtype=np.int64) for r in rows]
-        lengths = np.array([len(a) for a in arrays])
-        length = -(-max(int(lengths.max()), 1) // self.multiple_of) * self.multiple_of
-        ids = np.full((len(arrays), length), self.pad_id, dtype=np.int64)
-        is_real = np.arange(length)[None, :] < lengths[:, None]
-        ids[is_real] = np.concatenate(arrays)
-        return torch.from_numpy(ids), torch.from_numpy(is_real)
 
 
 class TextEncoder(nn.Module):
@@ -72,9 +43,11 @@ class TextEncoder(nn.Module):
         pooling: how tokens become a sentence: `cls` (first token), `mean` (over real tokens), or
             `first_last` (mean over the outputs of the first and the last block).
         max_length: longest sentence in tokens, special tokens included.
+        unpadded: real tokens alone go through the model, as one row; attention keeps to sentences.
+        multiple_of: pad lengths of batches up to a multiple, at most to `max_length`.
 
     Raises:
-        ValueError: unknown pooling, or a model this class cannot drive.
+        ValueError: unknown pooling, or a model this class cannot drive, or not unpadded.
     """
 
     gives = frozenset({"pooled", "tokens", "times", "layers", "token_ids", "table", "pair"})
@@ -90,11 +63,14 @@ class TextEncoder(nn.Module):
         *,
         pooling: str = "mean",
         max_length: int = 64,
+        unpadded: bool = False,
+        multiple_of: int = 1,
     ):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"Pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
         self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
+        self.multiple_of = multiple_of
         limit = getattr(model.config, "max_position_embeddings", max_length)
         self.max_length = min(max_length, limit)
         self.width: int = model.config.hidden_size
@@ -107,13 +83,16 @@ class TextEncoder(nn.Module):
                 f"The tokenizer knows {len(tokenizer)} tokens but the model only {len(table)}; "
                 "use the tokenizer saved with it."
             )
-        self._cut: View | None = None
+        self._keep: Tensor | None = None
         self._origin: tuple[str, bool] | None = None
         # GPT-2 sums its vectors itself; what it then drops out is all that a block sees.
         layers = (getattr(model, name, None) for name in ("embeddings", "drop"))
         if embedding := next(filter(None, layers), None):
             embedding.register_forward_hook(self._cut_embeddings)
         self._cuts = embedding is not None
+        self.first_position: int | None = None  # where it runs unpadded: its sentences begin here
+        if unpadded:
+            unpad(self)
 
     # -- making, loading and saving ---------------------------------------------------------
 
@@ -132,13 +111,13 @@ class TextEncoder(nn.Module):
             config: keys of the configuration, `model_type` among them (default `bert`).
             tokenizer: gives the vocabulary size and the padding id.
             dropout: sets every dropout probability of the model; None leaves them alone.
-            settings: `pooling` and `max_length`, as for the class.
+            settings: `pooling`, `max_length` and so on, as for the class.
         """
         keys = dict(config)
         kind = keys.pop("model_type", "bert")
         own = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         made = new_config(kind, keys, defaults=own, dropout=dropout)
-        return cls(_bare(lambda **kw: AutoModel.from_config(made, **kw)), tokenizer, **settings)
+        return cls(bare(lambda **kw: AutoModel.from_config(made, **kw)), tokenizer, **settings)
 
     @classmethod
     def from_pretrained(
@@ -149,6 +128,7 @@ class TextEncoder(nn.Module):
         max_length: int | None = None,
         dropout: float | None = None,
         local_files_only: bool = False,
+        **settings: Any,
     ) -> "TextEncoder":
         """An encoder from a folder (ours, transformers' or sentence-transformers') or a hub name.
 
@@ -158,14 +138,15 @@ class TextEncoder(nn.Module):
             max_length: default is what the folder says, else 64 tokens.
             dropout: sets every dropout probability of the model; None leaves them alone.
             local_files_only: never ask the hub.
+            settings: `unpadded` and `multiple_of`, as for the class; no folder holds them.
 
         Raises:
             FileNotFoundError: the folder holds no model.
         """
         config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
         folder = Path(path)
-        said = saved_settings(folder) or _sentence_transformer(folder)
-        model = _bare(
+        said = saved_settings(folder) or sentence_transformer(folder)
+        model = bare(
             lambda **kw: AutoModel.from_pretrained(
                 str(path),
                 config=config,
@@ -180,6 +161,7 @@ class TextEncoder(nn.Module):
             tokenizer,
             pooling=pooling or said.get("pooling", "mean"),
             max_length=max_length or said.get("max_length", 64),
+            **settings,
         )
         encoder._origin = (str(path), local_files_only)
         return encoder
@@ -219,10 +201,12 @@ class TextEncoder(nn.Module):
 
     # -- views and encoding -----------------------------------------------------------------
 
-    def collator(self, *, seed: int = 0, multiple_of: int = 1) -> TextCollator:
+    def collator(self, *, seed: int = 0) -> TextCollator:
         """The collator that fits this encoder's tokenizer."""
         pad_id: Any = self.tokenizer.pad_token_id
-        return TextCollator(pad_id or 0, seed=seed, multiple_of=multiple_of)
+        return TextCollator(
+            pad_id or 0, seed=seed, multiple_of=self.multiple_of, limit=self.max_length
+        )
 
     def view(self, batch: Batch, spec: ViewSpec) -> View:
         """Make a view of the batch (or of one of its partners) on its device.
@@ -258,28 +242,36 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: the view cuts embeddings but the model keeps its embedding layer elsewhere.
         """
-        needs_cut = view.keep_positions is not None or view.keep_features is not None
-        if needs_cut and not self._cuts:
+        keep = _kept(view)
+        if keep is not None and not self._cuts:
             raise ValueError(
                 f"{type(self.model).__name__} has no module of embeddings whose output could be "
                 "cut; use an encoder of the BERT or GPT-2 family, or an objective without cutoff."
             )
-        self._cut = view if needs_cut else None
+        first = self.first_position
+        row = None if first is None or view.attend is not None else Row.of(view.mask, first)
+        if row is None:
+            inputs: dict[str, Any] = {**view.inputs, "attention_mask": self._attention(view)}
+        else:
+            inputs = row.inputs(view.inputs)
+            keep = None if keep is None else row.take(keep.expand(*view.mask.shape, -1))
+        self._keep = keep
         try:
             out = self.model(
-                **view.inputs,
-                attention_mask=self._attention(view),
-                output_hidden_states="layers" in want or self.pooling == "first_last",
+                **inputs, output_hidden_states="layers" in want or self.pooling == "first_last"
             )
         finally:
-            self._cut = None
+            self._keep = None
         tokens: Tensor = out.last_hidden_state
-        pooled = pool(tokens, view.mask, self.pooling, out.get("hidden_states"))
+        layers = out.get("hidden_states")
+        if row is not None:
+            tokens = row.put(tokens)
+            layers = layers and tuple(row.put(x) for x in layers)
         return Encoding(
-            pooled=pooled,
+            pooled=pool(tokens, view.mask, self.pooling, layers),
             tokens=tokens,
             mask=view.mask,
-            layers=out.hidden_states if "layers" in want else None,
+            layers=layers if "layers" in want else None,
             table=_table(self.model) if "table" in want else None,
         )
 
@@ -296,13 +288,7 @@ class TextEncoder(nn.Module):
     def _cut_embeddings(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
         # The embedding layer's output is the sum of token, position and segment vectors, so a
         # zero here cuts the three together (Shen et al. 2020, section 3.1).
-        if self._cut is None:
-            return out
-        if self._cut.keep_positions is not None:
-            out = out * self._cut.keep_positions[:, :, None]
-        if self._cut.keep_features is not None:
-            out = out * self._cut.keep_features[:, None, :]
-        return out
+        return out if self._keep is None else out * self._keep
 
     # -- use ----------------------------------------------------------------------------------
 
@@ -346,23 +332,7 @@ class TextEncoder(nn.Module):
 
     def show(self, view: View, rows: int) -> dict[str, Any]:
         """The first rows of a view as tokens, each `seen`, `cut` or `masked`, for the report."""
-        return {"sentences": [self._tokens(view, row) for row in range(rows)]}
-
-    def _tokens(self, view: View, row: int) -> list[dict[str, str]]:
-        name = lambda i: str(self.tokenizer.convert_ids_to_tokens(int(i)))  # noqa: E731
-        ids = view.inputs["input_ids"][row]
-        kept = torch.ones_like(ids).bool()
-        if view.keep_positions is not None:
-            kept = view.keep_positions[row]
-        is_shown = view.mask[row] | (~kept & (ids != self.tokenizer.pad_token_id))
-        out = []
-        for i in torch.nonzero(is_shown)[:, 0].tolist():
-            masked = view.is_target is not None and bool(view.is_target[row, i])
-            state = "masked" if kept[i] and masked else "seen" if kept[i] else "cut"
-            out.append({"token": name(ids[i]), "state": state})
-            if state == "masked" and view.target is not None:
-                out[-1]["target"] = name(view.target[row, i])
-        return out
+        return {"sentences": [shown(view, row, self.tokenizer) for row in range(rows)]}
 
     def tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         """Token ids of each sentence, special tokens included, cut at `max_length`."""
@@ -375,35 +345,20 @@ class TextEncoder(nn.Module):
         )["input_ids"]
 
 
+def _kept(view: View) -> Tensor | None:
+    """True where the embedding layer's output stays, of 3 dimensions; None where all of it does."""
+    places, features = view.keep_positions, view.keep_features
+    if places is None or features is None:
+        whole = places[:, :, None] if places is not None else None
+        return features[:, None, :] if features is not None else whole
+    return places[:, :, None] & features[:, None, :]
+
+
 def _table(model: PreTrainedModel) -> Tensor:
     """The token vectors, `(vocabulary, width)`."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     return weight
-
-
-def _bare(make: Any) -> PreTrainedModel:
-    # BERT's pooler would be a layer that no objective trains; models without one refuse the word.
-    try:
-        return make(add_pooling_layer=False)
-    except TypeError:
-        return make()
-
-
-def _sentence_transformer(folder: Path) -> dict[str, Any]:
-    """Pooling and length of a sentence-transformers folder, or nothing."""
-    said: dict[str, Any] = {}
-    pooling = folder / "1_Pooling" / "config.json"
-    if pooling.is_file():
-        keys = json.loads(pooling.read_text())
-        if keys.get("pooling_mode_cls_token") or keys.get("pooling_mode") == "cls":
-            said["pooling"] = "cls"
-        elif keys.get("pooling_mode_mean_tokens") or keys.get("pooling_mode") == "mean":
-            said["pooling"] = "mean"
-    length = folder / "sentence_bert_config.json"
-    if length.is_file() and (limit := json.loads(length.read_text()).get("max_seq_length")):
-        said["max_length"] = limit
-    return said
 
 
 __all__ = ["POOLINGS", "TextCollator", "TextEncoder", "set_dropout"]
