@@ -17,7 +17,7 @@ from unlabel.objectives.clusters import Clusters
 from unlabel.objectives.gather import average_gradients, world
 from unlabel.training.pretraining import Pretraining
 
-ROWS, STEPS, RATE = 12, 3, 0.02
+ROWS, STEPS, RATE = 12, 2, 0.02
 NAMES = [f"{kind}/{name}" for kind, made in (
     ("text", TEXT), ("series", SERIES), ("joint", JOINT), ("video", VIDEO)
 ) for name in made]  # fmt: skip
