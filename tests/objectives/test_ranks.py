@@ -17,7 +17,7 @@ from unlabel.objectives.clusters import Clusters
 from unlabel.objectives.gather import average_gradients, world
 from unlabel.training.pretraining import Pretraining
 
-ROWS, STEPS, RATE = 12, 3, 0.02
+ROWS, STEPS, RATE = 12, 2, 0.02
 NAMES = [f"{kind}/{name}" for kind, made in (
     ("text", TEXT), ("series", SERIES), ("joint", JOINT), ("video", VIDEO)
 ) for name in made]  # fmt: skip
@@ -68,7 +68,7 @@ def _train(names: list[str]) -> dict[str, Any]:
     for name in names:
         module, batch_of = _made(name)
         module = module.double()
-        learned = [p for p in module.parameters() if p.requires_grad]
+        learned: list[Any] = [p for p in module.parameters() if p.requires_grad]
         losses, grads = [], []
         for i in range(STEPS):
             step = module(batch_of(share, i * ROWS + rank * share))

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tiny import launch, make_trainer, outcome
+from tiny import launch, make_trainer, outcome, sentences
 from transformers import TrainerCallback, TrainerState
 
 from unlabel.benchmarks.fault_runs import differences
+from unlabel.data_pipes import marks, text
 from unlabel.training import checkpoint
+from unlabel.training.trainer import MARKS
 
 
 def run(folder: Path | str, resume: Any = False, method: str = "all_state", **options: Any) -> dict:
@@ -58,6 +60,21 @@ def test_resume_from_every_save_point_is_bitwise_equal(tmp_path, kind):
     for step in (5, 10):
         folder = only(tmp_path / "whole", step, tmp_path / f"from-{step}")
         assert differences(whole, run(folder, True, **options)) == [], f"from step {step}"
+
+
+def test_a_stream_of_a_file_is_entered_where_it_was_left(tmp_path, monkeypatch, caplog):
+    for module in (marks, text):
+        monkeypatch.setattr(module, "EVERY", 8)
+    path = tmp_path / "said.txt"
+    path.write_text("\n".join(f"{said} {i}" for i, said in enumerate(sentences(60))))
+    options = {"stream": path, "max_steps": 16, "save_steps": 8}
+    whole = run(tmp_path / "whole", **options)
+    folder = only(tmp_path / "whole", 8, tmp_path / "resumed")
+    shutil.copy(tmp_path / "whole" / MARKS, folder)
+    with caplog.at_level("INFO"):
+        assert differences(whole, run(folder, True, **options)) == []
+    # Windows are 12 records: the one of step 9 begins at record 24.
+    assert "0 records of the stream read again" in caplog.text
 
 
 def test_resume_in_one_process_is_bitwise_equal(tmp_path):

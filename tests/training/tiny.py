@@ -19,6 +19,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from unlabel.benchmarks.fault_ranks import Ranks
 from unlabel.data_pipes.sampling import StreamBatches
+from unlabel.data_pipes.text import read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import (
@@ -134,11 +135,14 @@ def make_trainer(
     dropout: float = 0.1,
     rows: int = 40,
     callbacks: list[TrainerCallback] | None = None,
-    stream: bool = False,
+    stream: bool | Path = False,
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Trainer:
-    """A trainer of 12 steps of 4 samples unless `options` say otherwise."""
+    """A trainer of 12 steps of 4 samples unless `options` say otherwise.
+
+    A stream is one of sentences in memory, or of those in a file.
+    """
     defaults: dict[str, Any] = {"per_device_train_batch_size": 4, "max_steps": 12, "save_steps": 4}
     defaults |= {"logging_steps": 1, "learning_rate": 1e-3, "length_window": 4}
     defaults |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
@@ -151,8 +155,9 @@ def make_trainer(
     partners = {"positive": texts[1:] + texts[:1], "negative": texts[2:] + texts[:2]}
     if stream:
         size = args.per_device_train_batch_size
+        source = read_text(stream, streaming=True) if isinstance(stream, Path) else texts
         store: Any = StreamBatches(
-            texts, encoder.tokenize, size, seed=args.seed, window=3, passes=None,
+            source, encoder.tokenize, size, seed=args.seed, window=3, passes=None,
             rank=args.process_index, world_size=args.world_size,
         )  # fmt: skip
     else:

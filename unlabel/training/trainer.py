@@ -361,4 +361,4 @@ class _EveryStep(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-__all__ = ["Diverged", "Trainer"]
+__all__ = ["MARKS", "Diverged", "Trainer"]
