@@ -57,7 +57,7 @@ def _rows(batch: Batch, rows: Tensor, pads: int | None) -> Batch:
     for name, partner in batch.partners.items():
         cut, is_real = _short(partner, partner["mask"], rows, pads)
         partners[name] = {**cut, "mask": is_real}
-    own = {"index": batch.index[rows], "ordinal": batch.ordinal[rows]}
+    own: dict[str, Any] = {"index": batch.index[rows], "ordinal": batch.ordinal[rows]}
     for name in ("label", "alike"):
         given: Any = getattr(batch, name)
         own[name] = given if given is None else given[rows]
