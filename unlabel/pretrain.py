@@ -246,8 +246,9 @@ def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) ->
     kept = {n: before.get(n, now[n] if n == "bytes" else None) for n in names}
     other = [said for n, said in names.items() if json.dumps(kept[n]) != json.dumps(now[n])]
     keys = ("seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window")
+    keys += ("micro_tokens",)
     old, new = before.get("training", {}), now["training"]
-    other += [f"training.{k}" for k in keys if old.get(k) != new.get(k)]
+    other += [f"training.{k}" for k in keys if old.get(k, 0) != new.get(k)]
     if other:
         raise ValueError(
             f"{run} was begun with another {', '.join(other)}, so it cannot be continued with "

@@ -23,7 +23,7 @@ class EmbedBatch:
         )
         rows.write_parquet("vectors/")
 
-    Rows that hold no text are left out.
+    Rows that hold no text are left out. Leave CPUs for reading beside those of the workers.
 
     Args:
         model: what `load_embedder` takes, on every machine.

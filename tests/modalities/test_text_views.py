@@ -49,6 +49,17 @@ def test_rate_zero_masks_nothing(make_encoder, make_batch):
     assert torch.equal(seen.inputs["input_ids"], batch.inputs["input_ids"])
 
 
+def test_feature_cutoff_knows_embeddings_narrower_than_the_blocks(make_encoder, make_batch):
+    config = {
+        "model_type": "electra", "embedding_size": 12, "hidden_size": 24, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 32,
+    }  # fmt: skip
+    encoder = TextEncoder.from_config(config, make_encoder().tokenizer, max_length=32)
+    seen = encoder.view(make_batch(encoder), view("feature_cutoff", ratio=0.25))
+    assert (seen.keep_features.sum(1) == 9).all()
+    assert encoder(seen).pooled.shape == (len(seen.mask), 24)
+
+
 @pytest.mark.parametrize("name", ["token_cutoff", "span_cutoff"])
 def test_a_cut_token_leaks_nothing(make_encoder, make_batch, name):
     encoder = make_encoder().eval()

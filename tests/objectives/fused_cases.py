@@ -91,7 +91,7 @@ def main() -> None:
     result["nan"] = bool(loss.isnan()) and not any(bool(x.isfinite().all()) for x in slopes)
     once, again = (found(nt_xent, pair, torch.bfloat16) for _ in range(2))
     result["repeats"] = all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
-    result["works"] = works(fused, torch.device(DEVICE))
+    result["works"] = works(fused.ExpSums, torch.device(DEVICE))
     print(json.dumps(result))
 
 

@@ -46,6 +46,7 @@ def text_step(
     max_length: int = 128,
     pooling: Literal["cls", "mean"] = "mean",
     length_window: int = 50,
+    unpadded: bool = False,
     lr: float = 3e-5,
     rounds: int = 3,
     threads: int = 1,
@@ -65,6 +66,7 @@ def text_step(
         pooling: how tokens become a sentence, for both.
         length_window: of `unlabel train`, its default: batches that are sorted by length together;
             1 shuffles as the peer does, and leaves what is gained otherwise.
+        unpadded: `--text.unpadded` of ours.
         lr: learning rate at the start.
         rounds: trainings of each side.
         threads: of torch.
@@ -82,7 +84,7 @@ def text_step(
         corpus = Path(name) / "sentences.txt"
         texts = _corpus(data, sentences, corpus)
         costs = _tokenise(model, texts, max_length)
-        given = (model, batch, max_length, pooling, length_window, lr, threads)
+        given = (model, batch, max_length, pooling, length_window, unpadded, lr, threads)
         work = Work(*given, sentences, *costs)
         before = _untrained_stsb_dev(work, sts) if quality else None
         done = []

@@ -25,6 +25,7 @@ class Work:
         max_length: longest sentence in tokens, special ones included.
         pooling: `cls` or `mean`.
         length_window: batches that ours sorts by length together.
+        unpadded: ours sends real tokens alone through the model.
         lr: learning rate of the first step; it falls to 0 in a straight line.
         threads: of torch, in each process.
         sentences: how many; each is seen once, as two views.
@@ -38,6 +39,7 @@ class Work:
     max_length: int
     pooling: str
     length_window: int
+    unpadded: bool
     lr: float
     threads: int
     sentences: int
@@ -117,6 +119,7 @@ def train_ours(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
             "pretrained": str(Path(work.model).resolve()),
             "pooling": work.pooling,
             "max_length": work.max_length,
+            "unpadded": work.unpadded,
         },
         "training": {**_arguments(work, folder, seed), "length_window": work.length_window},
     }

@@ -229,7 +229,7 @@ class TextEncoder(nn.Module):
             partner = batch.partners[spec.partner]
             inputs, mask = {"input_ids": partner["input_ids"]}, partner["mask"]
         made = View(inputs, mask)
-        knows: dict[str, Any] = {"vocabulary": self.vocabulary, "width": self.width}
+        knows: dict[str, Any] = {"vocabulary": self.vocabulary, "width": self.table_size[1]}
         knows["length"] = self.max_length
         knows["segments"] = getattr(self.model.config, "type_vocab_size", 0) > 1
         for link in spec.parts():

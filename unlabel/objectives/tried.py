@@ -13,17 +13,17 @@ _NEAR = 1e-2  # of the gradient, whose numbers have eleven bits
 
 
 @cache
-def works(kernels: Any, device: torch.device) -> bool:
+def works(sums: Any, device: torch.device) -> bool:
     """Whether kernels compile, run, and give what the blocks of `logsumexp.py` give.
 
     Args:
-        kernels: `fused`, or what has its `ExpSums`.
+        sums: `ExpSums` of the kernels.
         device: to try them on.
     """
     from unlabel.objectives.logsumexp import _ExpSums
 
     try:
-        found, wanted = _slopes(kernels.ExpSums, device), _slopes(_ExpSums, device)
+        found, wanted = _slopes(sums, device), _slopes(_ExpSums, device)
         off = max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
         if off < _NEAR:
             return True
