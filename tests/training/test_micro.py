@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_samples_of_several_kinds_are_refused():
 
 
 def test_a_run_in_parts_has_the_losses_of_one_in_whole_steps(tmp_path):
-    options = {"dropout": 0.0, "max_steps": 5, "save_strategy": "no"}
+    options: dict[str, Any] = {"dropout": 0.0, "max_steps": 5, "save_strategy": "no"}
     whole = make_trainer(tmp_path / "whole", "simcse", **options)
     parts = make_trainer(tmp_path / "parts", "simcse", micro_tokens=40, **options)
     whole.train()
@@ -98,7 +99,7 @@ def test_a_run_in_parts_has_the_losses_of_one_in_whole_steps(tmp_path):
 
 
 def test_resume_is_bitwise_equal(tmp_path):
-    options = {"max_steps": 6, "save_steps": 3, "micro_tokens": 60}
+    options: dict[str, Any] = {"max_steps": 6, "save_steps": 3, "micro_tokens": 60}
     found = []
     for resume in (False, True):
         trainer = make_trainer(tmp_path, "all_state", **options)
