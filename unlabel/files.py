@@ -1,4 +1,4 @@
-"""Writing results so that a reader finds them whole or not at all."""
+"""Writing results so that a reader finds them whole or not at all; telling files apart."""
 
 import json
 import os
@@ -32,6 +32,15 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Size and time of change, which tell a file from a later one of its name; zeros for none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def write_json(path: Path, content: Any) -> None:

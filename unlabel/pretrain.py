@@ -245,8 +245,10 @@ def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) ->
     # What an earlier version did not write down cannot have changed.
     kept = {n: before.get(n, now[n] if n == "bytes" else None) for n in names}
     other = [said for n, said in names.items() if json.dumps(kept[n]) != json.dumps(now[n])]
-    keys = ("seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window")
-    keys += ("micro_tokens",)
+    keys = (
+        "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window",
+        "micro_tokens",
+    )  # fmt: skip
     old, new = before.get("training", {}), now["training"]
     other += [f"training.{k}" for k in keys if old.get(k, 0) != new.get(k)]
     if other:

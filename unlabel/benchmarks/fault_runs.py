@@ -108,6 +108,23 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in x.items() if k != "monitor/waiting"} for x in whole if "loss" in x]
 
 
+def last_step(run: Path) -> int:
+    """The last step in a run's log, of which the end alone is read; 0 where none is."""
+    log = run / "log.jsonl"
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            ends = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(ends):
+        try:
+            return int(json.loads(line)["step"])
+        except ValueError:
+            continue  # it is being written
+    return 0
+
+
 def _counters(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -129,4 +146,4 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
     return [] if one == other or both_nan else [f"{at}: {one} against {other}"]
 
 
-__all__ = ["MODALITIES", "SAVED", "STEPS", "differences", "outcome", "write_data"]
+__all__ = ["MODALITIES", "SAVED", "STEPS", "differences", "last_step", "outcome", "write_data"]

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 
 from unlabel.benchmarks.fault_ranks import Ranks
-from unlabel.benchmarks.fault_runs import SAVED, STEPS, differences, outcome
-from unlabel.benchmarks.fault_work import Plan, last_step, work
+from unlabel.benchmarks.fault_runs import SAVED, STEPS, differences, last_step, outcome
+from unlabel.benchmarks.fault_work import Plan, work
 from unlabel.training import checkpoint
 
 LATE = 300.0  # seconds until a run hangs, on a machine that is shared

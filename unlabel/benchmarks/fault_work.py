@@ -3,7 +3,6 @@
 import atexit
 import ctypes
 import gc
-import json
 import math
 import os
 import subprocess
@@ -176,18 +175,4 @@ def _no_rights_of_root() -> None:
         libc.capset(head, held)
 
 
-def last_step(run: Path) -> int:
-    """The last step in the log; 0 where none is."""
-    try:
-        lines = (run / "log.jsonl").read_bytes().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except ValueError:
-            continue  # it is being written
-    return 0
-
-
-__all__ = ["Plan", "last_step", "work"]
+__all__ = ["Plan", "work"]

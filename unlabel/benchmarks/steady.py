@@ -22,6 +22,7 @@ import psutil
 from scipy import stats
 
 from unlabel.benchmarks.commands import run_command
+from unlabel.benchmarks.fault_runs import last_step
 from unlabel.files import replacing, write_json
 
 _TINY = {"d_model": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
@@ -81,7 +82,7 @@ def steady(
             [sys.executable, "-m", "unlabel.cli", "train", *words], stdout=said, stderr=said
         )
         try:
-            found = _watch(training, folder / "run" / "log.jsonl", every)
+            found = _watch(training, folder / "run", every)
         finally:
             training.kill()
     if training.returncode:
@@ -120,14 +121,14 @@ def slope(
 
 
 def _watch(
-    training: subprocess.Popen, log: Path, every: int
+    training: subprocess.Popen, run: Path, every: int
 ) -> dict[str, list[tuple[float, float]]]:
     """(step, MB) of the trainer and of all workers together, until the training ends."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     trainer, due = psutil.Process(training.pid), every
     while training.poll() is None:
         time.sleep(0.05)
-        step = _last_step(log)
+        step = last_step(run)
         if step < due:
             continue
         due = step - step % every + every
@@ -147,20 +148,6 @@ def _megabytes(process: psutil.Process) -> float:
     except OSError:  # it has ended
         return 0.0
     return sum(int(n) for n in re.findall(r"^(?:Pss_Anon|SwapPss): +(\d+)", said, re.M)) / 1024
-
-
-def _last_step(log: Path) -> int:
-    if not log.is_file():
-        return 0
-    with log.open("rb") as f:
-        f.seek(max(0, log.stat().st_size - 4096))
-        lines = f.read().splitlines()
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except ValueError:
-            continue  # a line that is being written
-    return 0
 
 
 def _draw(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.formats import UNREADABLE
 from unlabel.data_pipes.held import Held
-from unlabel.data_pipes.media import identity
+from unlabel.files import identity
 
 _ROOM = 1 << 30  # bytes of row groups that a process keeps
 _kept: OrderedDict[Hashable, pa.ChunkedArray] = OrderedDict()

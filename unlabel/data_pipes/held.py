@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.media import identity
+from unlabel.files import identity
 
 
 class Held(ABC):

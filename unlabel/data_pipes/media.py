@@ -14,6 +14,7 @@ from unlabel.data_pipes.kept_frames import Spool
 from unlabel.data_pipes.pixels import resized
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
+from unlabel.files import identity
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES)
@@ -85,15 +86,6 @@ class Media:
         """The inverse of `as_dict`."""
         stamps = fields.get("stamps")
         return cls(**{**fields, "stamps": None if stamps is None else tuple(stamps)})
-
-
-def identity(path: Path) -> tuple[int, int]:
-    """Size and time of change, which tell a file from a later one of its name; zeros for none."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_size, stat.st_mtime_ns
 
 
 def kind_of_media(path: Path) -> str:

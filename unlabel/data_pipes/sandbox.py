@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from unlabel.data_pipes.kept_frames import KeptFrames, Spool
-from unlabel.data_pipes.media import Media, examine, identity, kind_of_media
+from unlabel.data_pipes.media import Media, examine, kind_of_media
+from unlabel.files import identity
 
 _START = 60.0  # seconds that a fresh process may take to import its libraries
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unlabel.data_pipes.held import Member
-from unlabel.data_pipes.media import identity
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import find_files
+from unlabel.files import identity
 
 _PACKED = re.compile(r"\.(tgz|tbz2|txz|tar\.(gz|bz2|xz|zst|lz4))$")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -16,6 +16,7 @@ from unlabel.data_pipes.formats import PASSED, Columns, Row, Wanted
 from unlabel.data_pipes.marks import EVERY, Tape
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import Files, resolve, rows_of
+from unlabel.files import identity
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 
@@ -108,7 +109,7 @@ class TextStream:
         """
         tape = None
         if marks is not None and isinstance(self.source, Files):
-            files = [(str(p), *p.stat()[6:9:2]) for p in self.source.paths if p.exists()]
+            files = [(str(p), *identity(p)) for p in self.source.paths]
             tape = Tape((files, self.options), marks, start, writes=writes)
         self.report = ReadReport()
         first = 0

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from unlabel.data_pipes.media import identity
-from unlabel.files import write_json
+from unlabel.files import identity, write_json
 from unlabel.search.nearest import Found, Graph, exact
 from unlabel.search.reading import Embedded
 from unlabel.vector_files import save_vectors, vector_table

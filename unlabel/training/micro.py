@@ -29,19 +29,19 @@ def by_tokens(batch: Batch, module: Pretraining, tokens: int) -> list[Batch]:
     views = max(Counter(spec.encoder for spec in module.objective.views).values())
     pads = getattr(module.encoder, "multiple_of", None)  # None: its inputs keep their length
     masks = [batch.mask, *(p["mask"] for p in batch.partners.values())]
-    ends = torch.stack([_ends(m) if pads else torch.full_like(batch.index, m.shape[1])
-                        for m in masks]).amax(0)  # fmt: skip
-    order = ends.argsort(stable=True)
-    parts, rows = [[]], order.tolist()
-    for row, end in zip(rows, ends[order].tolist(), strict=True):
-        length = -(-end // (pads or 1)) * (pads or 1)
+    ends = [_ends(m) if pads else torch.full_like(batch.index, m.shape[1]) for m in masks]
+    held = torch.stack(ends).cpu().numpy()  # (masks, batch); a device is asked this once
+    order = held.max(0).argsort(kind="stable")
+    held = -(-held // (pads or 1)) * (pads or 1)
+    parts: list[list[int]] = [[]]
+    for row in order.tolist():
         # In order of length, so that this one is the longest of its part.
-        if parts[-1] and views * (len(parts[-1]) + 1) * length > tokens:
+        if parts[-1] and views * (len(parts[-1]) + 1) * held[:, row].max() > tokens:
             parts.append([])
         parts[-1].append(row)
     if len(parts) == 1:
         return [batch]
-    return [_rows(batch, torch.tensor(p, device=batch.index.device), pads) for p in parts]
+    return [_part(batch, rows, held[:, rows].max(1).tolist()) for rows in parts]
 
 
 def _ends(mask: Tensor) -> Tensor:
@@ -50,12 +50,13 @@ def _ends(mask: Tensor) -> Tensor:
     return (mask * place).amax(1).clamp(min=1)
 
 
-def _rows(batch: Batch, rows: Tensor, pads: int | None) -> Batch:
-    """Some samples of a batch, without padding that all of them have."""
-    inputs, mask = _short(batch.inputs, batch.mask, rows, pads)
+def _part(batch: Batch, samples: list[int], lengths: list[int]) -> Batch:
+    """Some samples of a batch, cut to a length, and each of their partners to its own."""
+    rows = torch.tensor(samples, device=batch.index.device)
+    inputs, mask = _cut(batch.inputs, batch.mask, rows, lengths[0])
     partners = {}
-    for name, partner in batch.partners.items():
-        cut, is_real = _short(partner, partner["mask"], rows, pads)
+    for (name, partner), length in zip(batch.partners.items(), lengths[1:], strict=True):
+        cut, is_real = _cut(partner, partner["mask"], rows, length)
         partners[name] = {**cut, "mask": is_real}
     own: dict[str, Any] = {"index": batch.index[rows], "ordinal": batch.ordinal[rows]}
     for name in ("label", "alike"):
@@ -64,16 +65,13 @@ def _rows(batch: Batch, rows: Tensor, pads: int | None) -> Batch:
     return replace(batch, inputs=inputs, mask=mask, partners=partners, **own)
 
 
-def _short(
-    inputs: dict[str, Tensor], mask: Tensor, rows: Tensor, pads: int | None
+def _cut(
+    inputs: dict[str, Tensor], mask: Tensor, rows: Tensor, length: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    taken, mask = {k: x[rows] for k, x in inputs.items()}, mask[rows]
-    if pads is None:
-        return taken, mask
-    whole = mask.shape[1]
-    length = min(-(-int(_ends(mask).max()) // pads) * pads, whole)
-    cut = {k: x[:, :length] if x.dim() > 1 and x.shape[1] == whole else x for k, x in taken.items()}
-    return cut, mask[:, :length]
+    whole, taken = mask.shape[1], {k: x[rows] for k, x in inputs.items()}
+    of_tokens = {k for k, x in taken.items() if x.dim() > 1 and x.shape[1] == whole}
+    cut = {k: x[:, :length] if k in of_tokens else x for k, x in taken.items()}
+    return cut, mask[rows, :length]
 
 
 __all__ = ["by_tokens"]

@@ -4,8 +4,6 @@ import os
 import socket
 from datetime import timedelta
 
-from torch.distributed import TCPStore
-
 _LATE = timedelta(minutes=10)
 
 
@@ -19,6 +17,8 @@ def meet_anew() -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
+    from torch.distributed import TCPStore  # which not every build of torch has
+
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     shared, key = TCPStore(host, port, is_master=False, timeout=_LATE), f"unlabel/{attempt}"
     if os.environ["RANK"] == "0":

@@ -213,10 +213,11 @@ class Trainer(Saving):
             return batches, len(batches) == 1
         module: Any = self.accelerator.unwrap_model(self.model)
         parts = [p for b in batches for p in by_tokens(b, module, tokens)]
+        if world()[1] == 1:
+            return parts, len(parts) == 1
         # Ranks that have other numbers of parts must still reduce their gradients alike.
         most = torch.tensor(len(parts), device=self.args.device)
-        if world()[1] > 1:
-            dist.all_reduce(most, dist.ReduceOp.MAX)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
         return parts, int(most) == 1
 
     def _shared_negatives(self, model: nn.Module, batches: list[Batch]) -> Step:
