@@ -32,8 +32,8 @@ def _fake(words, figures):
 def test_a_task_that_fails_is_told_and_the_others_are_shown(tmp_path, capsys, monkeypatch):
     loss = {"task": "nt_xent", "pairs": 64, "width": 8}
     rows = [
-        {**loss, "method": m, "cpu_seconds": s, "wall_seconds": s, "peak_bytes": b}
-        for m, s, b in (("unlabel", 1.0, 10.0), ("matrix", 3.0, 50.0))
+        {**loss, "method": m, "wall_seconds": s[0], "repeats": s, "peak_bytes": b}
+        for m, s, b in (("unlabel", [1.0, 1.5], 10.0), ("matrix", [3.0, 4.0], 50.0))
     ]
     missing = {**loss, "method": "lightly", "note": "not installed"}
     ratio = {"median": 2.0, "low": 0.5, "high": 4.0}
@@ -46,6 +46,7 @@ def test_a_task_that_fails_is_told_and_the_others_are_shown(tmp_path, capsys, mo
     found = speed(output=str(tmp_path), tasks=["loss", "trainer", "video", "decode"])
     first, second = found["ratios"]
     assert (first["peer"], first["ratio"], first["memory"]) == ("matrix", 3.0, 5.0)
+    assert (first["low"], first["high"]) == (2.0, 4.0)
     # A bare loop takes half of the trainer's time: we are at 0.5 of it.
     assert (second["peer"], second["ratio"]) == ("a bare loop", 0.5)
     assert (second["low"], second["high"]) == (0.25, 2.0)

@@ -70,8 +70,8 @@ class _Peak:
         return _status("VmHWM") - self.before if self.linux else math.nan
 
 
-def _seconds(run: Callable[[], Any], device: str, repeats: int) -> tuple[float, float]:
-    """The least CPU seconds and the least wall seconds of the repeats."""
+def _seconds(run: Callable[[], Any], device: str, repeats: int) -> tuple[list[float], list[float]]:
+    """CPU seconds and wall seconds of each repeat."""
     cpu, wall = [], []
     for _ in range(repeats):
         if device == "cuda":
@@ -82,7 +82,7 @@ def _seconds(run: Callable[[], Any], device: str, repeats: int) -> tuple[float, 
             torch.cuda.synchronize()
         cpu.append(time.process_time() - start[0])
         wall.append(time.perf_counter() - start[1])
-    return min(cpu), min(wall)
+    return cpu, wall
 
 
 def _mm_rate(width: int, device: str, dtype: torch.dtype) -> float:
@@ -91,7 +91,7 @@ def _mm_rate(width: int, device: str, dtype: torch.dtype) -> float:
     for inner in (width, n):
         a, b = (torch.randn(n, inner, device=device, dtype=dtype) for _ in range(2))
         cpu, wall = _seconds(lambda a=a, b=b: torch.mm(a, b.T), device, 10 if n > 2048 else 3)
-        rates.append(2.0 * n * n * inner / (wall if device == "cuda" else cpu))
+        rates.append(2.0 * n * n * inner / min(wall if device == "cuda" else cpu))
     return max(rates)
 
 
@@ -121,9 +121,11 @@ def measure(task: str, method: str, pairs: int, width: int, args: Any) -> dict[s
     cpu, wall = _seconds(lambda: losses.append(run()), args.device, args.repeats)
     memory = peak.bytes()
     rate = max(rate, _mm_rate(width, args.device, dtype))
-    useful = useful_flops(task, pairs, width) / (wall if args.device == "cuda" else cpu)
+    seconds = wall if args.device == "cuda" else cpu
+    useful = useful_flops(task, pairs, width) / min(seconds)
     return {
-        "cpu_seconds": cpu, "wall_seconds": wall, "peak_bytes": memory, "loss": float(losses[-1]),
+        "cpu_seconds": min(cpu), "wall_seconds": min(wall), "repeats": seconds,
+        "peak_bytes": memory, "loss": float(losses[-1]),
         "mm_flops": rate, "useful_share_of_mm": useful / rate,
     }  # fmt: skip
 

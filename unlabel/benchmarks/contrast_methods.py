@@ -106,6 +106,15 @@ def _lightly() -> Loss:
     return bare_import("lightly.loss.ntx_ent_loss").NTXentLoss(temperature=TEMPERATURE)
 
 
+def _metric_learning() -> Loss:
+    try:
+        losses = importlib.import_module("pytorch_metric_learning.losses")
+    except ImportError as error:
+        raise Missing("pytorch-metric-learning is not installed") from error
+    loss: Any = losses.SupConLoss(temperature=TEMPERATURE)
+    return lambda a, b: loss(torch.cat([a, b]), torch.arange(len(a), device=a.device).repeat(2))
+
+
 def _open_clip() -> Loss:
     loss = bare_import("open_clip.loss").ClipLoss()
     return lambda a, b: loss(F.normalize(a, dim=1), F.normalize(b, dim=1), 1 / TEMPERATURE)
@@ -136,12 +145,15 @@ def _sentence_transformers() -> Loss:
 
 
 # task -> method -> how to make the loss. The peers' rows are their authors' code; of
-# sentence-transformers the cached loss, in chunks of 256 rows (its default of 32 is slower).
+# sentence-transformers the cached loss, in chunks of 256 rows (its default of 32 is slower); of
+# pytorch-metric-learning SupConLoss, which with one positive a row is NT-Xent (its NTXentLoss holds
+# positives x negatives at once, 34 GB for 1,024 pairs).
 METHODS: dict[str, dict[str, Callable[[], Loss]]] = {
     "nt_xent": {
         "unlabel": lambda: lambda a, b: nt_xent(a, b, temperature=TEMPERATURE),
         "full matrix": lambda: full_nt_xent,
         "lightly": _lightly,
+        "pytorch-metric-learning": _metric_learning,
     },
     "clip": {
         "unlabel": lambda: lambda a, b: contrast(a, b, temperature=TEMPERATURE, symmetric=True),

@@ -36,9 +36,10 @@ class Ratio:
         task: whose work it is.
         work: its size.
         peer: the other side.
-        ratio: median over rounds.
-        low: the least of the rounds; as the median where there is one round.
-        high: the most of them.
+        ratio: median over rounds; of the loss, whose sides run one after the other, the least
+            time over the least.
+        low: the least of the rounds; of the loss, the peer's least time over our most.
+        high: the most of them; of the loss, the peer's most time over our least.
         memory: the peer's memory over ours, where it was measured.
     """
 
@@ -137,17 +138,18 @@ def _loss(how: _How) -> Iterator[list[str]]:
 
 def _loss_ratios(figures: dict[str, Any]) -> Iterator[Ratio]:
     rows = [r for r in figures["speed"] if "note" not in r]
-    key = "wall_seconds" if figures["setting"]["device"] == "cuda" else "cpu_seconds"
     for row in rows:
         same = (row["task"], row["pairs"], row["width"])
         ours = next((r for r in rows if r["method"] == "unlabel"
                      and (r["task"], r["pairs"], r["width"]) == same), None)  # fmt: skip
         if ours is None or row is ours:
             continue
-        ratio = row[key] / ours[key]
+        theirs, own = row["repeats"], ours["repeats"]
+        spread = min(theirs) / max(own), max(theirs) / min(own)
         memory = row["peak_bytes"] / ours["peak_bytes"] if ours["peak_bytes"] else None
         work = f"{same[0]}, {same[1]:,} x {same[2]}"
-        yield Ratio("loss", work, row["method"], ratio, ratio, ratio, memory)
+        ratio = min(theirs) / min(own)
+        yield Ratio("loss", work, row["method"], ratio, *spread, memory)
 
 
 def _text(how: _How) -> Iterator[list[str]]:
