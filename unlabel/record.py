@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from unlabel.core import View
-from unlabel.files import write_json
+from unlabel.files import replacing, write_json
 from unlabel.objectives import Objective
 from unlabel.objectives.heads import Temperature
 from unlabel.training.pretraining import Pretraining
@@ -45,25 +46,54 @@ def describe(objective: Objective) -> dict[str, Any]:
 
 
 class LogFile(TrainerCallback):
-    """Appends every log line to `log.jsonl`; a resumed run drops the lines it will repeat."""
+    """Keeps the whole log in `log.jsonl`, and in memory and in checkpoints only its end.
+
+    transformers keeps every line to the end of the run, and writes all of them into every
+    checkpoint: a long run would grow, and its checkpoints with it.
+
+    Attributes:
+        kept: lines in memory.
+    """
+
+    kept = 100
 
     def __init__(self, run: Path):
         self.path = run / "log.jsonl"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the file from what the checkpoint remembers."""
-        if state.is_world_process_zero:
-            lines = [json.dumps(line) + "\n" for line in state.log_history]
-            self.path.write_text("".join(lines))
+        """Drop the lines that a resumed run will repeat; add those that the file has lost."""
+        if not state.is_world_process_zero:
+            return
+        last = 0
+        with replacing(self.path) as partial, partial.open("w", encoding="utf-8") as file:
+            for line in self._lines():
+                if line["step"] <= state.global_step and "train_runtime" not in line:
+                    file.write(json.dumps(line) + "\n")
+                    last = line["step"]
+            for line in state.log_history:
+                if line["step"] > last:
+                    file.write(json.dumps(line) + "\n")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
         """Append one line."""
+        del state.log_history[: -self.kept]
         if state.is_world_process_zero:
             try:
-                with self.path.open("a") as f:
+                with self.path.open("a", encoding="utf-8") as f:
                     f.write(json.dumps({**logs, "step": state.global_step}) + "\n")
             except OSError as error:  # a write that fails does not say where
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """The whole lines of the file, one by one; one that was torn is left out."""
+        if not self.path.is_file():
+            return
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            for text in file:
+                with suppress(ValueError, TypeError, KeyError):
+                    line = json.loads(text)
+                    if isinstance(line["step"], int):
+                        yield line
 
 
 class FirstBatch(TrainerCallback):

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -303,8 +302,7 @@ class Trainer(Saving):
             logs |= self._journal.look(module, logs, self.state.global_step)
         elif "train_runtime" in logs:  # the summary at the end
             logs["waiting"] = self._waiting.total
-        # Every line is kept to the end of the run: its names, made anew each time, once for all.
-        super().log({sys.intern(k): v for k, v in logs.items()}, start_time)
+        super().log(logs, start_time)
 
     # -- beginning and going on ---------------------------------------------------------------
 
