@@ -147,16 +147,16 @@ def _train_one(
     elif lead:
         write_json(run / "run.json", about)
     store, collate = prepared.store, model.collator(seed=args.seed)
-    first = FirstBatch(run, pretraining, store, collate)
     # What is sharded stays so: the whole of it is put together in a second module in the end.
     spare = copy.deepcopy(pretraining) if args.fsdp else None
+    first = FirstBatch(run, spare or pretraining, store, collate)
     trainer = Trainer(pretraining, args, store, collate, callbacks=[LogFile(run), first])
     result = trainer.train(resume_from_checkpoint=resume)
     finished = trainer.state.global_step >= trainer.state.max_steps
     if spare is not None:
         spare.load_state_dict(trainer.whole_state())
         spare.to(args.device)
-        model, method, first.module = spare.encoder, spare.objective, spare
+        model, method = spare.encoder, spare.objective
     if lead:
         model.save_pretrained(run / "model")
         save_heads(method, run)

@@ -117,7 +117,8 @@ class FirstBatch(TrainerCallback):
         """Take the loader's first batch apart, once."""
         if not state.is_world_process_zero or self.path.exists():
             return
-        batch = next(iter(train_dataloader)).to(args.device)
+        device = next(self.module.parameters()).device  # a whole copy of shards is on the CPU
+        batch = next(iter(train_dataloader)).to(device)
         views = self.module.view(batch)
         about = {"index": batch.index[: self.rows].tolist(), "views": self._shown(views)}
         write_json(self.path, about)

@@ -12,7 +12,7 @@ from tiny import launch, make_trainer, sentences, training_lines
 
 from unlabel.benchmarks.fault_runs import differences
 from unlabel.kinds.text import TextOptions
-from unlabel.objectives import MoCo
+from unlabel.objectives import Electra, MoCo, Sum
 from unlabel.pretrain import train
 from unlabel.training import restore
 from unlabel.training.arguments import TrainingArguments
@@ -47,6 +47,23 @@ def _run(folder: str, methods: list[str], sharded: bool, resume: bool = False) -
         kept["share"] = sum(_local(p) for p in trainer.model.parameters())
         found[method] = kept
         AcceleratorState._reset_state()
+    return found
+
+
+def _accumulated(folder: str, sharded: bool) -> dict[str, Any]:
+    """Twelve samples of a rank in three micro-batches that share their negatives."""
+    _shard_here()
+    found = {}
+    for method in (*METHODS, "electra"):
+        options: dict[str, Any] = {"gradient_accumulation_steps": 3, "max_steps": 3}
+        options |= SHARDS if sharded else {}
+        trainer = make_trainer(f"{folder}/{method}", method, rows=80, **options)
+        trainer.train()
+        found[method] = {"state": trainer.whole_state(), "log": training_lines(trainer)}
+        AcceleratorState._reset_state()
+    if sharded:
+        with pytest.raises(ValueError, match="unlike numbers of parts.*set micro_tokens to 0"):
+            make_trainer(folder, "simcse", micro_tokens=64, **SHARDS)
     return found
 
 
@@ -101,6 +118,16 @@ def test_shards_go_the_way_of_whole_copies_and_either_resumes_the_other(tmp_path
                 _close(again.result[method][key], same.result[method][key], method)
 
 
+@pytest.mark.slow
+def test_shards_share_the_negatives_of_micro_batches_as_whole_copies_do(tmp_path):
+    whole, parts = (
+        launch(tmp_path / name, _accumulated, 2, folder=str(tmp_path / name), sharded=sharded)
+        for name, sharded in (("ddp", False), ("fsdp", True))
+    )
+    assert whole.result and parts.result
+    _close(parts.result, whole.result)
+
+
 def _command(folder: str) -> None:
     config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     _shard_here()
@@ -109,9 +136,9 @@ def _command(folder: str) -> None:
         use_cpu=True, ddp_backend="gloo", report_to="none", disable_tqdm=True, **SHARDS,
     )  # fmt: skip
     options = TextOptions(config={**config, "intermediate_size": 32}, vocabulary=80)
-    train(
-        objective=MoCo(queue=24, width=8), data=f"{folder}/notes.txt", text=options, training=args
-    )
+    # The generator makes a view, which the first batch shows.
+    parts = {"moco": MoCo(queue=24, width=8), "electra": Electra(layers=1, heads=2)}
+    train(objective=Sum(parts), data=f"{folder}/notes.txt", text=options, training=args)
 
 
 @pytest.mark.slow

@@ -121,6 +121,21 @@ class Pretraining(nn.Module):
             loss = total(terms)
         return Step(loss, terms, tuple(e.pooled.detach() for e in encodings))
 
+    def pull(self, views: Sequence[View], slopes: Sequence[Sequence[Tensor | None]]) -> Tensor:
+        """Encode the views anew; a scalar whose backward is that of the loss.
+
+        Args:
+            views: of a micro-batch.
+            slopes: the loss's, by each part of each view's encoding.
+        """
+        ends = [
+            (out * slope).sum()
+            for place, encoding in self.encode_by("online", views).items()
+            for out, slope in zip(_parts(self, encoding), slopes[place], strict=True)
+            if slope is not None
+        ]
+        return torch.stack(ends).sum()
+
     def step(self) -> None:
         """Move teachers and memories; call once after each optimizer step."""
         self.objective.step()
@@ -213,10 +228,11 @@ def cached_step(
         backward(step.loss)
     for i, seen in enumerate(views):
         seed_micro(i)
+        slopes = [[x.grad for x in _parts(module, cut)] for cut in found[i]]
         with autocast():
-            again = module.encode_by("online", seen)
+            end = module.pull(seen, slopes)
         with part("backward"):
-            _push(module, again, found[i])
+            end.backward()
         found[i] = []  # its gradients are not needed any more
     return step
 
@@ -241,15 +257,3 @@ def _cut(module: Pretraining, place: int, encoding: Encoding) -> Encoding:
     layers = tuple(off(x) for x in encoding.layers or ()) or None
     nats = None if encoding.likelihood is None else off(encoding.likelihood)
     return Encoding(off(encoding.pooled), tokens, encoding.mask, layers, encoding.table, nats)
-
-
-def _push(module: Pretraining, again: dict[int, Encoding], leaves: Sequence[Encoding]) -> None:
-    """Push the gradients that gathered at the leaves through the encodings' graph."""
-    outs, grads = [], []
-    for place, encoding in again.items():
-        ends = _parts(module, leaves[place])
-        for out, end in zip(_parts(module, encoding), ends, strict=True):
-            if end.grad is not None:
-                outs.append(out)
-                grads.append(end.grad)
-    torch.autograd.backward(outs, grads)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import transformers
 from torch import nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -137,7 +138,10 @@ class Saving(transformers.Trainer):
         if self.is_fsdp_enabled:
             alone = nn.ParameterList(restore.scalars(self.model)).to(self.args.device)
             self.accelerator.state.fsdp_plugin.ignored_modules = [alone]
-        return super()._prepare_for_training(*args, **kwargs)
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        for name in ("view", "encode", "score", "pull"):  # what micro-batches call beside forward
+            register_fsdp_forward_method(self.model, name)
+        return prepared
 
     def whole_state(self) -> dict[str, Any]:
         """The module's state without shards, on the CPU; a call of all ranks."""

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ class Trainer(Saving):
         callbacks: transformers callbacks.
 
     Raises:
-        ValueError: micro-batches are asked of an encoder with batch normalisation.
+        ValueError: micro-batches are asked of an encoder with batch normalisation, or of an engine
+            that cannot make them.
     """
 
     args: TrainingArguments
@@ -88,6 +90,19 @@ class Trainer(Saving):
             callbacks=[*(callbacks or []), _EveryStep(self)],
         )
         cuda = args.device.type == "cuda"
+        if args.micro_tokens and self.is_fsdp_enabled:
+            raise ValueError(
+                "Ranks split their batches into unlike numbers of parts, which sharded parameters "
+                "(fsdp) do not allow; set micro_tokens to 0 and gradient_accumulation_steps to "
+                "what the memory needs."
+            )
+        several = args.micro_tokens or args.gradient_accumulation_steps > 1
+        if several and self.is_deepspeed_enabled:
+            raise ValueError(
+                "Micro-batches with shared negatives take several passes a step, which DeepSpeed "
+                "does not allow; set gradient_accumulation_steps to 1 and micro_tokens to 0, or "
+                "take fsdp."
+            )
         self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
         self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
@@ -220,12 +235,8 @@ class Trainer(Saving):
         return parts, int(most) == 1
 
     def _shared_negatives(self, model: nn.Module, batches: list[Batch]) -> Step:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError(
-                "Micro-batches with shared negatives are not made for sharded parameters yet; "
-                "set gradient_accumulation_steps to 1 and micro_tokens to 0."
-            )
-        with self.accelerator.no_sync(model):
+        sharded = self.is_fsdp_enabled  # each backward of shards adds its part, averaged
+        with nullcontext() if sharded else self.accelerator.no_sync(model):
             step = cached_step(
                 self.accelerator.unwrap_model(model),
                 batches,
@@ -234,7 +245,8 @@ class Trainer(Saving):
                 backward=lambda loss: self._scaled(loss).backward(),
                 autocast=self.compute_loss_context_manager,
             )
-        average_gradients(model.parameters())
+        if not sharded:
+            average_gradients(model.parameters())
         return step
 
     def _scaled(self, loss: Tensor) -> Tensor:
