@@ -5,6 +5,8 @@ import json
 import random
 from itertools import islice
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from unlabel.data_pipes import marks, text
@@ -49,11 +51,32 @@ def _several(folder):
     (folder / "1b.txt").write_text("")
 
 
-@pytest.mark.parametrize("make", [_plain, _packed, _wide, _json, _several])
+def _quoted(folder):
+    rows = [f'{i};"{t}\n{t}; ""said"""' for i, t in enumerate(lines(90))]
+    rows[40] = '40;"no" end'
+    (folder / "a.csv").write_text("\n".join(["id;text", *rows]))
+
+
+def _tabs(folder):
+    (folder / "a.tsv").write_text(
+        "\n".join(f"{i}\t{t}" for i, t in enumerate(["text", *lines(99)]))
+    )
+
+
+def _parquet(folder):
+    table = pa.table({"id": range(100), "text": lines(100)})
+    pq.write_table(table, folder / "a.parquet", row_group_size=24)
+    pq.write_table(table.slice(3, 50), folder / "b.parquet")
+
+
+@pytest.mark.parametrize(
+    "make", [_plain, _packed, _wide, _json, _several, _quoted, _tabs, _parquet]
+)
 def test_batches_from_a_mark_are_those_of_the_whole_run(tmp_path, make):
     (data := tmp_path / "data").mkdir()
     make(data)
-    stream = read_text(data, streaming=True)
+    column = {_quoted: "text", _parquet: "text", _tabs: 1}.get(make)
+    stream = read_text(data, column=column, streaming=True)
 
     def batches(start=0):
         made = StreamBatches(stream, lambda texts: [[len(t)] for t in texts], 2, window=3, passes=3)
@@ -84,6 +107,31 @@ def test_marks_of_another_state_of_the_source_or_cut_off_are_not_followed(tmp_pa
     assert read_text(path, streaming=True, min_words=2).enter(99, kept)[0] == 0
     path.write_text("\n".join(f"other {i}" for i in range(100)))
     assert stream.enter(99, kept)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json"])
+def test_what_cannot_be_entered_is_read_again(tmp_path, name):
+    path, kept = tmp_path / name, tmp_path / "marks"
+    texts = lines(100)
+    head = '"te\nxt",id\n'  # a header of two lines
+    table = head + "\n".join(f"{t},{i}" for i, t in enumerate(texts))
+    path.write_text(table if name == "a.csv" else json.dumps(texts))
+    column = "te\nxt" if name == "a.csv" else None
+    stream = read_text(path, column=column, streaming=True)
+    records = list(stream.enter(0, kept, writes=True)[1])
+    place, rest = stream.enter(60, kept)
+    assert place == 0 and list(rest) == records and not kept.exists()
+
+
+def test_rows_of_an_entered_table_are_told_by_their_lines_in_it(tmp_path):
+    path, kept = tmp_path / "a.csv", tmp_path / "marks"
+    rows = [f'"two\nlines {i}"' for i in range(20)]
+    path.write_text("\n".join(["text", *rows, '"no" end']))
+    stream = read_text(path, streaming=True)
+    list(stream.enter(0, kept, writes=True)[1])
+    place, rest = stream.enter(18, kept)
+    assert place == 16 and len(list(rest)) == 4
+    assert stream.report.examples["bad_csv"][0].startswith(f"{path}:42: ")
 
 
 def test_a_resumed_pass_reports_what_came_before(tmp_path):

@@ -62,7 +62,7 @@ def _accumulated(folder: str, sharded: bool) -> dict[str, Any]:
         found[method] = {"state": trainer.whole_state(), "log": training_lines(trainer)}
         AcceleratorState._reset_state()
     if sharded:
-        with pytest.raises(ValueError, match="unlike numbers of parts.*set micro_tokens to 0"):
+        with pytest.raises(ValueError, match=r"unlike numbers of parts.*set micro_tokens to 0"):
             make_trainer(folder, "simcse", micro_tokens=64, **SHARDS)
     return found
 

@@ -9,7 +9,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,7 +24,6 @@ Wanted = Callable[[int, int], bool]
 PASSED = "of_other_parts"
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-LINED = (".txt", ".jsonl", ".ndjson")  # one row a line, whatever the lines before it
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
 MAX_LINE = 1 << 24  # characters: no line of a file, however broken, takes more memory than this
@@ -67,7 +66,8 @@ def read_rows(
         wanted: whether any row is, from a place to before another one. A row group of Parquet of
             which none is wanted is not read: one row stands for all, its problem is `PASSED` and
             its value their number.
-        tape: where a file of one row a line is entered.
+        tape: where the file is entered; one of a single JSON value, or whose header has several
+            lines, is read anew.
 
     Raises:
         BrokenFile: when the file cannot be read (any more) or has no such column.
@@ -77,20 +77,28 @@ def read_rows(
         if path.stat().st_size == 0:
             raise BrokenFile("the file is empty")
         if kind == ".parquet":
-            yield from _parquet(path, columns, wanted or (lambda start, stop: True))
+            yield from _parquet(path, columns, wanted or (lambda start, stop: True), tape)
             return
         with open_text(path, encoding) as file:
             lines = _lines(file)
-            if tape is not None and kind in LINED:
-                lines = tape.lines(file, lines)
+            again = 0  # rows of an entered file that were there before: its first, or its header
+            if tape is not None and kind != ".json":
+                first = next(lines)
+                lines = chain([first], lines)
+                if kind != ".csv" or first[1].count('"') % 2 == 0:
+                    again = int(tape.enters)
+                    lines = tape.lines(file, lines)
             if kind in (".csv", ".tsv"):
-                yield from _table(lines, columns, quoted=kind == ".csv")
+                by_place = columns is not None and all(isinstance(c, int) for c in columns)
+                rows = _table(lines, columns, quoted=kind == ".csv", by_place=by_place)
+                again = again if by_place else 0
             elif kind in (".jsonl", ".ndjson", ".json"):
-                yield from _json(lines, columns, whole=kind == ".json")
+                rows = _json(lines, columns, whole=kind == ".json")
             elif columns:
                 raise BrokenFile(f"it holds plain lines and no columns, so no {_names(columns)}")
             else:
-                yield from (Row(number, (line,)) for number, line in lines)
+                rows = (Row(number, (line,)) for number, line in lines)
+            yield from islice(rows, again, None)
     except UNREADABLE as e:
         raise BrokenFile(f"it cannot be read: {e}") from e
 
@@ -162,9 +170,10 @@ def _lines(file: IO[str]) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _table(lines: Iterator[tuple[int, str]], columns: Columns, *, quoted: bool) -> Iterator[Row]:
+def _table(
+    lines: Iterator[tuple[int, str]], columns: Columns, *, quoted: bool, by_place: bool
+) -> Iterator[Row]:
     first = next(lines)
-    by_place = columns is not None and all(isinstance(c, int) for c in columns)
     delimiter = max(",;\t|", key=first[1].count) if quoted else "\t"
     again = chain([first], lines)
     rows = _quoted(again, delimiter) if quoted else _unquoted(again, delimiter)
@@ -194,16 +203,26 @@ def _unquoted(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]
 
 
 def _quoted(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    last = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal last
+        for number, line in lines:
+            last = number
+            yield line
+
+    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
     while True:
-        start = reader.line_num + 1
+        before = reader.line_num
         try:
-            yield Row(start, tuple(next(reader)))
+            values = tuple(next(reader))
+            yield Row(last - reader.line_num + before + 1, values)
         except StopIteration:
             return
         except csv.Error as e:
             # After an error the reader starts afresh on the next line.
-            yield Row(start, (f"{e} (up to line {reader.line_num})",), "bad_csv")
+            start = last - reader.line_num + before + 1
+            yield Row(start, (f"{e} (up to line {last})",), "bad_csv")
 
 
 def _json(lines: Iterator[tuple[int, str]], columns: Columns, *, whole: bool) -> Iterator[Row]:
@@ -258,12 +277,15 @@ def pick_values(items: Iterable[tuple[int, Any]], columns: Columns) -> Iterator[
         choose(list(keys), columns)
 
 
-def _parquet(path: Path, columns: Columns, wanted: Wanted) -> Iterator[Row]:
+def _parquet(path: Path, columns: Columns, wanted: Wanted, tape: Tape | None) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         names = choose(file.schema_arrow.names, columns)
-        number = 0
+        number, begin = 0, 0 if tape is None else tape.row
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
+            if number + rows <= begin:
+                number += rows
+                continue
             if not wanted(number, number + rows):
                 number += rows
                 yield Row(number, (rows,), PASSED)
@@ -272,4 +294,8 @@ def _parquet(path: Path, columns: Columns, wanted: Wanted) -> Iterator[Row]:
             for batch in file.iter_batches(row_groups=[group], **how):
                 for values in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
                     number += 1
+                    if number <= begin:
+                        continue
+                    if tape is not None:
+                        tape.reaches(number)
                     yield Row(number, values)

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,8 +17,8 @@ class Mark(NamedTuple):
         kept: records before it.
         rows: before it, of all files.
         file: number of the file.
-        line: of that file before it.
-        cookie: place in the file, as `io.TextIOWrapper.tell` gives it.
+        line: of that file before it; of Parquet the row.
+        cookie: place in the file, as `io.TextIOWrapper.tell` gives it; 0 in Parquet.
     """
 
     kept: int
@@ -45,7 +45,7 @@ class Tape:
         self._last = max(known, default=Mark(0, 0, -1, 0, 0)).rows
         self.begin = max((mark for mark in known if mark.kept <= start), default=None)
         self._file, self._line = 0, 0
-        self._text: IO[str] | None = None
+        self._place: Callable[[], int] | None = None
 
     def _known(self) -> list[Mark]:
         found = []
@@ -59,7 +59,7 @@ class Tape:
 
     def opens(self, number: int) -> bool:
         """Whether the file of this number is read; the next lines are its own."""
-        self._file, self._text = number, None
+        self._file, self._place = number, None
         return self.begin is None or number >= self.begin.file
 
     @property
@@ -72,7 +72,7 @@ class Tape:
 
         The first line is there for what it tells of the others, such as their columns.
         """
-        self._text, past = file, 0
+        self._place, past = file.tell, 0
         if self.begin is not None and self.enters:
             yield next(lines)
             file.seek(self.begin.cookie)
@@ -81,12 +81,21 @@ class Tape:
             self._line = number + past
             yield self._line, line
 
+    @property
+    def row(self) -> int:
+        """Rows of the present file that need not be read, where it is no text."""
+        return self.begin.line if self.begin is not None and self.enters else 0
+
+    def reaches(self, row: int) -> None:
+        """So many rows of the present file, which is no text, have been read."""
+        self._place, self._line = int, row
+
     def here(self, rows: int) -> Mark | None:
         """The place behind the latest row, where it is worth a mark, but for its `kept`."""
-        if not self.writes or rows % EVERY or rows <= self._last or self._text is None:
+        if not self.writes or rows % EVERY or rows <= self._last or self._place is None:
             return None
         try:
-            return Mark(0, rows, self._file, self._line, self._text.tell())
+            return Mark(0, rows, self._file, self._line, self._place())
         except (io.UnsupportedOperation, OSError):  # packed so that it cannot be entered
             return None
 

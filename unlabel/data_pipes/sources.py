@@ -4,7 +4,6 @@ import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def rows_of(
     """All rows of a resolved source, each with the name of its file; broken files are reported.
 
     Who asks counts them in `report.lines`. For `wanted` see `read_rows`; its places are those in
-    the whole source. With a tape, files of lines are read from its mark on.
+    the whole source. With a tape, files are read from its mark on, where they can be.
 
     Raises:
         ValueError: when the only file is broken, or the wanted column is unknown.
@@ -67,7 +66,7 @@ def rows_of(
         enters = tape is not None and tape.enters
         try:
             rows = read_rows(path, columns, encoding, here, tape)
-            yield from ((str(path), row) for row in islice(rows, int(enters), None))
+            yield from ((str(path), row) for row in rows)
             if report.lines == started and not enters:
                 raise BrokenFile("it holds no rows")
         except BrokenFile as e:

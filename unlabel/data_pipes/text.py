@@ -103,7 +103,7 @@ class TextStream:
         """A record at or before `start`, by its place, and a pass from it on.
 
         Args:
-            start: the record that is wanted; plain text and JSON lines are entered near it.
+            start: the record that is wanted; files are entered near it.
             marks: file of the places that earlier passes came by; None begins at the first record.
             writes: add the places that this pass comes by.
         """
