@@ -33,7 +33,7 @@ def sts(tmp_path, sentences):
     return str(tmp_path / "sts")
 
 
-WORK = Work("", 8, 32, "mean", 1, False, 1e-3, 1, 16, 0, 0.0, 0.0)
+WORK = Work("", 8, 32, "mean", 1, False, False, 1e-3, 1, 16, 0, 0.0, 0.0)
 BURN = """
 import json, pathlib, sys, time
 

@@ -69,7 +69,8 @@ def speed(
         videos: folder of videos to decode; without it `decode` is left out.
         quick: small sizes, one round.
         threads: of torch.
-        device: `cpu`, or `cuda` for the tasks that can use it (`loss`, `video`, `decode`).
+        device: `cpu`, or `cuda`: larger batches and bfloat16 in `loss` and `text`; series stay on
+            the CPU.
 
     Raises:
         ValueError: an unknown task.
@@ -132,7 +133,11 @@ def _run(words: Sequence[str]) -> str:
 
 def _loss(how: _How) -> Iterator[list[str]]:
     sizes = ["512", "1024", "2048"] if how.quick else ["1024", "2048", "4096", "8192", "16384"]
-    yield ["contrast", "--pairs", *sizes, "--width", "128", "--threads", str(how.threads),
+    numbers = ["--width", "128"]
+    if how.device == "cuda":
+        sizes = [str(16 * int(n)) for n in sizes]
+        numbers = ["--width", "768", "--dtype", "bfloat16"]
+    yield ["contrast", "--pairs", *sizes, *numbers, "--threads", str(how.threads),
            "--repeats", how.rounds, "--device", how.device]  # fmt: skip
 
 
@@ -173,14 +178,19 @@ def _text(how: _How) -> Iterator[list[str]]:
         yield ["text_step", "--model", str(place / "model"), "--data", str(place / "sentences.txt"),
                "--sentences", "256" if how.quick else "1280", "--max_length", str(length),
                "--rounds", how.rounds, "--threads", str(how.threads), "--quality", "false",
-               ]  # fmt: skip
+               "--bf16", str(how.device == "cuda").lower()]  # fmt: skip
 
 
 def _text_ratios(figures: dict[str, Any]) -> Iterator[Ratio]:
-    spread, work = figures["summary"]["cpu"], figures["work"]
+    spread, work = figures["summary"][_clock(figures)], figures["work"]
     said = f"SimCSE, {work['batch']} sentences of at most {work['max_length']} tokens"
     numbers = (spread["median"], spread["low"], spread["high"])
     yield Ratio("text", said, "sentence-transformers", *numbers)
+
+
+def _clock(text: dict[str, Any]) -> str:
+    """What the text step's sides are compared by: seconds of the CPU if that does the work."""
+    return "cpu" if text["device"] == "cpu" else "wall"
 
 
 def _trainer(how: _How) -> Iterator[list[str]]:
@@ -291,14 +301,16 @@ def picture(found: dict[str, list[Any]], path: Path) -> Path:
             memory.loglog([r["pairs"] for r in own], held, **style)
     for axis, what in ((time, "seconds"), (memory, "megabytes beside the inputs")):
         axis.set(xlabel="pairs in the batch", ylabel=what, title=f"NT-Xent: {what}")
-    steps = [(f["work"]["max_length"], f["rounds"]) for f in found.get("text", [])]
+    texts = found.get("text", [])
     for side, name in (("ours", "unlabel"), ("peer", "sentence-transformers")):
+        rates = ["cpu_rate" if _clock(f) == "cpu" else "rate" for f in texts]
         each = [
-            statistics.median(1000 / r[side]["cpu_rate"] for r in rounds) for _, rounds in steps
+            statistics.median(1000 / r[side][rate] for r in f["rounds"])
+            for f, rate in zip(texts, rates, strict=True)
         ]
-        length.plot([n for n, _ in steps], each, "o-", label=name)
+        length.plot([f["work"]["max_length"] for f in texts], each, "o-", label=name)
     length.set_ylim(bottom=0)
-    length.set(xlabel="tokens of a sentence at most", ylabel="CPU milliseconds a sentence",
+    length.set(xlabel="tokens of a sentence at most", ylabel="milliseconds a sentence",
                title="The text step")  # fmt: skip
     rows = [row for figures in found.get("trainer", []) for row in figures]
     for offset, side, name in ((-0.2, "bare", "bare loop"), (0.2, "trainer", "trainer")):

@@ -3,12 +3,12 @@
     python -m unlabel.benchmarks.text_step --model FOLDER --data sentences.txt.gz
 
 Both start from the same weights and see the same sentences once, with the same batch, length
-limit, pooling, temperature, precision, optimizer, schedule and threads; without a head, an
-evaluation or a checkpoint. Each trains in a process of its own, in turn, round after round with
-another seed. Wall seconds are what transformers' trainer, under both, reports of its loop; CPU
-seconds are the process's own from the first to the last line of its log, so that their ratio holds
-on a shared machine. The peer tokenises inside its loop, ours before it: the time it takes to
-tokenise is measured and added to ours.
+limit, pooling, temperature, precision, optimizer, schedule, threads and device (a GPU where there
+is one); without a head, an evaluation or a checkpoint. Each trains in a process of its own, in
+turn, round after round with another seed. Wall seconds are what transformers' trainer, under both,
+reports of its loop; CPU seconds are the process's own from the first to the last line of its log,
+so that their ratio holds on a shared machine. The peer tokenises inside its loop, ours before it:
+the time it takes to tokenise is measured and added to ours.
 """
 
 import json
@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
@@ -47,6 +48,7 @@ def text_step(
     pooling: Literal["cls", "mean"] = "mean",
     length_window: int = 50,
     unpadded: bool = False,
+    bf16: bool = False,
     lr: float = 3e-5,
     rounds: int = 3,
     threads: int = 1,
@@ -67,6 +69,7 @@ def text_step(
         length_window: of `unlabel train`, its default: batches that are sorted by length together;
             1 shuffles as the peer does, and leaves what is gained otherwise.
         unpadded: `--text.unpadded` of ours.
+        bf16: products of matrices in bfloat16, for both.
         lr: learning rate at the start.
         rounds: trainings of each side.
         threads: of torch.
@@ -84,7 +87,7 @@ def text_step(
         corpus = Path(name) / "sentences.txt"
         texts = _corpus(data, sentences, corpus)
         costs = _tokenise(model, texts, max_length)
-        given = (model, batch, max_length, pooling, length_window, unpadded, lr, threads)
+        given = (model, batch, max_length, pooling, length_window, unpadded, bf16, lr, threads)
         work = Work(*given, sentences, *costs)
         before = _untrained_stsb_dev(work, sts) if quality else None
         done = []
@@ -191,14 +194,16 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def _machine() -> dict[str, Any]:
     packages = ("torch", "transformers", "sentence-transformers", "unlabel")
-    return {"versions": {p: version(p) for p in packages}, "cores": os.cpu_count()}
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"versions": {p: version(p) for p in packages}, "cores": os.cpu_count(), "device": on}
 
 
 def _table(result: dict[str, Any]) -> Table:
     work, scored = result["work"], "stsb_dev" in result["rounds"][0]
     table = Table(
         title=f"SimCSE, {work['sentences']} sentences of {work['tokens'] / work['sentences']:.1f} "
-        f"tokens (limit {work['max_length']}), batch {work['batch']}, threads {work['threads']}",
+        f"tokens (limit {work['max_length']}), batch {work['batch']}, threads {work['threads']}, "
+        f"{result['device']}",
         title_justify="left",
         caption=_caption(result),
         caption_justify="left",

@@ -26,6 +26,7 @@ class Work:
         pooling: `cls` or `mean`.
         length_window: batches that ours sorts by length together.
         unpadded: ours sends real tokens alone through the model.
+        bf16: both multiply in bfloat16.
         lr: learning rate of the first step; it falls to 0 in a straight line.
         threads: of torch, in each process.
         sentences: how many; each is seen once, as two views.
@@ -40,6 +41,7 @@ class Work:
     pooling: str
     length_window: int
     unpadded: bool
+    bf16: bool
     lr: float
     threads: int
     sentences: int
@@ -87,7 +89,7 @@ def _arguments(work: Work, folder: Path, seed: int) -> dict[str, Any]:
         "warmup_steps": 0,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "bf16": False,
+        "bf16": work.bf16,
         "fp16": False,
         "dataloader_drop_last": True,
         "dataloader_num_workers": 0,
