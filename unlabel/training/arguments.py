@@ -31,8 +31,8 @@ class TrainingArguments(transformers.TrainingArguments):
     micro_tokens: int = field(
         default=0,
         metadata={
-            "help": "Tokens that one forward pass holds; a larger batch goes through in parts that "
-            "share their negatives. 0: off."
+            "help": "Tokens (steps of a series, frames of a clip) that one forward pass holds; a "
+            "larger batch goes through in parts that share their negatives. 0: off."
         },
     )
     length_window: int = field(
@@ -49,7 +49,6 @@ class TrainingArguments(transformers.TrainingArguments):
     monitor_rows: int = field(
         default=512, metadata={"help": "Embeddings of all ranks that a monitor looks at; 0: none."}
     )
-
     profile_steps: int = field(
         default=0,
         metadata={"help": "Steps whose time is told part by part, into profile.json; 0: none."},
