@@ -1,14 +1,48 @@
-"""Parts of a batch of at most so many tokens; they share their negatives, see `cached_step`."""
+"""Micro-batches that share their negatives: where they can be made, and parts of so many tokens."""
 
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlabel.core import Batch
 from unlabel.training.pretraining import Pretraining
+
+
+def refuse_parts(args: Any, encoder: nn.Module, fsdp: bool, deepspeed: bool) -> None:
+    """Refuse micro-batches that share their negatives where they cannot be made.
+
+    Args:
+        args: `TrainingArguments`.
+        encoder: what is trained.
+        fsdp: parameters are sharded.
+        deepspeed: DeepSpeed trains.
+
+    Raises:
+        ValueError: they are asked for, and cannot be made.
+    """
+    if not args.micro_tokens and args.gradient_accumulation_steps == 1:
+        return
+    if any(isinstance(m, _BatchNorm) for m in encoder.modules()):
+        raise ValueError(
+            "Micro-batches with shared negatives encode twice, which would update this encoder's "
+            "batch normalisation twice. Set gradient_accumulation_steps to 1 and micro_tokens to "
+            "0, or use an encoder with layer normalisation."
+        )
+    if deepspeed:
+        raise ValueError(
+            "Micro-batches with shared negatives take several passes a step, which DeepSpeed does "
+            "not allow; set gradient_accumulation_steps to 1 and micro_tokens to 0, or take fsdp."
+        )
+    if fsdp and args.micro_tokens:
+        raise ValueError(
+            "Ranks split their batches into unlike numbers of parts, which sharded parameters "
+            "(fsdp) do not allow; set micro_tokens to 0 and gradient_accumulation_steps to what "
+            "the memory needs."
+        )
 
 
 def by_tokens(batch: Batch, module: Pretraining, tokens: int) -> list[Batch]:
@@ -74,4 +108,4 @@ def _cut(
     return cut, mask[rows, :length]
 
 
-__all__ = ["by_tokens"]
+__all__ = ["by_tokens", "refuse_parts"]

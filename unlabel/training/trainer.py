@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback
 
@@ -20,7 +19,7 @@ from unlabel.objectives.gather import average_gradients, world
 from unlabel.training import restore
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.journal import Journal
-from unlabel.training.micro import by_tokens
+from unlabel.training.micro import by_tokens, refuse_parts
 from unlabel.training.pretraining import Pretraining, Step, cached_step
 from unlabel.training.profile import StepProfile, part
 from unlabel.training.saving import Saving
@@ -75,13 +74,6 @@ class Trainer(Saving):
         data_collator: Callable[[Sequence[Any]], Batch],
         callbacks: list[TrainerCallback] | None = None,
     ):
-        norms = [m for m in model.encoder.modules() if isinstance(m, _BatchNorm)]
-        if (args.gradient_accumulation_steps > 1 or args.micro_tokens) and norms:
-            raise ValueError(
-                "Micro-batches with shared negatives encode twice, which would update this "
-                "encoder's batch normalisation twice. Set gradient_accumulation_steps to 1 and "
-                "micro_tokens to 0, or use an encoder with layer normalisation."
-            )
         super().__init__(
             model=model,
             args=args,
@@ -90,19 +82,7 @@ class Trainer(Saving):
             callbacks=[*(callbacks or []), _EveryStep(self)],
         )
         cuda = args.device.type == "cuda"
-        if args.micro_tokens and self.is_fsdp_enabled:
-            raise ValueError(
-                "Ranks split their batches into unlike numbers of parts, which sharded parameters "
-                "(fsdp) do not allow; set micro_tokens to 0 and gradient_accumulation_steps to "
-                "what the memory needs."
-            )
-        several = args.micro_tokens or args.gradient_accumulation_steps > 1
-        if several and self.is_deepspeed_enabled:
-            raise ValueError(
-                "Micro-batches with shared negatives take several passes a step, which DeepSpeed "
-                "does not allow; set gradient_accumulation_steps to 1 and micro_tokens to 0, or "
-                "take fsdp."
-            )
+        refuse_parts(args, model.encoder, self.is_fsdp_enabled, self.is_deepspeed_enabled)
         self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
         self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
