@@ -249,7 +249,7 @@ class Trainer(Saving):
         with part("clip"):
             norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
             self._stopping = self._stop.agree(self.args.device)
-        # The one place of a step that waits for the device: whether to skip must be known now.
+        # The trainer waits for the device here alone: whether to skip must be known now.
         if math.isfinite(float(norm)):
             self._in_a_row = 0
         else:
