@@ -82,7 +82,7 @@ def steady(
             [sys.executable, "-m", "unlabel.cli", "train", *words], stdout=said, stderr=said
         )
         try:
-            found = _watch(training, folder / "run", every)
+            found = _watch(training, folder / "run", every, steps)
         finally:
             training.kill()
     if training.returncode:
@@ -121,7 +121,7 @@ def slope(
 
 
 def _watch(
-    training: subprocess.Popen, run: Path, every: int
+    training: subprocess.Popen, run: Path, every: int, steps: int
 ) -> dict[str, list[tuple[float, float]]]:
     """(step, MB) of the trainer and of all workers together, until the training ends."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -136,7 +136,7 @@ def _watch(
             own, workers = _megabytes(trainer), sum(map(_megabytes, trainer.children()))
         except psutil.NoSuchProcess:
             continue
-        if own and workers:  # else between two epochs, or at the end
+        if own and workers and step < steps:  # else between two epochs, or at the end
             for name, now in (("trainer", own), ("workers", workers), ("all", own + workers)):
                 found[name].append((step, now))
     return dict(found)
