@@ -79,15 +79,13 @@ class JigsawClustering(Objective):
         """Terms `cluster` and `place`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None  # the view makes it
-        source, place = seen.target.flatten(0, 1).unbind(1)
+        picture, place = seen.target.flatten(0, 1).unbind(1)
         pieces = self.pieces(encoding).flatten(0, 1)
-        rank, ranks = world()
-        picture = source + rank * len(batch)
         z = self.projector(pieces)
         together = supervised_contrast(z, picture, temperature=self.temperature)
         apart = classify(self.classifier(pieces), place, reduction="none")
         return {
-            "cluster": Term(global_mean(together), chance=math.log(len(z) * ranks - 1)),
+            "cluster": Term(global_mean(together), chance=math.log(len(z) * world()[1] - 1)),
             "place": Term(global_mean(apart), self.weight, math.log(4)),
         }
 
