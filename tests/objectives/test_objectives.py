@@ -304,6 +304,21 @@ def test_cutoff_of_nothing_has_consistent_views(make_encoder, make_batch):
     torch.testing.assert_close(terms["full"].loss, terms["cut"].loss)
 
 
+def test_cutoffs_consistency_is_exact_under_autocast(make_encoder, make_batch):
+    encoder = make_encoder()
+    batch = make_batch(encoder)
+    random = torch.Generator().manual_seed(0)
+    whole = torch.randn(8, 32, generator=random) + 3
+    cut = whole + 0.05 * torch.randn(8, 32, generator=random)
+    module = Pretraining(encoder, Cutoff(projector=False))
+    views = module.view(batch)
+    seen = [Encoding(z, z[:, None], batch.mask[:, :1]) for z in (whole, cut)]
+    wanted = module.score(seen, views, batch).terms["consistency"].loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = module.score(seen, views, batch).terms["consistency"].loss
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
 def test_duplicates_of_a_sample_are_no_negatives_of_it(make_encoder, make_batch):
     encoder = make_encoder(dropout=0.0)
     module = Pretraining(encoder, SimCSE())
