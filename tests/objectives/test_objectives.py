@@ -1,6 +1,7 @@
 """The shared tester: what every objective of the catalogue must keep."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_video import VIDEO, make_video, tiny_video
 from unlabel.core import Encoding, cat_batches
 from unlabel.objectives import (
     CATALOGUE,
+    CURL,
     DINO,
     MLM,
     SLA,
@@ -21,15 +23,19 @@ from unlabel.objectives import (
     Electra,
     FlatNCE,
     InstanceContrast,
+    JigsawClustering,
+    LocalAggregation,
     MoCo,
     NextSentence,
     NextToken,
     Pairs,
     PermutationLM,
+    PixContrast,
     SimCSE,
     SimSiam,
     Sum,
     SwAV,
+    VideoColorization,
     total,
 )
 from unlabel.objectives.clusters import Clusterings, Clusters
@@ -397,8 +403,22 @@ def test_refusals_name_what_is_missing(make_encoder):
     encoder.gives = frozenset({"pooled"})
     with pytest.raises(ValueError, match="MLM needs table, token_ids, tokens of the encoder"):
         Pretraining(encoder, MLM())
-    with pytest.raises(ValueError, match="A temperature is above 0, but 0 came"):
-        SimCSE(temperature=0)
+    made: Any
+    for made, named in (
+        (SimCSE, "temperature"),
+        (SwAV, "temperature"),
+        (DINO, "teacher_temperature"),
+        (LocalAggregation, "temperature"),
+        (PixContrast, "temperature"),
+        (JigsawClustering, "temperature"),
+        (VideoColorization, "temperature"),
+    ):
+        for wrong in (0, -0.1):
+            with pytest.raises(ValueError, match=f"A temperature is above 0, but {wrong} came"):
+                made(**{named: wrong})
+    for made in (MoCo, CURL):
+        with pytest.raises(ValueError, match=r"share from 0 to 1, but 1\.5 came"):
+            Pretraining(TinySeries(), made(momentum=1.5))
 
 
 def test_usual_views_are_those_of_the_kind_of_data(make_encoder):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean, world
-from unlabel.objectives.heads import mlp_projector
+from unlabel.objectives.heads import check_temperature, mlp_projector
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.supervised import supervised_contrast
@@ -35,8 +35,9 @@ class JigsawClustering(Objective):
         args: arguments of the views.
 
     Raises:
-        ValueError: an overlap that is no share, or an argument of a view that is not there; when
-            built, an encoder whose tokens do not divide by the pieces.
+        ValueError: an overlap that is no share, a temperature that is not above 0, or an argument
+            of a view that is not there; when built, an encoder whose tokens do not divide by the
+            pieces.
 
     Reference: Chen et al. 2021, arXiv 2104.00323, section 3: equations 1 to 4.
     """
@@ -55,6 +56,7 @@ class JigsawClustering(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        check_temperature(temperature)
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is a share of a piece's side, below 1, but {overlap} came.")
         how = {"tiles.gap": -overlap, **(args or {})}
