@@ -340,6 +340,23 @@ def test_duplicates_of_a_sample_are_no_negatives_of_it(make_encoder, make_batch)
     torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_pair_that_a_batch_holds_twice_is_no_negative_of_itself(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, Pairs(negative=True))
+    batch = make_batch(encoder, rows=4, partners=True)
+    twice = cat_batches([batch, batch])
+    twice.partners = {
+        name: {k: torch.cat([x, x]) for k, x in p.items()} for name, p in batch.partners.items()
+    }
+    step = module(twice)
+    query, positive, hard = (torch.nn.functional.normalize(z, dim=1) for z in step.pooled)
+    logits = query @ torch.cat([positive, hard]).T / 0.05
+    same = twice.index[:, None] == twice.index[None, :]
+    others = logits.masked_fill(torch.cat([same, torch.zeros_like(same)], 1), -torch.inf)
+    expected = torch.nn.functional.softplus(others.logsumexp(1) - logits.diagonal()).mean()
+    torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_same_sample_in_the_queue_is_no_negative(make_encoder, make_batch):
     encoder = make_encoder(dropout=0.0)
     module = Pretraining(encoder, MoCo(queue=8, width=16))

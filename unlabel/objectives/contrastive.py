@@ -153,6 +153,8 @@ class Cutoff(_Pooled):
 class Pairs(_Pooled):
     """A sentence against the one given with it, other pairs' and hard negatives being wrong.
 
+    The same sample's own pair, should a batch hold it twice, is not wrong; its hard negative is.
+
     Args:
         temperature: T.
         negative: the data has a third column of hard negatives.
@@ -178,7 +180,16 @@ class Pairs(_Pooled):
         """One term, `contrast`."""
         query, positive, *hard = (self.projector(e.pooled) for e in encodings)
         keys = torch.cat([positive, *hard])
-        rows = contrast(query, keys, temperature=self.temperature, across=True, reduction="none")
+        nobodys = [torch.full_like(batch.same, -2) for _ in hard]
+        rows = contrast(
+            query,
+            keys,
+            temperature=self.temperature,
+            query_id=batch.same,
+            key_id=torch.cat([batch.same, *nobodys]),
+            across=True,
+            reduction="none",
+        )
         chance = math.log(len(keys) * world()[1])
         return {"contrast": Term(global_mean(rows), chance=chance)}
 
