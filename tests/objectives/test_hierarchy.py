@@ -76,7 +76,7 @@ def test_steps_that_do_not_exist_are_in_no_pair():
     for fill in (0.0, 50.0):
         one, other = (z.masked_fill(far, fill).requires_grad_() for z in (z1, z2))
         terms = hierarchical_contrast(one, other, mask)
-        slopes = torch.autograd.grad(sum(terms.values()), (one, other))
+        slopes = torch.autograd.grad(terms["instance"] + terms["temporal"], (one, other))
         assert all((x[~mask] == 0).all() and x.isfinite().all() for x in slopes)
         found.append((terms, [x[mask] for x in slopes]))
     torch.testing.assert_close(found[0], found[1])

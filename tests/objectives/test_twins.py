@@ -133,6 +133,7 @@ def test_what_to_write_is_said_where_the_usual_views_are_to_have_arguments():
 
 
 def test_an_exponent_and_a_sharpness_are_above_0():
+    wrong: Any
     for wrong in ({"alpha": 0.0}, {"t": -1.0}):
         with pytest.raises(ValueError, match="alpha and t are above 0"):
             AlignUniform(**wrong)
