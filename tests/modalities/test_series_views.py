@@ -666,6 +666,15 @@ def test_a_crop_is_a_shorter_window_at_the_end(make_series, make_windows):
     assert (seen.inputs["values"][:, :4] == 0).all()
 
 
+def test_of_a_sample_without_a_step_of_history_a_crop_keeps_nothing(make_series, make_windows):
+    encoder = make_series()
+    batch = make_windows(encoder, rows=4, steps=CONTEXT)
+    batch.mask[1] = False
+    seen = encoder.view(batch, view("crop", ratio=0.5))
+    assert seen.mask.sum(1).tolist() == [4, 0, 4, 4]
+    assert encoder(seen).pooled.isfinite().all()
+
+
 def test_the_two_sides_of_an_overlap_share_the_tokens_they_name(make_series, make_windows):
     encoder = make_series(norm="none").double()
     batch = make_windows(encoder, rows=32, steps=CONTEXT)

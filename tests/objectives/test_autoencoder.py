@@ -95,6 +95,10 @@ def test_refusals_say_what_to_do():
         MAE(ratio=1)
     with pytest.raises(ValueError, match="3 heads cannot share a width of 64"):
         MAE(heads=3)
+    with pytest.raises(ValueError, match="0 heads cannot share a width of 64"):
+        MAE(heads=0)
+    with pytest.raises(ValueError, match="1 layer or more, but layers is 0"):
+        MAE(layers=0)
     encoder = TinySeries()
     encoder.gives -= {"visible_only"}
     with pytest.raises(ValueError, match="MAE needs visible_only of the encoder"):

@@ -190,6 +190,10 @@ def test_refusals_say_what_is_needed():
         pretraining(VideoColorization(), "tubes")
     with pytest.raises(ValueError, match="even is a share from 0 to 1, but 2 came"):
         Colorization(even=2)
+    with pytest.raises(ValueError, match="neighbours is 1 to 313 bins and sigma above 0, but 0"):
+        Colorization(neighbours=0)
+    with pytest.raises(ValueError, match="clusters is 2 or more, but 1 came"):
+        VideoColorization(clusters=1)
     with pytest.raises(ValueError, match="references is how many frames are copied from, not 0"):
         VideoColorization(references=0)
     with pytest.raises(ValueError, match="floor is a share between 0 and 1, but 0 came"):

@@ -159,6 +159,9 @@ def test_a_width_that_heads_cannot_share_is_refused(make_encoder):
     for bad in ({"ratio": 1.0}, {"ratio": -0.1}):
         with pytest.raises(ValueError, match="ratio"):
             TSDAE(**bad)
+    for bad in ({"layers": 0}, {"heads": 0}):
+        with pytest.raises(ValueError, match="layers and heads are 1 or more"):
+            TSDAE(**bad)
     with pytest.raises(ValueError, match="above 0"):
         Electra(size=0.0)
 

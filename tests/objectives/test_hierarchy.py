@@ -67,6 +67,28 @@ def test_all_equal_gives_the_logarithms_of_the_candidates(batch, steps, levels):
     assert chance == pytest.approx({"instance": math.log(2 * batch - 1), "temporal": over_time})
 
 
+def test_steps_that_do_not_exist_are_in_no_pair():
+    """As the formula over those that do: here two samples of four steps, and one of none."""
+    z1, z2 = some(3, 8, 4), some(3, 8, 4, seed=1)
+    mask = torch.tensor([[False] * 4 + [True] * 4] * 2 + [[False] * 8])
+    far = ~mask[:, :, None]
+    found = []
+    for fill in (0.0, 50.0):
+        one, other = (z.masked_fill(far, fill).requires_grad_() for z in (z1, z2))
+        terms = hierarchical_contrast(one, other, mask)
+        slopes = torch.autograd.grad(terms["instance"] + terms["temporal"], (one, other))
+        assert all((x[~mask] == 0).all() and x.isfinite().all() for x in slopes)
+        found.append((terms, [x[mask] for x in slopes]))
+    torch.testing.assert_close(found[0], found[1])
+    whole = hierarchical_contrast(z1[:2, 4:], z2[:2, 4:])
+    # The last of four levels is the third of three once more, with nothing to contrast in time.
+    last = hierarchical_contrast(*(z[:2, 4:].amax(1, keepdim=True) for z in (z1, z2)))
+    terms = found[0][0]
+    torch.testing.assert_close(4 * terms["instance"], 3 * whole["instance"] + last["instance"])
+    # There are two steps at the third level, of which one exists, and costs nothing.
+    torch.testing.assert_close(4 * terms["temporal"], 3 * whole["temporal"])
+
+
 def test_one_sample_has_no_other_to_contrast_with():
     z = some(1, 4, 3)
     assert hierarchical_contrast(z, z)["instance"].item() == pytest.approx(0.0, abs=1e-12)

@@ -33,6 +33,14 @@ def test_a_zero_critic_gives_0_or_ln_n_and_a_zero_discriminator_2_ln_2(bound, wa
         assert terms[name].chance == pytest.approx(answer)
 
 
+def test_the_donsker_varadhan_bound_of_one_sample_alone_is_0():
+    module, batch = pretraining(DeepInfoMax(bound="dv", width=8, prior_weight=0.0), rows=1)
+    loss = module(batch).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
 def some(queries=10, keys=6):
     draw = torch.Generator().manual_seed(0)
     q, k = (torch.randn(n, 5, dtype=torch.float64, generator=draw) for n in (queries, keys))

@@ -164,7 +164,7 @@ def test_alignment_is_0_for_equal_views_and_4_for_opposite_ones() -> None:
 
 def test_alignment_has_a_gradient_where_views_coincide() -> None:
     x = some(5, 3).requires_grad_()
-    for alpha in (1.0, 2.0):
+    for alpha in (0.5, 1.0, 2.0, 3.0):
         (slope,) = torch.autograd.grad(K.alignment(x, x.detach(), alpha=alpha), x)
         assert bool(slope.isfinite().all())
 
@@ -225,6 +225,12 @@ def test_covariance_term_is_the_off_diagonal_of_both_views_over_the_width() -> N
         c = torch.cov(v.T)
         expected += float((c.square().sum() - c.diagonal().square().sum()) / 4)
     near(K.vicreg(x, y)["covariance"], expected, 1e-12)
+
+
+def test_one_feature_has_no_covariance_with_another() -> None:
+    terms = K.vicreg(some(30, 1), some(30, 1, seed=1))
+    assert terms["covariance"].item() == 0
+    assert all(x.isfinite() for x in terms.values())
 
 
 def test_gaussian_kl_of_mean_1_is_half_the_width_and_of_the_prior_0() -> None:

@@ -1,15 +1,18 @@
 """Jigsaw clustering: supervised contrast, places, and what the encoder must divide into."""
 
 import math
+import os
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import launch  # pyright: ignore[reportMissingImports]
 from tiny_video import make_video, tiny_video
 
-from unlabel.core import Encoding
+from unlabel.core import Encoding, cat_batches, cat_encodings, cat_views
 from unlabel.objectives import JigsawClustering
+from unlabel.objectives.gather import world
 from unlabel.training.pretraining import Pretraining
 
 
@@ -56,6 +59,28 @@ def test_each_place_has_its_own_tokens_and_target(kind):
     assert terms["place"].loss.item() == pytest.approx(0.0, abs=1e-9)
     # Three of its own are as close as can be, and the other 20 are nowhere near.
     assert terms["cluster"].loss.item() == pytest.approx(math.log(3), abs=1e-6)
+
+
+def _cluster(first: list[int]) -> torch.Tensor:
+    """The loss of the clusters, this rank with three pictures from its own first one on."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.distributed.init_process_group("gloo")
+    rank, size = world()
+    module, _ = made()
+    batches = [make_video(module.encoder, 3, f) for f in (first if size == 1 else [first[rank]])]
+    views = [module.view(b) for b in batches]  # mixed of three pictures, however many ranks
+    seen = [cat_encodings(e) for e in zip(*map(module.encode, views), strict=True)]
+    together = [cat_views(v) for v in zip(*views, strict=True)]
+    return module.score(seen, together, cat_batches(batches)).terms["cluster"].loss.detach()
+
+
+@pytest.mark.slow
+def test_pictures_of_two_ranks_are_not_taken_for_one(tmp_path):
+    """The second rank's pictures come as many places before the first's as a rank has pictures."""
+    one = _cluster([3, 0])
+    ended = launch(tmp_path, _cluster, 2, first=[3, 0])
+    assert ended.result is not None
+    torch.testing.assert_close(sum(ended.results) / 2, one)
 
 
 def test_an_odd_grid_and_a_wrong_overlap_are_refused():

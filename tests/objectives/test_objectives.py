@@ -1,6 +1,7 @@
 """The shared tester: what every objective of the catalogue must keep."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_video import VIDEO, make_video, tiny_video
 from unlabel.core import Encoding, cat_batches
 from unlabel.objectives import (
     CATALOGUE,
+    CURL,
     DINO,
     MLM,
     SLA,
@@ -21,15 +23,19 @@ from unlabel.objectives import (
     Electra,
     FlatNCE,
     InstanceContrast,
+    JigsawClustering,
+    LocalAggregation,
     MoCo,
     NextSentence,
     NextToken,
     Pairs,
     PermutationLM,
+    PixContrast,
     SimCSE,
     SimSiam,
     Sum,
     SwAV,
+    VideoColorization,
     total,
 )
 from unlabel.objectives.clusters import Clusterings, Clusters
@@ -304,6 +310,21 @@ def test_cutoff_of_nothing_has_consistent_views(make_encoder, make_batch):
     torch.testing.assert_close(terms["full"].loss, terms["cut"].loss)
 
 
+def test_cutoffs_consistency_is_exact_under_autocast(make_encoder, make_batch):
+    encoder = make_encoder()
+    batch = make_batch(encoder)
+    random = torch.Generator().manual_seed(0)
+    whole = torch.randn(8, 32, generator=random) + 3
+    cut = whole + 0.05 * torch.randn(8, 32, generator=random)
+    module = Pretraining(encoder, Cutoff(projector=False))
+    views = module.view(batch)
+    seen = [Encoding(z, z[:, None], batch.mask[:, :1]) for z in (whole, cut)]
+    wanted = module.score(seen, views, batch).terms["consistency"].loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = module.score(seen, views, batch).terms["consistency"].loss
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
 def test_duplicates_of_a_sample_are_no_negatives_of_it(make_encoder, make_batch):
     encoder = make_encoder(dropout=0.0)
     module = Pretraining(encoder, SimCSE())
@@ -316,6 +337,23 @@ def test_duplicates_of_a_sample_are_no_negatives_of_it(make_encoder, make_batch)
     positive = logits.diagonal()
     others = logits.masked_fill(same, -torch.inf).logsumexp(1)
     expected = torch.nn.functional.softplus(others - positive).mean()
+    torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pair_that_a_batch_holds_twice_is_no_negative_of_itself(make_encoder, make_batch):
+    encoder = make_encoder(dropout=0.0)
+    module = Pretraining(encoder, Pairs(negative=True))
+    batch = make_batch(encoder, rows=4, partners=True)
+    twice = cat_batches([batch, batch])
+    twice.partners = {
+        name: {k: torch.cat([x, x]) for k, x in p.items()} for name, p in batch.partners.items()
+    }
+    step = module(twice)
+    query, positive, hard = (torch.nn.functional.normalize(z, dim=1) for z in step.pooled)
+    logits = query @ torch.cat([positive, hard]).T / 0.05
+    same = twice.index[:, None] == twice.index[None, :]
+    others = logits.masked_fill(torch.cat([same, torch.zeros_like(same)], 1), -torch.inf)
+    expected = torch.nn.functional.softplus(others.logsumexp(1) - logits.diagonal()).mean()
     torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -382,8 +420,22 @@ def test_refusals_name_what_is_missing(make_encoder):
     encoder.gives = frozenset({"pooled"})
     with pytest.raises(ValueError, match="MLM needs table, token_ids, tokens of the encoder"):
         Pretraining(encoder, MLM())
-    with pytest.raises(ValueError, match="A temperature is above 0, but 0 came"):
-        SimCSE(temperature=0)
+    made: Any
+    for made, named in (
+        (SimCSE, "temperature"),
+        (SwAV, "temperature"),
+        (DINO, "teacher_temperature"),
+        (LocalAggregation, "temperature"),
+        (PixContrast, "temperature"),
+        (JigsawClustering, "temperature"),
+        (VideoColorization, "temperature"),
+    ):
+        for wrong in (0, -0.1):
+            with pytest.raises(ValueError, match=f"A temperature is above 0, but {wrong} came"):
+                made(**{named: wrong})
+    for made in (MoCo, CURL):
+        with pytest.raises(ValueError, match=r"share from 0 to 1, but 1\.5 came"):
+            Pretraining(TinySeries(), made(momentum=1.5))
 
 
 def test_usual_views_are_those_of_the_kind_of_data(make_encoder):

@@ -1,8 +1,11 @@
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
-from unlabel.objectives.heads import mlp
-from unlabel.objectives.state import Bank, Queue, Teacher
+from unlabel.objectives.heads import layer_norm_mlp, mlp
+from unlabel.objectives.state import Bank, Centre, Queue, Ramp, Teacher
 
 
 def test_queue_keeps_the_latest_rows_and_loses_nothing_when_a_batch_wraps():
@@ -94,3 +97,17 @@ def test_mlp_has_the_sizes_asked_for():
     head = mlp(4, 8, 2, batch_norm=True)
     assert head(torch.randn(5, 4)).shape == (5, 2)
     assert [type(m).__name__ for m in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+
+
+def test_a_momentum_that_is_no_share_and_a_width_that_is_none_are_refused():
+    made: Any
+    for made in (lambda m: Bank(4, 2, momentum=m), lambda m: Centre(4, momentum=m)):
+        for wrong in (-0.1, 1.5):
+            with pytest.raises(ValueError, match=f"share from 0 to 1, but {wrong} came"):
+                made(wrong)
+    for wrong in (1.5, Ramp(0.9, 1.5, 10)):
+        with pytest.raises(ValueError, match=r"share from 0 to 1, but 1\.5 came"):
+            Teacher(nn.Linear(1, 1), momentum=wrong)
+    for made in (mlp, layer_norm_mlp):
+        with pytest.raises(ValueError, match="1 or more, but 4, 0, 2 came"):
+            made(4, 0, 2)

@@ -8,14 +8,21 @@ import torch
 from tiny_series import TinySeries, make_series
 
 from unlabel.core import Encoding, view
-from unlabel.objectives import BarlowTwins, InstanceContrast, MoCo, SensorContrast, VICReg
+from unlabel.objectives import (
+    AlignUniform,
+    BarlowTwins,
+    InstanceContrast,
+    MoCo,
+    SensorContrast,
+    VICReg,
+)
 from unlabel.objectives.contrast import nt_xent
 from unlabel.training.pretraining import Pretraining
 
 
-def pretraining(objective, **encoder) -> tuple[Any, Any]:
+def pretraining(objective, rows=8, **encoder) -> tuple[Any, Any]:
     made = TinySeries(**encoder)
-    return Pretraining(made, objective), make_series(made)
+    return Pretraining(made, objective), make_series(made, rows)
 
 
 def equal(module, batch):
@@ -113,3 +120,20 @@ def test_an_argument_of_a_view_that_is_not_there_is_refused():
     for kind in (InstanceContrast, SensorContrast, BarlowTwins, VICReg, MoCo):
         with pytest.raises(ValueError, match=r"'hide\.ratio' is no argument of a view in jitter"):
             kind(augment="jitter", args={"hide.ratio": 0.1})
+
+
+def test_what_to_write_is_said_where_the_usual_views_are_to_have_arguments():
+    said = "to give arguments to the views that 'usual' stands for, name them"
+    for augment in ("usual", "usual+jitter"):
+        with pytest.raises(ValueError, match=said):
+            InstanceContrast(augment=augment, args={"crop.ratio": 0.3})
+    given = InstanceContrast(augment="usual+hide", args={"hide.ratio": 0.3})
+    module, _ = pretraining(given)
+    assert module.objective.views[0].name == "crop+jitter+hide"
+
+
+def test_an_exponent_and_a_sharpness_are_above_0():
+    wrong: Any
+    for wrong in ({"alpha": 0.0}, {"t": -1.0}):
+        with pytest.raises(ValueError, match="alpha and t are above 0"):
+            AlignUniform(**wrong)

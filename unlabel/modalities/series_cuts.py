@@ -79,7 +79,8 @@ def crop(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) 
     ratio = arguments(spec, ratio=0.5)["ratio"]
     exists = tokens_of(window, patch)
     count = exists.sum(1)
-    long = (count - (count * ratio).long()).clamp(min=1)
+    # Of a sample that has no step before what is to be predicted nothing is kept.
+    long = torch.minimum((count - (count * ratio).long()).clamp(min=1), count)
     first = exists.shape[1] - count + (draw(batch, spec, 1)[:, 0] * (count - long + 1)).long()
     return run(window, first, first + long, patch)
 

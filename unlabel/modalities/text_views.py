@@ -131,7 +131,8 @@ def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_:
     ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
     scores = draw(batch, spec, width)
     count = torch.full((len(batch),), int(width * ratio), device=scores.device)
-    return replace(view, keep_features=~_smallest(scores, count))
+    keep, before = ~_smallest(scores, count), view.keep_features
+    return replace(view, keep_features=keep if before is None else before & keep)
 
 
 def choose_tokens(
@@ -213,7 +214,9 @@ def _by_word(chance: Tensor, ids: Tensor, can: Tensor, vocabulary: Vocabulary) -
 
 
 def _cut(view: View, is_cut: Bool[Tensor, "batch length"]) -> View:
-    return replace(view, mask=view.mask & ~is_cut, keep_positions=~is_cut)
+    keep, before = ~is_cut, view.keep_positions
+    both = keep if before is None else before & keep
+    return replace(view, mask=view.mask & keep, keep_positions=both)
 
 
 VIEWS = {

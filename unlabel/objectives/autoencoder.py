@@ -76,8 +76,8 @@ class MAE(Objective):
         args: arguments of the features and of the mask, such as `{"hog.scales": (1, 2)}`.
 
     Raises:
-        ValueError: no share between 0 and 1, a width that the heads cannot share, or an argument
-            of a view that is not there.
+        ValueError: no share between 0 and 1, no layer, a width that the heads cannot share, or an
+            argument of a view that is not there.
 
     Reference: He et al. 2021, arXiv 2111.06377, section 3; of series: Li et al. 2023 (Ti-MAE),
     arXiv 2301.08871; tubes: Tong et al. 2022 (VideoMAE), arXiv 2203.12602, section 3.2; of an
@@ -101,6 +101,8 @@ class MAE(Objective):
     ):
         super().__init__()
         check_heads(hidden, heads)
+        if layers < 1:
+            raise ValueError(f"A decoder has 1 layer or more, but layers is {layers}.")
         how = {"unit": unit, "ratio": ratio, "drop": True}
         self.views = (masked_view(how, features, args=args),)
         self.normalize, self.features = normalize and not features, features

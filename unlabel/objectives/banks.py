@@ -15,7 +15,7 @@ from unlabel.objectives.chains import chain
 from unlabel.objectives.clusters import Clusterings
 from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean
-from unlabel.objectives.heads import mlp_projector
+from unlabel.objectives.heads import check_temperature, mlp_projector
 from unlabel.objectives.kernels import nce
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
@@ -61,6 +61,7 @@ class _Banked(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        check_temperature(temperature)
         self.views = (chain(augment, args=args),)
         self.temperature, self.momentum, self.width = temperature, momentum, width
 
@@ -91,8 +92,8 @@ class InstDisc(_Banked):
             projection, which is linear, and the view: augment, args.
 
     Raises:
-        ValueError: another loss, no noise, an argument of a view that is not there, or (in
-            `build`) data whose number of samples is not known.
+        ValueError: another loss, no noise, a temperature that is not above 0, an argument of a
+            view that is not there, or (in `build`) data whose number of samples is not known.
 
     Reference: Wu et al. 2018, arXiv 1805.01978, sections 3.1 and 3.2, equations 2 and 4 to 8.
     """
@@ -167,8 +168,9 @@ class LocalAggregation(_Banked):
             projection, which is linear, and the view: augment, args.
 
     Raises:
-        ValueError: an argument of a view that is not there, or (in `build`) data whose number of
-            samples is not known or smaller than that of the clusters.
+        ValueError: a temperature that is not above 0, an argument of a view that is not there, or
+            (in `build`) data whose number of samples is not known or smaller than that of the
+            clusters.
 
     Reference: Zhuang et al. 2019, arXiv 1903.12355, section 3, equations 2 to 5.
     """

@@ -32,6 +32,11 @@ def chain(*parts: str, draw: int = 0, args: Mapping[str, Any] | None = None) -> 
     for key in given:
         link, _, arg = key.partition(".")
         if link not in links or not arg:
+            if stands := [name for name in links if name in (USUAL, LOCAL)]:
+                raise ValueError(
+                    f"{key!r} is no argument of a view in {'+'.join(links)}: to give arguments to "
+                    f"the views that {stands[0]!r} stands for, name them, as in crop+jitter."
+                )
             raise ValueError(
                 f"{key!r} is no argument of a view in {'+'.join(links) or 'plain'}: write "
                 f"{links[0] if links else 'view'}.{arg or key}, or add the view that it belongs to."

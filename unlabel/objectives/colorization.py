@@ -15,6 +15,7 @@ from unlabel.objectives.chains import chain
 from unlabel.objectives.clusters import Clusters
 from unlabel.objectives.colors import REACH, annealed_mean, color_bins, copied, rarity, soften
 from unlabel.objectives.gather import gather, global_mean
+from unlabel.objectives.heads import check_temperature
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Tally
@@ -36,7 +37,8 @@ class Colorization(Objective):
         args: their arguments.
 
     Raises:
-        ValueError: even is no share, or an argument of a view that is not there.
+        ValueError: even is no share, no such number of bins, a sigma that is not above 0, or an
+            argument of a view that is not there.
 
     Reference: Zhang et al. 2016, arXiv 1603.08511, section 2.
     """
@@ -61,6 +63,11 @@ class Colorization(Objective):
         self.views = (chain(before, "colors", after, args=args),)
         self.even, self.neighbours, self.sigma = even, neighbours, sigma
         self.register_buffer("bins", color_bins(), persistent=False)
+        if not 1 <= neighbours <= len(self.bins) or not sigma > 0:
+            raise ValueError(
+                f"neighbours is 1 to {len(self.bins)} bins and sigma above 0, but {neighbours} "
+                f"and {sigma} came."
+            )
         self.seen = Tally(len(self.bins))
 
     def build(self, encoder: Encoder) -> None:
@@ -119,7 +126,8 @@ class VideoColorization(Objective):
         args: their arguments.
 
     Raises:
-        ValueError: no reference, no share, or an argument of a view that is not there.
+        ValueError: no reference, fewer than two clusters, a temperature that is not above 0, no
+            share, or an argument of a view that is not there.
 
     Reference: Vondrick et al. 2018, arXiv 1806.09594, sections 3 and 4; `hide` below 1: Lai & Xie
     2019 (CorrFlow), arXiv 1905.00875, section 3.2.
@@ -147,6 +155,9 @@ class VideoColorization(Objective):
         super().__init__()
         if references < 1:
             raise ValueError(f"references is how many frames are copied from, not {references}.")
+        if clusters < 2:
+            raise ValueError(f"clusters is 2 or more, but {clusters} came.")
+        check_temperature(temperature)
         if not 0 < floor < 1:
             raise ValueError(f"floor is a share between 0 and 1, but {floor} came.")
         if not 0 <= hide <= 1:

@@ -15,6 +15,7 @@ from unlabel.objectives.contrast import contrast
 from unlabel.objectives.gather import gather, global_mean, world
 from unlabel.objectives.heads import Temperature, mlp_projector, tanh_projector
 from unlabel.objectives.kernels import jensen_shannon
+from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Queue, Teacher
 
@@ -135,19 +136,24 @@ class Cutoff(_Pooled):
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
     ) -> dict[str, Term]:
         """Terms `full`, `cut` and, unless its weight is 0, `consistency`."""
-        full, cut = (F.normalize(self.projector(e.pooled), dim=1) for e in encodings)
+        full, cut = (self.projector(e.pooled) for e in encodings)
         of_full, n = in_batch(full, cut, batch.same, temperature=self.temperature)
         of_cut, _ = in_batch(cut, full, batch.same, temperature=self.temperature)
         terms = {"full": Term(of_full, 1.0, math.log(n)), "cut": Term(of_cut, 1.0, math.log(n))}
         if self.consistency:
-            logits = [full @ gather(cut).T, cut @ gather(full).T]
-            apart = jensen_shannon([x / self.temperature for x in logits], reduction="none")
+            # The two nearly agree: rounded logits would be all that there is between them.
+            with torch.autocast(full.device.type, enabled=False):
+                a, b = (F.normalize(exact(z), dim=1) for z in (full, cut))
+                logits = [a @ gather(b).T / self.temperature, b @ gather(a).T / self.temperature]
+            apart = jensen_shannon(logits, reduction="none")
             terms["consistency"] = Term(global_mean(apart), self.consistency)
         return terms
 
 
 class Pairs(_Pooled):
     """A sentence against the one given with it, other pairs' and hard negatives being wrong.
+
+    The same sample's own pair, should a batch hold it twice, is not wrong; its hard negative is.
 
     Args:
         temperature: T.
@@ -174,7 +180,16 @@ class Pairs(_Pooled):
         """One term, `contrast`."""
         query, positive, *hard = (self.projector(e.pooled) for e in encodings)
         keys = torch.cat([positive, *hard])
-        rows = contrast(query, keys, temperature=self.temperature, across=True, reduction="none")
+        nobodys = [torch.full_like(batch.same, -2) for _ in hard]
+        rows = contrast(
+            query,
+            keys,
+            temperature=self.temperature,
+            query_id=batch.same,
+            key_id=torch.cat([batch.same, *nobodys]),
+            across=True,
+            reduction="none",
+        )
         chance = math.log(len(keys) * world()[1])
         return {"contrast": Term(global_mean(rows), chance=chance)}
 

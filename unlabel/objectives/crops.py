@@ -14,7 +14,8 @@ class HierarchicalContrast(Objective):
     """TS2Vec: the same steps in two overlapping crops, against other samples and other times.
 
     Each crop has some of its tokens cut out after the input projection. What the two share is
-    contrasted over the batch and over time, at every scale of a maximum over twice as many steps.
+    contrasted over the batch and over time, at every scale of a maximum over twice as many steps;
+    steps of padding, of a series shorter than the window, are in no pair.
 
     Args:
         alpha: weight of the contrast over the batch; that over time has the rest.
@@ -55,7 +56,8 @@ class HierarchicalContrast(Objective):
             shared.append(encoding.tokens.take_along_dim(seen.target[:, :, None], 1))
         # All ranks compute the whole: the mean of their gradients is the one-process gradient.
         z1, z2 = (gather(z) for z in shared)
-        terms = hierarchical_contrast(z1, z2)
+        assert views[0].is_target is not None  # True at those of them that exist
+        terms = hierarchical_contrast(z1, z2, gather(views[0].is_target.int()).bool())
         weights = {"instance": self.alpha, "temporal": 1 - self.alpha}
         chance = hierarchical_chance(*z1.shape[:2])
         return {name: Term(x, weights[name], chance[name]) for name, x in terms.items()}

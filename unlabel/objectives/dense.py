@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.objectives.chains import multi_crop
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import layer_norm_mlp
+from unlabel.objectives.heads import check_temperature, layer_norm_mlp
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.state import Teacher, growing
@@ -140,7 +140,8 @@ class PixContrast(_Dense):
             of the projector, and the views that are drawn twice: augment, args.
 
     Raises:
-        ValueError: an argument of a view that is not there, or a threshold that is not above 0.
+        ValueError: an argument of a view that is not there, or a threshold or temperature that is
+            not above 0.
 
     Reference: Xie et al. 2021, arXiv 2011.10043, equations 1 and 2.
     """
@@ -150,6 +151,7 @@ class PixContrast(_Dense):
 
     def __init__(self, *, temperature: float = 0.3, **dense: Any):
         super().__init__(**dense)
+        check_temperature(temperature)
         self.temperature = temperature
 
     def compare(self, cosines: Tensor, is_positive: Tensor, mask: Tensor) -> Tensor:

@@ -15,13 +15,33 @@ from unlabel.objectives.state import State
 MOST = math.log(100.0)  # that a learned logit scale's logarithm may be
 
 
+def check_temperature(*values: float) -> None:
+    """Refuse temperatures that are not above 0.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for value in values:
+        if not value > 0:
+            raise ValueError(f"A temperature is above 0, but {value} came.")
+
+
+def _check_widths(*widths: int) -> None:
+    if min(widths) < 1:
+        raise ValueError(f"Widths of a head are 1 or more, but {', '.join(map(str, widths))} came.")
+
+
 def mlp(*sizes: int, batch_norm: bool = False) -> nn.Sequential:
     """Linear layers through `sizes` with ReLU between (two of them are `mlp(w, w, 128)`).
 
     Args:
         sizes: width of the input, of every hidden layer, and of the output.
         batch_norm: normalise over the batch before every ReLU.
+
+    Raises:
+        ValueError: a width below 1.
     """
+    _check_widths(*sizes)
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
@@ -37,7 +57,7 @@ def check_heads(hidden: int, heads: int) -> None:
     Raises:
         ValueError: so it is.
     """
-    if hidden % heads:
+    if heads < 1 or hidden % heads:
         raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
 
 
@@ -57,7 +77,12 @@ def small_linear(width: int, out: int) -> nn.Linear:
 
 
 def layer_norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Two linear layers with layer norm and ReLU between."""
+    """Two linear layers with layer norm and ReLU between.
+
+    Raises:
+        ValueError: a width below 1.
+    """
+    _check_widths(width, hidden, out)
     return nn.Sequential(
         nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, out)
     )
@@ -124,8 +149,7 @@ class Temperature(State):
 
     def __init__(self, value: float, *, learned: bool = False):
         super().__init__()
-        if not value > 0:
-            raise ValueError(f"A temperature is above 0, but {value} came.")
+        check_temperature(value)
         self.value = value
         start = torch.tensor(-math.log(value)).clamp(max=MOST)
         self.log_scale = nn.Parameter(start) if learned else None

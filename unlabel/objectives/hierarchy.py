@@ -5,26 +5,46 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unlabel.objectives.moments import exact, same_shape
 
 
 def _in_groups(
-    z1: Float[Tensor, "groups rows width"], z2: Float[Tensor, "groups rows width"]
+    z1: Float[Tensor, "groups rows width"],
+    z2: Float[Tensor, "groups rows width"],
+    mask: Bool[Tensor, "groups rows"],
 ) -> Float[Tensor, ""]:
     """Each row finds its partner among the `2 rows - 1` others of its group, by inner products."""
     rows = z1.shape[1]
-    both = torch.cat([z1, z2], 1)
-    logits = both @ both.mT
+    both, exists = torch.cat([z1, z2], 1), mask.repeat(1, 2)
     itself = torch.eye(2 * rows, dtype=torch.bool, device=both.device)
+    logits = (both @ both.mT).masked_fill(itself, -math.inf)
+    # Where no row exists all stay, and none counts: a gradient of nothing would be NaN.
+    among = exists | ~exists.any(1, keepdim=True)
+    logits.masked_fill_(~among[:, None], -math.inf)
     own = (z1 * z2).sum(-1).repeat(1, 2)
-    return (logits.masked_fill(itself, -math.inf).logsumexp(2) - own).mean()
+    each = (logits.logsumexp(2) - own).masked_fill(~exists, 0.0)
+    return each.sum() / exists.sum().clamp(min=1)
+
+
+def _halved(
+    z: Float[Tensor, "batch steps width"], mask: Bool[Tensor, "batch steps"]
+) -> Float[Tensor, "batch half width"]:
+    """The greater of each two steps, of those that exist; 0 where neither does."""
+    rows = z.masked_fill(~mask[:, :, None], -math.inf).mT
+    return F.max_pool1d(rows, 2).mT.masked_fill(~_either(mask)[:, :, None], 0.0)
+
+
+def _either(mask: Bool[Tensor, "batch steps"]) -> Bool[Tensor, "batch half"]:
+    return mask[:, : mask.shape[1] // 2 * 2].unflatten(1, (-1, 2)).any(2)
 
 
 def hierarchical_contrast(
-    z1: Float[Tensor, "batch steps width"], z2: Float[Tensor, "batch steps width"]
+    z1: Float[Tensor, "batch steps width"],
+    z2: Float[Tensor, "batch steps width"],
+    mask: Bool[Tensor, "batch steps"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """TS2Vec's two terms, to be weighted alpha and 1 - alpha; means over the levels.
 
@@ -37,6 +57,7 @@ def hierarchical_contrast(
     Args:
         z1: encodings of the steps in one view.
         z2: of the same steps in another.
+        mask: True at steps that exist; others are in no pair. None for all.
 
     Raises:
         ValueError: shapes differ, or there is no step.
@@ -50,22 +71,17 @@ def hierarchical_contrast(
             f"z1 {tuple(z1.shape)} holds no steps to contrast: give (batch, steps, width), at "
             "least one of each."
         )
+    real = z1.new_ones(z1.shape[:2], dtype=torch.bool) if mask is None else mask
     instance, temporal = [], []
     with torch.autocast(z1.device.type, enabled=False):
         one, other = exact(z1), exact(z2)
         while True:
             by_step = (rearrange(z, "batch steps width -> steps batch width") for z in (one, other))
-            instance.append(_in_groups(*by_step))
+            instance.append(_in_groups(*by_step, real.mT))
             if one.shape[1] == 1:
                 break
-            temporal.append(_in_groups(one, other))
-            one, other = (
-                rearrange(
-                    F.max_pool1d(rearrange(z, "batch steps width -> batch width steps"), 2),
-                    "batch width steps -> batch steps width",
-                )
-                for z in (one, other)
-            )
+            temporal.append(_in_groups(one, other, real))
+            one, other, real = _halved(one, real), _halved(other, real), _either(real)
         levels = len(instance)
         over_time = torch.stack(temporal).sum() / levels if temporal else 0.0 * instance[0]
         return {"instance": torch.stack(instance).mean(), "temporal": over_time}

@@ -40,7 +40,8 @@ def mutual_information(
 
     - `jsd`: `mean softplus(-p) + mean softplus(s) - 2 ln 2`. A zero critic gives 0, a perfect one
       -2 ln 2. (The mean over the queries of each one's mean over its keys.)
-    - `dv`, Donsker-Varadhan: `ln mean exp(s) - mean p`. A zero critic gives 0.
+    - `dv`, Donsker-Varadhan: `ln mean exp(s) - mean p`. A zero critic gives 0, and so does a batch
+      of one sample, which has no s.
     - `nce`: `mean -ln exp(p) / (exp(p) + sum exp(s))`. A zero critic gives ln(keys).
 
     Args:
@@ -68,7 +69,8 @@ def mutual_information(
         # Ranks may bring different numbers of queries: each brings one sum.
         whole = gather(apart.logsumexp(0)[None]).logsumexp(0)
         pairs = gather(count[None]).sum().to(whole.dtype)
-        return (whole - pairs.log() - global_mean(own)).to(q.dtype)
+        loss = whole - pairs.log() - global_mean(own)
+        return torch.where(pairs > 0, loss, 0.0).to(q.dtype)
 
 
 def _jensen_shannon(q: Tensor, k: Tensor, query_id: Tensor, key_id: Tensor, own: Tensor) -> Tensor:

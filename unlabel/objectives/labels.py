@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
 from unlabel.objectives.chains import TURNED, chain
 from unlabel.objectives.gather import global_mean
+from unlabel.objectives.heads import check_temperature
 from unlabel.objectives.instance import InstanceContrast
 from unlabel.objectives.kernels import classify, kl
 from unlabel.objectives.objective import Objective, Term
@@ -151,8 +152,7 @@ class SLA(Objective):
 
     def __init__(self, *, temperature: float = 1.0, classes: int | None = None):
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"A temperature is above 0, but {temperature} came.")
+        check_temperature(temperature)
         self.views = tuple(ViewSpec(TURNED, turn) for turn in range(_MOST))
         self.temperature, self.classes = temperature, classes
 

@@ -44,8 +44,12 @@ def alignment(
     """
     same_shape(x=x, y=y)
     apart = F.normalize(exact(x), dim=1) - F.normalize(exact(y), dim=1)
-    # |d|^2 needs no root, whose slope at 0 has no value.
-    return (apart.square().sum(1) if alpha == 2 else apart.norm(dim=1) ** alpha).mean()
+    square = apart.square().sum(1)
+    if alpha == 2:
+        return square.mean()
+    # The slope of a root at 0 has no value: views that coincide are left where they are.
+    same = square == 0
+    return (square.masked_fill(same, 1.0) ** (alpha / 2)).masked_fill(same, 0.0).mean()
 
 
 def uniformity(x: Float[Tensor, "batch width"], *, t: float = 2.0) -> Float[Tensor, ""]:
@@ -164,7 +168,9 @@ def vicreg(
     with torch.autocast(x.device.type, enabled=False):
         views = exact(x), exact(y)
         short = [F.relu(gamma - (v.var(0) + eps).sqrt()).mean() for v in views]
-        spill = [_off_diagonal(v.T.cov()).square().sum() / v.shape[1] for v in views]
+        # Of one feature cov() gives a number alone.
+        covariances = [torch.atleast_2d(v.T.cov()) for v in views]
+        spill = [_off_diagonal(c).square().sum() / len(c) for c in covariances]
         return {
             "invariance": F.mse_loss(*views),
             "variance": (short[0] + short[1]) / 2,

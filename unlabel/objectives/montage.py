@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean, world
-from unlabel.objectives.heads import mlp_projector
+from unlabel.objectives.heads import check_temperature, mlp_projector
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.supervised import supervised_contrast
@@ -35,8 +35,9 @@ class JigsawClustering(Objective):
         args: arguments of the views.
 
     Raises:
-        ValueError: an overlap that is no share, or an argument of a view that is not there; when
-            built, an encoder whose tokens do not divide by the pieces.
+        ValueError: an overlap that is no share, a temperature that is not above 0, or an argument
+            of a view that is not there; when built, an encoder whose tokens do not divide by the
+            pieces.
 
     Reference: Chen et al. 2021, arXiv 2104.00323, section 3: equations 1 to 4.
     """
@@ -55,6 +56,7 @@ class JigsawClustering(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        check_temperature(temperature)
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is a share of a piece's side, below 1, but {overlap} came.")
         how = {"tiles.gap": -overlap, **(args or {})}
@@ -79,15 +81,13 @@ class JigsawClustering(Objective):
         """Terms `cluster` and `place`."""
         (encoding,), (seen,) = encodings, views
         assert seen.target is not None  # the view makes it
-        source, place = seen.target.flatten(0, 1).unbind(1)
+        picture, place = seen.target.flatten(0, 1).unbind(1)
         pieces = self.pieces(encoding).flatten(0, 1)
-        rank, ranks = world()
-        picture = source + rank * len(batch)
         z = self.projector(pieces)
         together = supervised_contrast(z, picture, temperature=self.temperature)
         apart = classify(self.classifier(pieces), place, reduction="none")
         return {
-            "cluster": Term(global_mean(together), chance=math.log(len(z) * ranks - 1)),
+            "cluster": Term(global_mean(together), chance=math.log(len(z) * world()[1] - 1)),
             "place": Term(global_mean(apart), self.weight, math.log(4)),
         }
 

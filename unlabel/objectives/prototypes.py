@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
 from unlabel.objectives.chains import multi_crop
 from unlabel.objectives.gather import gather, global_mean, mean_over_ranks, world
-from unlabel.objectives.heads import PrototypeHead
+from unlabel.objectives.heads import PrototypeHead, check_temperature
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 from unlabel.objectives.sinkhorn import sinkhorn
@@ -61,7 +61,7 @@ class SwAV(Objective):
         args: their arguments, such as `{"jitter.high": 0.3, "local.crop.high": 0.2}`.
 
     Raises:
-        ValueError: an argument of a view that is not there.
+        ValueError: a temperature that is not above 0, or an argument of a view that is not there.
 
     Reference: Caron et al. 2020, arXiv 2006.09882, equation 2 and sections 3.1, 3.2 and A.2.
     """
@@ -86,6 +86,7 @@ class SwAV(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        check_temperature(temperature)
         self.views = multi_crop(augment, args, local=local, count=crops)
         self.temperature, self.eps, self.iterations = temperature, eps, iterations
         self.sizes, self.count = (hidden, width), prototypes
@@ -153,7 +154,8 @@ class DINO(Objective):
         args: their arguments, such as `{"jitter.high": 0.3, "local.crop.high": 0.2}`.
 
     Raises:
-        ValueError: an argument of a view that is not there, or a momentum that is no share.
+        ValueError: a temperature that is not above 0, an argument of a view that is not there, or
+            a momentum that is no share.
 
     Reference: Caron et al. 2021, arXiv 2104.14294, section 3.1, algorithm 1 and appendix C.
     """
@@ -180,6 +182,7 @@ class DINO(Objective):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        check_temperature(temperature, teacher_temperature, first_temperature)
         online = multi_crop(augment, args, local=local, count=crops)
         self.views = (*online, *(replace(v, encoder="teacher") for v in online[:2]))
         self.temperature = temperature

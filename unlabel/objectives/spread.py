@@ -59,10 +59,14 @@ def spread(
             exclude = Exclude(mine, None if query_id is None else query_id[at], key_id)
             out = x.new_zeros(len(x), len(cols))
             exclude.fill(out, slice(None), slice(0, len(cols)))
-            # In float64 1 - P keeps its digits where P is nearly 1.
             logits = (x @ cols.T + out).to(wide(x))
-            whole = torch.cat([logits, pos[:, None]], 1).logsumexp(1)
-            others = (-(logits - whole[:, None]).expm1()).log().sum(1)
+            every = torch.cat([logits, pos[:, None]], 1)
+            whole = every.logsumexp(1)
+            # Only the likeliest may have nearly all: 1 - P of it is what is left, summed itself.
+            likeliest = logits.argmax(1, keepdim=True)
+            left = every.scatter(1, likeliest, -torch.inf).logsumexp(1) - whole
+            logs = (logits - whole[:, None]).scatter(1, likeliest, -torch.inf)
+            others = left + (-logs.expm1()).log().sum(1)
             return (whole - pos - others,)
 
         pos = row_dot(rows, cols, own)

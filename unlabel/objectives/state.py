@@ -24,6 +24,11 @@ class State(nn.Module):
         raise NotImplementedError
 
 
+def _check_share(momentum: float) -> None:
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"A momentum is a share from 0 to 1, but {momentum} came.")
+
+
 class _Memory(State):
     """Rows that change only in `step()`, from random unit rows on that are alike on every rank."""
 
@@ -86,10 +91,14 @@ class Bank(_Memory):
         width: of a row.
         momentum: share of the old row that stays.
         seed: of the random unit rows it starts from.
+
+    Raises:
+        ValueError: a momentum that is no share.
     """
 
     def __init__(self, size: int, width: int, *, momentum: float = 0.5, seed: int = 0):
         super().__init__(size, width, seed)
+        _check_share(momentum)
         self.momentum = momentum
 
     def _take(self, rows: Tensor, index: Tensor) -> None:
@@ -148,12 +157,17 @@ class Teacher(State):
         online: the module to follow; copied, never aliased.
         momentum: share of the old weights that stays at each step, or how it changes; then the
             steps made are saved too.
+
+    Raises:
+        ValueError: a momentum that is no share.
     """
 
     steps: Tensor
 
     def __init__(self, online: nn.Module, *, momentum: float | Ramp = 0.999):
         super().__init__()
+        for share in momentum[:2] if isinstance(momentum, Ramp) else (momentum,):
+            _check_share(share)
         self.module = copy.deepcopy(online).requires_grad_(False)
         self.momentum = momentum
         if isinstance(momentum, Ramp):
@@ -254,12 +268,16 @@ class Centre(State):
     Args:
         width: of the vector.
         momentum: share of the old value that stays.
+
+    Raises:
+        ValueError: a momentum that is no share.
     """
 
     value: Tensor
 
     def __init__(self, width: int, *, momentum: float = 0.9):
         super().__init__()
+        _check_share(momentum)
         self.momentum = momentum
         self.register_buffer("value", torch.zeros(width))
         self._pending: Tensor | None = None

@@ -66,7 +66,7 @@ class TSDAE(Objective):
         heads: of its attention.
 
     Raises:
-        ValueError: no share of at least 0 and below 1.
+        ValueError: no share of at least 0 and below 1, no layer, or no head.
 
     Reference: Wang et al. 2021, arXiv 2104.06979, section 3.
     """
@@ -78,6 +78,8 @@ class TSDAE(Objective):
         super().__init__()
         if not 0 <= ratio < 1:
             raise ValueError(f"ratio is a share of at least 0 and below 1, but {ratio} came.")
+        if min(layers, heads) < 1:
+            raise ValueError(f"layers and heads are 1 or more, but {layers} and {heads} came.")
         self.views = (view("delete_tokens", ratio=ratio),)
         self.layers, self.heads = layers, heads
 

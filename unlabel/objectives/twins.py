@@ -56,7 +56,7 @@ class AlignUniform(Twins):
         args: their arguments.
 
     Raises:
-        ValueError: an argument of a view that is not there.
+        ValueError: an alpha or t that is not above 0, or an argument of a view that is not there.
 
     Reference: Wang & Isola 2020, arXiv 2005.10242, section 4.
     """
@@ -74,6 +74,8 @@ class AlignUniform(Twins):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(width=width, augment=augment, args=args)
+        if not alpha > 0 or not t > 0:
+            raise ValueError(f"alpha and t are above 0, but {alpha} and {t} came.")
         self.weight, self.alpha, self.t = weight, alpha, t
 
     def forward(
