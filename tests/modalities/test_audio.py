@@ -192,6 +192,7 @@ def test_a_saved_encoder_comes_back_with_its_settings_and_vectors(tmp_path, kind
     encoder = make_encoder(kind, pooling="max", norm="fixed", mean=-2.0, std=3.0)
     encoder.save_pretrained(tmp_path)
     again = AudioEncoder.from_pretrained(tmp_path)
+    assert not any(part.training for part in again.modules())
     assert again.settings == encoder.settings == json.loads((tmp_path / "unlabel.json").read_text())
     clips = sounds(3, 4000)
     np.testing.assert_allclose(again.encode(clips), encoder.encode(clips), atol=1e-6)

@@ -366,7 +366,8 @@ def test_save_and_load_give_the_same_outputs_bit_for_bit(make_series, make_windo
     batch = make_windows(encoder, gaps=True)
     batch.inputs["static"] = torch.randn(4, 2)
     encoder.save_pretrained(tmp_path)
-    again = SeriesEncoder.from_pretrained(tmp_path).eval()
+    again = SeriesEncoder.from_pretrained(tmp_path)
+    assert not any(part.training for part in again.modules())
     assert again.settings == encoder.settings
     assert json.loads((tmp_path / "unlabel.json").read_text())["modality"] == "series"
     a, b = (e(e.view(batch, view("plain"))) for e in (encoder, again))

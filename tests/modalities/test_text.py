@@ -7,6 +7,8 @@ import torch
 from unlabel.core import cat_views, split_encoding, view
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.text import TextEncoder
+from unlabel.objectives import SimCSE
+from unlabel.training.pretraining import Pretraining
 
 
 def test_saved_encoder_gives_equal_embeddings_with_its_pooling(make_encoder, sentences, tmp_path):
@@ -33,6 +35,18 @@ def test_encode_leaves_training_mode_as_it_was(make_encoder, sentences):
     first, second = encoder.encode(sentences), encoder.encode(sentences)
     assert encoder.training
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_loaded_encoder_evaluates_and_trains_under_an_objective(
+    make_encoder, make_batch, sentences, tmp_path
+):
+    make_encoder(dropout=0.5).save_pretrained(tmp_path)
+    encoder = TextEncoder.from_pretrained(tmp_path)
+    encoder.encode(sentences)
+    assert not any(part.training for part in encoder.modules())
+    module, batch = Pretraining(encoder, SimCSE()), make_batch(encoder)
+    assert all(part.training for part in module.modules())
+    assert module(batch).loss != module(batch).loss  # two views of a sample differ by dropout
 
 
 def test_one_call_for_several_views_equals_one_call_each(make_encoder, make_batch):

@@ -166,6 +166,8 @@ class AudioEncoder(nn.Module):
     ) -> "AudioEncoder":
         """An encoder from a folder (ours or transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -180,7 +182,7 @@ class AudioEncoder(nn.Module):
         model = AutoModel.from_pretrained(
             str(path), config=config, dtype=torch.float32, local_files_only=local_files_only
         )
-        return cls(model, **{**_said(Path(path), config), **settings})
+        return cls(model, **{**_said(Path(path), config), **settings}).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our settings beside it."""

@@ -166,6 +166,8 @@ class SeriesEncoder(nn.Module):
     ) -> "SeriesEncoder":
         """An encoder from a folder (ours or transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -189,7 +191,7 @@ class SeriesEncoder(nn.Module):
         made = cls(model, **settings)
         if (folder / _WEIGHTS).is_file():
             made.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-        return made
+        return made.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our settings and added weights beside it."""

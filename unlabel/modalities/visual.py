@@ -167,6 +167,8 @@ class VisualEncoder(nn.Module):
     ) -> "VisualEncoder":
         """An encoder from a folder (ours or transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -188,7 +190,7 @@ class VisualEncoder(nn.Module):
             local_files_only=local_files_only,
             **more,
         )
-        return cls(_bare(load, config), **settings)
+        return cls(_bare(load, config), **settings).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with its image processor and our settings beside."""

@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 class Pretraining(nn.Module):
-    """An encoder under an objective.
+    """An encoder under an objective, in training mode whatever mode the encoder came in.
 
     Args:
         encoder: a modality's adapter, such as `TextEncoder`.
@@ -71,6 +71,7 @@ class Pretraining(nn.Module):
         momentum = objective.teacher_momentum
         self.teacher = None if momentum is None else Teacher(encoder, momentum=momentum)
         self._want = objective.needs - _FREE
+        self.train()  # a loaded encoder evaluates: no dropout, and batch norms that stand still
 
     def forward(self, batch: Batch) -> Step:
         """Views, encodings and terms of a batch."""
