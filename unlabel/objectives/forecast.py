@@ -107,7 +107,8 @@ class ForecastHead(nn.Module):
             values: of the window.
             scale: what the window was divided by; `linear.bias` is then in the units before that.
         """
-        seen = self.dropout(self.features(tokens, mask, known, values))
+        features = self.features(tokens, mask, known, values)  # values are exact, weights may not be
+        seen = self.dropout(features.to(self.linear.weight.dtype))
         if scale is None:
             out = self.linear(seen)
         else:
