@@ -27,6 +27,8 @@ def test_embeddings_do_not_depend_on_batch_size_or_order(make_encoder, sentences
     np.testing.assert_allclose(whole, single, atol=1e-5)
     backwards = encoder.encode(sentences[::-1], batch_size=5)[::-1]
     np.testing.assert_allclose(whole, backwards, atol=1e-5)
+    with pytest.raises(ValueError, match="at least 1, but -1"):
+        encoder.encode(sentences, batch_size=-1)
 
 
 def test_encode_leaves_training_mode_as_it_was(make_encoder, sentences):

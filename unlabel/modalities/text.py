@@ -304,7 +304,12 @@ class TextEncoder(nn.Module):
             sentences: any number of strings.
             batch_size: sentences a forward pass.
             normalize: scale every embedding to length 1.
+
+        Raises:
+            ValueError: one string instead of a list, or batches of nothing.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
         try:

@@ -327,7 +327,12 @@ class VisualEncoder(nn.Module):
             frames: uint8 RGB, `(clips, times, rows, columns, 3)`, `(pictures, rows, columns, 3)`,
                 or a list of clips of different lengths.
             batch_size: clips a forward pass.
+
+        Raises:
+            ValueError: batches of nothing.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
