@@ -107,6 +107,22 @@ def test_numbers_stay_numbers_as_ids(fitted, frame):
     assert fitted.predict_df(numbered)["item_id"].unique().tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("freq", ["h", "D"])
+@pytest.mark.parametrize("form", ["column", "index"])
+def test_dates_of_a_time_zone_go_on_in_it(fitted, frame, freq, form):
+    table = frame[frame["item_id"] == frame["item_id"].iloc[0]][["target"]].reset_index(drop=True)
+    # The last night before the forecast, or one within it, has an hour more.
+    last = pd.Timestamp("2024-10-27", tz="Europe/Berlin")
+    stamps = pd.date_range(end=last, periods=len(table) + 12, freq=freq, name="when")
+    table = table.set_index(stamps[:-12])
+    found = fitted.predict(table if form == "index" else table.reset_index())
+    pd.testing.assert_index_equal(
+        found.to_df()["when"].pipe(pd.Index)[:12], stamps[-12:], exact=False
+    )
+    assert found.history_times[0][-1] == stamps[-13]
+    found.plot()
+
+
 def test_a_forecast_moves_and_grows_with_the_series(fitted, frame):
     before = fitted.predict(frame)
     after = fitted.predict(frame.assign(target=100 * frame["target"] - 7))

@@ -18,6 +18,7 @@ from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
 from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.data_pipes.series_time import in_zone
 from unlabel.embedding import device_of
 from unlabel.files import write_json
 from unlabel.forecasting.fit import ALPHAS, FitReport, Split, calibrate, fit_closed_form
@@ -221,7 +222,8 @@ class Forecaster(BaseEstimator):
         """Forecast the steps after the last row of each series, in its own units.
 
         Series of fewer than 2 observed values among the encoder's last steps are skipped, counted
-        and named in the result. A constant history is forecast as the constant.
+        and named in the result. A constant history is forecast as the constant. Times of a zone
+        go on in it where they are dates of a pandas object; as text they are read as UTC.
 
         Args:
             data: what `fit` takes.
@@ -248,11 +250,17 @@ class Forecaster(BaseEstimator):
             known = future_of(self.model_, source, future_df, names=names, **about)[rows.series]
         blocks = forecast_blocks(self.model_, rows, known, horizon, size=self.batch_size)
         levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
-        return Forecasts.of(
+        found = Forecasts.of(
             source, rows, rearrange(blocks, "n q h c -> (n c) q h"),
             own=self.model_.levels, levels=levels, times=ahead,
             context=self.model_.encoder.context, ids=_own_ids(data, source[0].id_name),
         )  # fmt: skip
+        if (own := _own_times(data, found.time_name)) is None:
+            return found
+        times = {
+            n: [in_zone(t, own) for t in getattr(found, n)] for n in ("times", "history_times")
+        }
+        return dataclasses.replace(found, **times)
 
     def predict_df(self, df: Any, **options: Any) -> pd.DataFrame:
         """`predict(...)` as a table: the ids and times under their own names, and forecasts."""
@@ -410,6 +418,20 @@ def _own_ids(data: Any, column: str) -> dict[str, Any]:
     if not isinstance(data, pd.DataFrame) or column not in data:
         return {}
     return {str(value): value for value in data[column].unique()}
+
+
+def _own_times(data: Any, column: str) -> pd.Series | None:
+    """The time column as it stands in the caller's table, where it has a time zone."""
+    if not isinstance(data, pd.DataFrame | pd.Series):
+        return None
+    if isinstance(data, pd.DataFrame) and column in data:
+        found = data[column]
+    elif column in data.index.names or isinstance(data.index, pd.DatetimeIndex):
+        level = column if column in data.index.names else 0
+        found = data.index.get_level_values(level).to_series()
+    else:
+        return None
+    return found if isinstance(found.dtype, pd.DatetimeTZDtype) else None
 
 
 __all__ = ["Forecaster", "is_forecaster"]
