@@ -462,6 +462,14 @@ def test_naive_forecasts_repeat_value_and_season():
     assert season.ravel().tolist() == [4, 4, 6, 4, 4]
 
 
+def test_embedding_leaves_the_encoder_in_the_mode_it_had(fitted, frame):
+    encoder = fitted.model_.encoder
+    encoder.train()
+    fitted.embed(frame)
+    assert all(part.training for part in encoder.modules())
+    encoder.eval()
+
+
 def test_vectors_come_by_series_or_by_step(fitted, frame):
     whole = fitted.embed(frame)
     assert list(whole.columns) == ["item_id", "target_name", "embedding"] and len(whole) == 3
