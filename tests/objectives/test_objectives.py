@@ -392,6 +392,10 @@ def test_refusals_name_what_is_missing(make_encoder):
     encoder.gives = frozenset({"pooled"})
     with pytest.raises(ValueError, match="MLM needs table, token_ids, tokens of the encoder"):
         Pretraining(encoder, MLM())
+    (series := TinySeries()).gives -= {"turned"}
+    del series.turned
+    with pytest.raises(ValueError, match="SLA needs turned of the encoder"):
+        Pretraining(series, SLA(), classes=3)
     with pytest.raises(ValueError, match="A temperature is above 0, but 0 came"):
         SimCSE(temperature=0)
 
