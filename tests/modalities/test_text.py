@@ -51,6 +51,20 @@ def test_a_loaded_encoder_evaluates_and_trains_under_an_objective(
     assert module(batch).loss != module(batch).loss  # two views of a sample differ by dropout
 
 
+def test_samples_that_do_not_say_which_they_are_are_encoded_but_not_trained_on(
+    make_encoder, sentences
+):
+    encoder = make_encoder()
+    samples = [{"input_ids": ids} for ids in encoder.tokenize(sentences)]
+    bare = encoder.collator()(samples)
+    assert len(encoder(encoder.view(bare, view("plain"))).pooled) == len(sentences)
+    with pytest.raises(ValueError, match="came without index and ordinal"):
+        Pretraining(encoder, SimCSE())(bare.to("cpu"))
+    placed = [{**s, "index": i} for i, s in enumerate(samples)]
+    with pytest.raises(ValueError, match="came without ordinal, so"):
+        Pretraining(encoder, SimCSE())(encoder.collator()(placed))
+
+
 def test_one_call_for_several_views_equals_one_call_each(make_encoder, make_batch):
     encoder = make_encoder().eval()
     batch = make_batch(encoder)

@@ -79,7 +79,17 @@ class Pretraining(nn.Module):
         return self.score(self.encode(views), views, batch)
 
     def view(self, batch: Batch) -> list[View]:
-        """The objective's views of the batch, each made once."""
+        """The objective's views of the batch, each made once.
+
+        Raises:
+            ValueError: the samples do not say which they are.
+        """
+        if batch.lacks:
+            raise ValueError(
+                f"The samples came without {' and '.join(batch.lacks)}, so that none would be "
+                "another's negative and all would draw alike; give each its `index` in the data "
+                "and its `ordinal` in the run, epoch * len(data) + index."
+            )
         with part("views"):
             made = [self.encoder.view(batch, spec) for spec in self.objective.views]
             with torch.no_grad():
