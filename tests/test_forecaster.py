@@ -267,6 +267,16 @@ def test_a_random_head_learns_by_gradient_and_only_finetune_moves_the_encoder(fr
     assert model.report_.error < 0.6 * model.report_.naive
 
 
+def test_a_random_head_depends_on_the_seed_and_on_nothing_drawn_before(frame):
+    training = {"max_steps": 2}
+    found = []
+    for drawn in range(2):
+        torch.manual_seed(drawn)
+        model = make(method="linear", start="random", training=training)
+        found.append(model.fit(frame).predict(frame).predictions)
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_fine_tuning_that_harms_ends_where_the_ridge_was(frame):
     torch.manual_seed(0)
     encoder = SeriesEncoder.from_config(TINY, context=48)
@@ -376,6 +386,8 @@ def test_missing_covariates_of_the_future_are_named():
         model.predict(past, future_df=two)
     short = model.predict(past, future_df=future.iloc[:3], prediction_length=3)
     assert short.predictions.shape == (1, 3)
+    with pytest.raises(ValueError, match="it was fitted without covariates"):
+        make().fit(past, target="target").predict(past, future_df=future)
 
 
 def test_static_numbers_reach_a_new_encoder_and_are_refused_of_one_without(frame):

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
@@ -73,7 +74,7 @@ class Forecaster(BaseEstimator):
         training: transformers' training arguments over our defaults (`max_steps`,
             `learning_rate`, `per_device_train_batch_size`, ...).
         batch_size: windows a forward pass.
-        seed: of a new encoder and of training.
+        seed: of a new encoder, of a random head and of training.
         device: as for torch; a GPU where there is one.
 
     Example:
@@ -150,10 +151,12 @@ class Forecaster(BaseEstimator):
         source = self._read(data)
         known = len(self.columns_["covariates"] or ())
         encoder = self._encoder(source, known)
-        model = ForecastModel(
-            encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
-            covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # of a head that starts at random
+            model = ForecastModel(
+                encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
+                covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
+            )  # fmt: skip
         self.model_ = model.to(self._device())
         standardise(model, source, is_new=self.encoder is None)
         rows = rows_of(model, source)
@@ -248,6 +251,11 @@ class Forecaster(BaseEstimator):
             about = {k: merged[k] for k in ("id_column", "timestamp_column", "freq")}
             names, about["horizon"] = self.columns_["covariates"], horizon
             known = future_of(self.model_, source, future_df, names=names, **about)[rows.series]
+        elif future_df is not None:
+            raise ValueError(
+                "future_df came, but it was fitted without covariates, so nothing of it would be "
+                "read; fit with covariates=[...], or leave it out."
+            )
         blocks = forecast_blocks(self.model_, rows, known, horizon, size=self.batch_size)
         levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
         found = Forecasts.of(
