@@ -200,6 +200,19 @@ def _compiled_losses(folder: str, **options: Any) -> list[float]:
     return [line["loss"] for line in training_lines(trainer)]
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_blocks_that_are_computed_again_give_the_losses_of_the_plain_run(tmp_path, accumulation):
+    options = {"max_steps": 4, "gradient_accumulation_steps": accumulation}
+    lines = []
+    for again in (False, True):
+        folder = tmp_path / str(again)
+        trainer = make_trainer(folder, "all_state", gradient_checkpointing=again, **options)
+        trainer.train()
+        assert trainer.model.encoder.model.is_gradient_checkpointing is again
+        lines.append([{k: v for k, v in x.items() if "loss" in k} for x in training_lines(trainer)])
+    assert lines[0] == lines[1] and len(lines[0]) == 4
+
+
 @pytest.mark.slow
 def test_torch_compile_gives_the_losses_of_the_plain_run(tmp_path):
     plain = _compiled_losses(str(tmp_path / "plain"))

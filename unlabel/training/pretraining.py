@@ -132,6 +132,20 @@ class Pretraining(nn.Module):
             loss = total(terms)
         return Step(loss, terms, tuple(e.pooled.detach() for e in encodings))
 
+    def activation_checkpointing_enable(self, **how: Any) -> None:
+        """Compute the encoder's blocks again for the gradient, at the memory of one of them.
+
+        What transformers' trainer calls where `gradient_checkpointing` is on; heads are left alone.
+
+        Args:
+            how: as for the method of the same name of transformers' models.
+
+        Raises:
+            ValueError: the model has no blocks that could be computed again.
+        """
+        for tower in getattr(self.encoder, "towers", {"": self.encoder}).values():
+            tower.model.activation_checkpointing_enable(**how)
+
     def step(self) -> None:
         """Move teachers and memories; call once after each optimizer step."""
         self.objective.step()
