@@ -142,6 +142,13 @@ def test_arguments_below_one_are_refused_by_name(tmp_path):
             make_trainer(tmp_path, "simcse", **options)
 
 
+@pytest.mark.parametrize("name", ["label_smoothing_factor", "neftune_noise_alpha"])
+def test_arguments_of_models_with_a_loss_of_their_own_are_refused_by_name(tmp_path, name):
+    options: dict[str, Any] = {name: 0.1}
+    with pytest.raises(ValueError, match=f"{name} is for models of language"):
+        make_trainer(tmp_path, "simcse", **options)
+
+
 def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplog):
     trainer = make_trainer(tmp_path, "moco", max_steps=6, save_strategy="no")
     trainer.train()  # the queue's random start makes the first step easy: no alarm for that
