@@ -433,7 +433,7 @@ def _own_times(data: Any, column: str) -> pd.Series | None:
     if not isinstance(data, pd.DataFrame | pd.Series):
         return None
     if isinstance(data, pd.DataFrame) and column in data:
-        found = data[column]
+        found = pd.Series(data[column])
     elif column in data.index.names or isinstance(data.index, pd.DatetimeIndex):
         level = column if column in data.index.names else 0
         found = data.index.get_level_values(level).to_series()
