@@ -8,6 +8,7 @@ import torch
 from transformers import PatchTSTConfig, PatchTSTModel
 
 from unlabel.core import cat_views, split_encoding, view
+from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.synthetic_series import generate_series
 from unlabel.modalities import MODALITIES
@@ -357,6 +358,27 @@ def test_wrong_data_and_names_are_refused_in_a_sentence(make_series, make_window
 
 
 # -- save and load ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_bfloat16_see_series_of_any_level(make_series, make_windows, make_walks, kind):
+    encoder = make_series(kind)
+    walks = 1000 + make_walks(3, 60, 1)
+    for options in ({}, {"per_step": True}):
+        exact = encoder.encode(walks, **options)
+        rough = copy.deepcopy(encoder).bfloat16().encode(walks, **options)
+        assert np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+    seen = encoder.view(make_windows(encoder, gaps=True), view("plain"))
+    assert encoder.bfloat16()(seen).pooled.isfinite().all()
+
+
+def test_what_a_masked_array_masks_is_missing(make_series, make_walks):
+    encoder, walk = make_series(), make_walks(1, 60, 1)[0]
+    masked = np.ma.masked_where(np.arange(60)[:, None] == 50, walk)
+    gap = np.where(np.arange(60)[:, None] == 50, np.nan, walk)
+    np.testing.assert_array_equal(encoder.encode(masked), encoder.encode(gap))
+    for source in (masked, [masked]):
+        np.testing.assert_array_equal(read_series(source)[0].values, gap.astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", KINDS)

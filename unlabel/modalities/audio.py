@@ -258,8 +258,9 @@ class AudioEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
+        dtype = next(self.parameters()).dtype  # of the weights; sounds are exact
         states, first = self.driver(
-            view.inputs,
+            {k: v.to(dtype) if v.is_floating_point() else v for k, v in view.inputs.items()},
             mask=view.mask,
             keep_positions=view.keep_positions,
             keep_features=view.keep_features,
@@ -370,7 +371,9 @@ class AudioEncoder(nn.Module):
     def _sound(self, windows: Sequence[np.ndarray]) -> Sound:
         like = next(self.parameters())
         waveform, mask = AudioCollator.stack(windows)
-        return Sound(waveform.to(like), mask.to(like.device)).middle(self.layout.samples)
+        dtype = torch.promote_types(like.dtype, torch.float32)  # half would lose much of a sound
+        sound = Sound(waveform.to(like.device, dtype), mask.to(like.device))
+        return sound.middle(self.layout.samples)
 
 
 def window_starts(samples: int, size: int) -> list[int]:

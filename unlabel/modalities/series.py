@@ -1,5 +1,6 @@
 """Time series: the encoders of series behind one door."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,9 @@ class SeriesEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
+        dtype = next(self.parameters()).dtype  # of the weights; windows are exact
+        seen = {k: v.to(dtype) if v.is_floating_point() else v for k, v in view.inputs.items()}
+        view = replace(view, inputs=seen)
         states, tokens, *nats = self.driver(
             view.inputs["values"],
             view.inputs["observed"],
@@ -366,7 +370,7 @@ class SeriesEncoder(nn.Module):
         try:
             return encode(
                 self,
-                np.asarray(values),
+                _bare(values),
                 observed,
                 batch_size=batch_size,
                 per_step=per_step,
@@ -374,6 +378,13 @@ class SeriesEncoder(nn.Module):
             )
         finally:
             self.train(was_training)
+
+
+def _bare(values: Any) -> np.ndarray:
+    """An array without a mask: what is masked is missing."""
+    if isinstance(values, np.ma.MaskedArray):
+        return values.astype(np.float64).filled(np.nan)
+    return np.asarray(values)
 
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:
