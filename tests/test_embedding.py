@@ -138,6 +138,11 @@ def test_failed_run_leaves_the_earlier_file_and_no_partial_one(tmp_path, lengths
     assert [p.name for p in tmp_path.iterdir()] == ["o.parquet"]
 
 
+def test_batches_of_nothing_are_refused(tmp_path, lengths):
+    with pytest.raises(ValueError, match="batch_size is at least 1, but 0"):
+        embed_file(lengths, ["a"], tmp_path / "v.parquet", batch_size=0)
+
+
 def test_unknown_ending_is_refused_before_anything_is_read(tmp_path, lengths):
     with pytest.raises(ValueError, match=r"written as \.parquet or \.npy"):
         embed_file(lengths, tmp_path / "missing.txt", tmp_path / "out.csv")

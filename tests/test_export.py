@@ -11,6 +11,7 @@ from transformers import AutoModel
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.embedding import load_embedder
 from unlabel.export import export
+from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import VisualEncoder
 
 RUN = {
@@ -57,6 +58,19 @@ def test_sentence_transformers_gives_the_same_embeddings(tmp_path, make_run, sen
     found = load(folder).encode(sentences + long)
     np.testing.assert_allclose(found, encoder.encode(sentences + long), atol=1e-5)
     np.testing.assert_allclose(load_embedder(folder)(sentences + long), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "first_last"])
+def test_what_sentence_transformers_saves_again_is_read_as_it_was(
+    tmp_path, make_run, sentences, pooling
+):
+    run, encoder = make_run(pooling)
+    load(export(run, tmp_path / "st")).save(str(tmp_path / "again"))
+    again = TextEncoder.from_pretrained(tmp_path / "again")
+    assert (again.pooling, again.max_length) == (pooling, encoder.max_length)
+    long = [" ".join(sentences)]
+    found, expected = again.encode(sentences + long), encoder.encode(sentences + long)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_normalized_export_ends_in_vectors_of_length_one(tmp_path, make_run, sentences):

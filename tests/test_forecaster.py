@@ -107,6 +107,22 @@ def test_numbers_stay_numbers_as_ids(fitted, frame):
     assert fitted.predict_df(numbered)["item_id"].unique().tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("freq", ["h", "D"])
+@pytest.mark.parametrize("form", ["column", "index"])
+def test_dates_of_a_time_zone_go_on_in_it(fitted, frame, freq, form):
+    table = frame[frame["item_id"] == frame["item_id"].iloc[0]][["target"]].reset_index(drop=True)
+    # The last night before the forecast, or one within it, has an hour more.
+    last = pd.Timestamp("2024-10-27", tz="Europe/Berlin")
+    stamps = pd.date_range(end=last, periods=len(table) + 12, freq=freq, name="when")
+    table = table.set_index(stamps[:-12])
+    found = fitted.predict(table if form == "index" else table.reset_index())
+    pd.testing.assert_index_equal(
+        found.to_df()["when"].pipe(pd.Index)[:12], stamps[-12:], exact=False
+    )
+    assert found.history_times[0][-1] == stamps[-13]
+    found.plot()
+
+
 def test_a_forecast_moves_and_grows_with_the_series(fitted, frame):
     before = fitted.predict(frame)
     after = fitted.predict(frame.assign(target=100 * frame["target"] - 7))
@@ -251,6 +267,16 @@ def test_a_random_head_learns_by_gradient_and_only_finetune_moves_the_encoder(fr
     assert model.report_.error < 0.6 * model.report_.naive
 
 
+def test_a_random_head_depends_on_the_seed_and_on_nothing_drawn_before(frame):
+    training = {"max_steps": 2}
+    found = []
+    for drawn in range(2):
+        torch.manual_seed(drawn)
+        model = make(method="linear", start="random", training=training)
+        found.append(model.fit(frame).predict(frame).predictions)
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_fine_tuning_that_harms_ends_where_the_ridge_was(frame):
     torch.manual_seed(0)
     encoder = SeriesEncoder.from_config(TINY, context=48)
@@ -360,6 +386,8 @@ def test_missing_covariates_of_the_future_are_named():
         model.predict(past, future_df=two)
     short = model.predict(past, future_df=future.iloc[:3], prediction_length=3)
     assert short.predictions.shape == (1, 3)
+    with pytest.raises(ValueError, match="it was fitted without covariates"):
+        make().fit(past, target="target").predict(past, future_df=future)
 
 
 def test_static_numbers_reach_a_new_encoder_and_are_refused_of_one_without(frame):
@@ -444,6 +472,14 @@ def test_naive_forecasts_repeat_value_and_season():
     )
     assert repeat.ravel().tolist() == [6] * 5
     assert season.ravel().tolist() == [4, 4, 6, 4, 4]
+
+
+def test_embedding_leaves_the_encoder_in_the_mode_it_had(fitted, frame):
+    encoder = fitted.model_.encoder
+    encoder.train()
+    fitted.embed(frame)
+    assert all(part.training for part in encoder.modules())
+    encoder.eval()
 
 
 def test_vectors_come_by_series_or_by_step(fitted, frame):

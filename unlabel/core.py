@@ -45,6 +45,8 @@ class Batch:
             name; `inputs` is then empty.
         alike: a number that samples have in common which the data calls alike, `(batch,)`; None
             where each is like itself alone.
+        lacks: of `index` and `ordinal`, what the samples came without; such a batch can be encoded
+            but not trained on: all its samples would be the same one.
     """
 
     inputs: dict[str, Tensor]
@@ -56,6 +58,7 @@ class Batch:
     partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     sides: "dict[str, Batch]" = field(default_factory=dict)
     alike: Int[Tensor, "batch"] | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def same(self) -> Int[Tensor, "batch"]:
@@ -85,6 +88,7 @@ class Batch:
             label=as_tensor("label", -1),
             partners=partners,
             alike=as_tensor("alike", -1) if any("alike" in s for s in samples) else None,
+            lacks=tuple(k for k in ("index", "ordinal") if not all(k in s for s in samples)),
         )
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
@@ -18,6 +19,7 @@ from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import season_of, step_of_series, times_of
 from unlabel.data_pipes.series_rows import SeriesRows
+from unlabel.data_pipes.series_time import in_zone
 from unlabel.embedding import device_of
 from unlabel.files import write_json
 from unlabel.forecasting.fit import ALPHAS, FitReport, Split, calibrate, fit_closed_form
@@ -72,7 +74,7 @@ class Forecaster(BaseEstimator):
         training: transformers' training arguments over our defaults (`max_steps`,
             `learning_rate`, `per_device_train_batch_size`, ...).
         batch_size: windows a forward pass.
-        seed: of a new encoder and of training.
+        seed: of a new encoder, of a random head and of training.
         device: as for torch; a GPU where there is one.
 
     Example:
@@ -149,10 +151,12 @@ class Forecaster(BaseEstimator):
         source = self._read(data)
         known = len(self.columns_["covariates"] or ())
         encoder = self._encoder(source, known)
-        model = ForecastModel(
-            encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
-            covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # of a head that starts at random
+            model = ForecastModel(
+                encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
+                covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
+            )  # fmt: skip
         self.model_ = model.to(self._device())
         standardise(model, source, is_new=self.encoder is None)
         rows = rows_of(model, source)
@@ -221,7 +225,8 @@ class Forecaster(BaseEstimator):
         """Forecast the steps after the last row of each series, in its own units.
 
         Series of fewer than 2 observed values among the encoder's last steps are skipped, counted
-        and named in the result. A constant history is forecast as the constant.
+        and named in the result. A constant history is forecast as the constant. Times of a zone
+        go on in it where they are dates of a pandas object; as text they are read as UTC.
 
         Args:
             data: what `fit` takes.
@@ -246,13 +251,24 @@ class Forecaster(BaseEstimator):
             about = {k: merged[k] for k in ("id_column", "timestamp_column", "freq")}
             names, about["horizon"] = self.columns_["covariates"], horizon
             known = future_of(self.model_, source, future_df, names=names, **about)[rows.series]
+        elif future_df is not None:
+            raise ValueError(
+                "future_df came, but it was fitted without covariates, so nothing of it would be "
+                "read; fit with covariates=[...], or leave it out."
+            )
         blocks = forecast_blocks(self.model_, rows, known, horizon, size=self.batch_size)
         levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
-        return Forecasts.of(
+        found = Forecasts.of(
             source, rows, rearrange(blocks, "n q h c -> (n c) q h"),
             own=self.model_.levels, levels=levels, times=ahead,
             context=self.model_.encoder.context, ids=_own_ids(data, source[0].id_name),
         )  # fmt: skip
+        if (own := _own_times(data, found.time_name)) is None:
+            return found
+        times = {
+            n: [in_zone(t, own) for t in getattr(found, n)] for n in ("times", "history_times")
+        }
+        return dataclasses.replace(found, **times)
 
     def predict_df(self, df: Any, **options: Any) -> pd.DataFrame:
         """`predict(...)` as a table: the ids and times under their own names, and forecasts."""
@@ -410,6 +426,20 @@ def _own_ids(data: Any, column: str) -> dict[str, Any]:
     if not isinstance(data, pd.DataFrame) or column not in data:
         return {}
     return {str(value): value for value in data[column].unique()}
+
+
+def _own_times(data: Any, column: str) -> pd.Series | None:
+    """The time column as it stands in the caller's table, where it has a time zone."""
+    if not isinstance(data, pd.DataFrame | pd.Series):
+        return None
+    if isinstance(data, pd.DataFrame) and column in data:
+        found = pd.Series(data[column])
+    elif column in data.index.names or isinstance(data.index, pd.DatetimeIndex):
+        level = column if column in data.index.names else 0
+        found = data.index.get_level_values(level).to_series()
+    else:
+        return None
+    return found if isinstance(found.dtype, pd.DatetimeTZDtype) else None
 
 
 __all__ = ["Forecaster", "is_forecaster"]

@@ -78,12 +78,16 @@ def series_vectors(
 
 @torch.inference_mode()
 def _last(encoder: SeriesEncoder, rows: SeriesRows, size: int) -> np.ndarray:
+    was_training = encoder.training
     encoder.eval()
     device, found = next(encoder.parameters()).device, []
-    for start in range(0, len(rows), size):
-        row = np.arange(start, min(start + size, len(rows)))
-        batch = rows.batch(row, rows.length[row], encoder.context).to(device)
-        found.append(encoder(encoder.view(batch, view("plain"))).pooled.float().cpu().numpy())
+    try:
+        for start in range(0, len(rows), size):
+            row = np.arange(start, min(start + size, len(rows)))
+            batch = rows.batch(row, rows.length[row], encoder.context).to(device)
+            found.append(encoder(encoder.view(batch, view("plain"))).pooled.float().cpu().numpy())
+    finally:
+        encoder.train(was_training)
     return np.concatenate(found)
 
 

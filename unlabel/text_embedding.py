@@ -76,8 +76,11 @@ def embed_file(
         progress: show a bar.
 
     Raises:
-        ValueError: another ending, nothing to read, or a vector that is not finite.
+        ValueError: another ending, batches of nothing, nothing to read, or a vector that is not
+            finite.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
     if not isinstance(output, Parts):
         check_suffix(output)
     # The overloads of read_text take their options as Any, and pyright then joins both.

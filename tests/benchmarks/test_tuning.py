@@ -92,7 +92,8 @@ def test_distillation_is_the_cross_entropy_with_the_teacher_who_learns_nothing()
     nn.init.normal_(next(iter(teacher.objective.parameters())))
     student = Pretraining(encoder(2), Distillation(teacher, temperature=2.0, classes=3))
     clips = np.random.default_rng(0).integers(0, 255, (5, 4, 32, 32, 3)).astype(np.uint8)
-    batch = student.encoder.collator()([{"frames": x} for x in clips])
+    samples = [{"frames": x, "index": i, "ordinal": i} for i, x in enumerate(clips)]
+    batch = student.encoder.collator()(samples)
     found = student(batch)
     seen = student.encoder.view(batch, student.objective.views[0])
     with torch.no_grad():

@@ -7,6 +7,7 @@ import os
 import pickle
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -242,6 +243,14 @@ def test_datasets_objects_read_like_files(streaming):
         read_text(made, column="body")
     with pytest.raises(ValueError, match="train"):
         read_text(datasets.DatasetDict(train=made))
+
+
+def test_a_data_frame_is_read_by_its_rows_and_not_by_the_names_of_its_columns():
+    frame = pd.DataFrame({"n": [1, 2, 3], "text": ["one two", None, "three"]}, index=[7, 7, 8])
+    data = read(frame, column="text")
+    assert data.texts == ["one two", "three"] and data.report.dropped["missing"] == 1
+    with pytest.raises(ValueError, match=r"no column 'sentence'.*'n', 'text'"):
+        read_text(frame, column="sentence")
 
 
 def test_a_name_for_datasets_loads_or_is_refused_by_name(tmp_path):

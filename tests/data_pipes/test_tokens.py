@@ -1,12 +1,18 @@
 import pickle
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from unlabel.data_pipes.audio_store import AudioStore
+from unlabel.data_pipes.pairs import PairStore
+from unlabel.data_pipes.redraw import ByOrdinal
+from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
+from unlabel.data_pipes.video_store import VideoStore
 
 SENTENCES = [f"The {w} cat sat on mat number {i}." for i, w in enumerate(["big", "small"] * 60)]
 LONG = " ".join(["cat"] * 40)
@@ -80,6 +86,12 @@ def test_the_store_gives_what_the_tokenizer_gives(tokenizer, tmp_path, in_file):
     assert store.lengths.max() == 16
     assert store.truncated == pytest.approx(1 / len(sentences))
     assert "121 sentences" in store.summary()
+
+
+def test_a_loop_over_a_store_ends_with_the_epoch(tokenizer):
+    store = TokenStore(SENTENCES, tokenizer, max_length=16, progress=False)
+    assert [s["ordinal"] for s in islice(store, 1000)] == list(range(len(SENTENCES)))
+    assert all(issubclass(s, ByOrdinal) for s in (AudioStore, PairStore, SeriesStore, VideoStore))
 
 
 def test_an_ordinal_of_a_later_epoch_names_the_same_sentence(tokenizer):

@@ -151,6 +151,22 @@ def test_a_list_names_parts_in_seconds_labels_and_further_columns(tmp_path):
         read_videos(tmp_path / "late.csv")
 
 
+def test_rows_in_memory_name_parts_and_labels_as_those_of_a_list(tmp_path):
+    import datasets
+
+    path = str(write_video(tmp_path / "x.mp4", numbered(48)))
+    rows = [{"video": path, "label": c, "start": s} for c, s in (("a", None), ("b", 1.0))]
+    made = datasets.Dataset.from_list(rows).cast_column("video", datasets.Video())
+    from_rows = read_videos(rows, path_column="video")
+    for data in (from_rows, read_videos(made), read_videos(made, start_column="start")):
+        assert data.classes == ("a", "b") and [i.label for i in data] == [0, 1]
+        assert len(data[1]) == len(data[0]) - data[1].first < len(data[0])
+    with pytest.raises(ValueError, match="no column 'from'; it has video, label, start"):
+        read_videos(made, start_column="from")
+    with pytest.raises(ValueError, match="Views are told apart in a table"):
+        read_videos(made, view_column="label")
+
+
 def test_file_names_give_labels_and_columns_by_a_pattern(folder_of_videos):
     data = read_videos(folder_of_videos, pattern="^(?P<label>x|y|short)(?P<rest>.)")
     assert (data.classes, data.column("rest")) == (("short", "x", "y"), ["."] * 4)

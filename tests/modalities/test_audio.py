@@ -188,10 +188,21 @@ def test_an_encoder_copied_or_cast_keeps_its_spectrogram():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_bfloat16_hear_what_those_of_float32_hear(kind):
+    encoder, clips = make_encoder(kind), sounds(3, 4000)
+    exact = encoder.encode(clips)
+    encoder.bfloat16()
+    assert np.abs(encoder.encode(clips) - exact).max() < 0.05 * np.abs(exact).max()
+    batch = encoder.collator()([{"waveform": w} for w in clips])
+    assert encoder(encoder.view(batch, view("plain"))).pooled.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_encoder_comes_back_with_its_settings_and_vectors(tmp_path, kind):
     encoder = make_encoder(kind, pooling="max", norm="fixed", mean=-2.0, std=3.0)
     encoder.save_pretrained(tmp_path)
     again = AudioEncoder.from_pretrained(tmp_path)
+    assert not any(part.training for part in again.modules())
     assert again.settings == encoder.settings == json.loads((tmp_path / "unlabel.json").read_text())
     clips = sounds(3, 4000)
     np.testing.assert_allclose(again.encode(clips), encoder.encode(clips), atol=1e-6)

@@ -125,6 +125,7 @@ def test_saved_and_loaded_it_encodes_alike_and_says_the_same(tmp_path, make_join
     encoder = make_joint(locked=["frames"])
     encoder.save_pretrained(tmp_path)
     again = JointEncoder.from_pretrained(tmp_path, local_files_only=True)
+    assert not any(part.training for part in again.modules())
     assert again.settings == encoder.settings
     assert JointEncoder.from_pretrained(tmp_path, locked=[]).locked == ()
     for side in KINDS:

@@ -8,6 +8,7 @@ import torch
 from transformers import PatchTSTConfig, PatchTSTModel
 
 from unlabel.core import cat_views, split_encoding, view
+from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.synthetic_series import generate_series
 from unlabel.modalities import MODALITIES
@@ -360,13 +361,35 @@ def test_wrong_data_and_names_are_refused_in_a_sentence(make_series, make_window
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_bfloat16_see_series_of_any_level(make_series, make_windows, make_walks, kind):
+    encoder = make_series(kind)
+    walks = 1000 + make_walks(3, 60, 1)
+    for options in ({}, {"per_step": True}):
+        exact = encoder.encode(walks, **options)
+        rough = copy.deepcopy(encoder).bfloat16().encode(walks, **options)
+        assert np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+    seen = encoder.view(make_windows(encoder, gaps=True), view("plain"))
+    assert encoder.bfloat16()(seen).pooled.isfinite().all()
+
+
+def test_what_a_masked_array_masks_is_missing(make_series, make_walks):
+    encoder, walk = make_series(), make_walks(1, 60, 1)[0]
+    masked = np.ma.masked_where(np.arange(60)[:, None] == 50, walk)
+    gap = np.where(np.arange(60)[:, None] == 50, np.nan, walk)
+    np.testing.assert_array_equal(encoder.encode(masked), encoder.encode(gap))
+    for source in (masked, [masked]):
+        np.testing.assert_array_equal(read_series(source)[0].values, gap.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_save_and_load_give_the_same_outputs_bit_for_bit(make_series, make_windows, tmp_path, kind):
     channels = 1 if kind == "patchtst" else 3
     encoder = make_series(kind, channels=channels, static=2, norm="last", pooling="max")
     batch = make_windows(encoder, gaps=True)
     batch.inputs["static"] = torch.randn(4, 2)
     encoder.save_pretrained(tmp_path)
-    again = SeriesEncoder.from_pretrained(tmp_path).eval()
+    again = SeriesEncoder.from_pretrained(tmp_path)
+    assert not any(part.training for part in again.modules())
     assert again.settings == encoder.settings
     assert json.loads((tmp_path / "unlabel.json").read_text())["modality"] == "series"
     a, b = (e(e.view(batch, view("plain"))) for e in (encoder, again))

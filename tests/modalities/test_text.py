@@ -7,6 +7,8 @@ import torch
 from unlabel.core import cat_views, split_encoding, view
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.text import TextEncoder
+from unlabel.objectives import SimCSE
+from unlabel.training.pretraining import Pretraining
 
 
 def test_saved_encoder_gives_equal_embeddings_with_its_pooling(make_encoder, sentences, tmp_path):
@@ -25,6 +27,8 @@ def test_embeddings_do_not_depend_on_batch_size_or_order(make_encoder, sentences
     np.testing.assert_allclose(whole, single, atol=1e-5)
     backwards = encoder.encode(sentences[::-1], batch_size=5)[::-1]
     np.testing.assert_allclose(whole, backwards, atol=1e-5)
+    with pytest.raises(ValueError, match="at least 1, but -1"):
+        encoder.encode(sentences, batch_size=-1)
 
 
 def test_encode_leaves_training_mode_as_it_was(make_encoder, sentences):
@@ -33,6 +37,32 @@ def test_encode_leaves_training_mode_as_it_was(make_encoder, sentences):
     first, second = encoder.encode(sentences), encoder.encode(sentences)
     assert encoder.training
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_loaded_encoder_evaluates_and_trains_under_an_objective(
+    make_encoder, make_batch, sentences, tmp_path
+):
+    make_encoder(dropout=0.5).save_pretrained(tmp_path)
+    encoder = TextEncoder.from_pretrained(tmp_path)
+    encoder.encode(sentences)
+    assert not any(part.training for part in encoder.modules())
+    module, batch = Pretraining(encoder, SimCSE()), make_batch(encoder)
+    assert all(part.training for part in module.modules())
+    assert module(batch).loss != module(batch).loss  # two views of a sample differ by dropout
+
+
+def test_samples_that_do_not_say_which_they_are_are_encoded_but_not_trained_on(
+    make_encoder, sentences
+):
+    encoder = make_encoder()
+    samples = [{"input_ids": ids} for ids in encoder.tokenize(sentences)]
+    bare = encoder.collator()(samples)
+    assert len(encoder(encoder.view(bare, view("plain"))).pooled) == len(sentences)
+    with pytest.raises(ValueError, match="came without index and ordinal"):
+        Pretraining(encoder, SimCSE())(bare.to("cpu"))
+    placed = [{**s, "index": i} for i, s in enumerate(samples)]
+    with pytest.raises(ValueError, match="came without ordinal, so"):
+        Pretraining(encoder, SimCSE())(encoder.collator()(placed))
 
 
 def test_one_call_for_several_views_equals_one_call_each(make_encoder, make_batch):

@@ -19,6 +19,13 @@ def test_ratio_zero_is_the_identity(make_encoder, make_batch):
         torch.testing.assert_close(cut.tokens, whole.tokens, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("name", sorted(TextEncoder.views))
+def test_a_misspelt_argument_is_refused(make_encoder, make_batch, name):
+    encoder = make_encoder()
+    with pytest.raises(ValueError, match=f"View '{name}' has no ratoi; its arguments: "):
+        encoder.view(make_batch(encoder, partners=True), view(name, ratoi=0.3))
+
+
 def test_a_crop_keeps_one_run_of_words_and_hides_the_rest(make_encoder, make_batch):
     encoder = make_encoder().eval()
     batch = make_batch(encoder, rows=16)

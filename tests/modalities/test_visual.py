@@ -65,7 +65,8 @@ def test_a_saved_folder_gives_the_same_vectors_in_unlabel_and_transformers(
     with torch.no_grad():
         wanted = encoder(encoder.view(batch, view("plain")))
     encoder.save_pretrained(tmp_path)
-    again = VisualEncoder.from_pretrained(tmp_path).eval()
+    again = VisualEncoder.from_pretrained(tmp_path)
+    assert not any(part.training for part in again.modules())
     with torch.no_grad():
         found = again(again.view(batch, view("plain")))
     assert torch.equal(found.tokens, wanted.tokens) and again.settings == encoder.settings

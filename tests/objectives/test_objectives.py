@@ -198,6 +198,16 @@ def test_bfloat16_agrees_with_float32(made):
     assert rough.item() == pytest.approx(exact, rel=0.05, abs=0.02)
 
 
+def test_weights_of_bfloat16_train(made):
+    module, batch = made
+    exact = module(batch).loss.item()
+    loss = module.bfloat16()(batch).loss
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact, rel=0.1, abs=0.05)
+    loss.backward()
+    module.step()  # clusters are fitted
+    assert module(batch).loss.isfinite()
+
+
 def test_state_survives_a_round_trip(make):
     module, batch = make()
     module(batch)
@@ -420,6 +430,10 @@ def test_refusals_name_what_is_missing(make_encoder):
     encoder.gives = frozenset({"pooled"})
     with pytest.raises(ValueError, match="MLM needs table, token_ids, tokens of the encoder"):
         Pretraining(encoder, MLM())
+    (series := TinySeries()).gives -= {"turned"}
+    del series.turned
+    with pytest.raises(ValueError, match="SLA needs turned of the encoder"):
+        Pretraining(series, SLA(), classes=3)
     made: Any
     for made, named in (
         (SimCSE, "temperature"),

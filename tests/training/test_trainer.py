@@ -142,6 +142,13 @@ def test_arguments_below_one_are_refused_by_name(tmp_path):
             make_trainer(tmp_path, "simcse", **options)
 
 
+@pytest.mark.parametrize("name", ["label_smoothing_factor", "neftune_noise_alpha"])
+def test_arguments_of_models_with_a_loss_of_their_own_are_refused_by_name(tmp_path, name):
+    options: dict[str, Any] = {name: 0.1}
+    with pytest.raises(ValueError, match=f"{name} is for models of language"):
+        make_trainer(tmp_path, "simcse", **options)
+
+
 def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplog):
     trainer = make_trainer(tmp_path, "moco", max_steps=6, save_strategy="no")
     trainer.train()  # the queue's random start makes the first step easy: no alarm for that
@@ -198,6 +205,19 @@ def _compiled_losses(folder: str, **options: Any) -> list[float]:
     trainer = make_trainer(folder, "sum", max_steps=6, dropout=0.0, save_steps=3, **options)
     trainer.train()
     return [line["loss"] for line in training_lines(trainer)]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_blocks_that_are_computed_again_give_the_losses_of_the_plain_run(tmp_path, accumulation):
+    options = {"max_steps": 4, "gradient_accumulation_steps": accumulation}
+    lines = []
+    for again in (False, True):
+        folder = tmp_path / str(again)
+        trainer = make_trainer(folder, "all_state", gradient_checkpointing=again, **options)
+        trainer.train()
+        assert trainer.model.encoder.model.is_gradient_checkpointing is again
+        lines.append([{k: v for k, v in x.items() if "loss" in k} for x in training_lines(trainer)])
+    assert lines[0] == lines[1] and len(lines[0]) == 4
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from unlabel.data_pipes.audio import resampled_length
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import shard_sizes
 from unlabel.data_pipes.media import SOUND_SUFFIXES
-from unlabel.data_pipes.redraw import sample_at
+from unlabel.data_pipes.redraw import ByOrdinal, sample_at
 from unlabel.data_pipes.report import ReadReport, first_of
 from unlabel.data_pipes.video import VIDEO_SUFFIXES
 from unlabel.data_pipes.video_data import VideoData, VideoItem
@@ -74,7 +74,7 @@ def read_audio(
     return look_into(entries, report, what="recording", kind="sound", **about)
 
 
-class AudioStore:
+class AudioStore(ByOrdinal):
     """Crops of recordings, asked for by their ordinal in the whole run.
 
     An item is `{"waveform": float32 (samples,), "index", "ordinal"}`, with `label` where the data

@@ -12,7 +12,7 @@ from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import Held, shard_sizes
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
 from unlabel.data_pipes.pair_values import check_endings, in_common, part_of, side_value
-from unlabel.data_pipes.redraw import sample_at
+from unlabel.data_pipes.redraw import ByOrdinal, sample_at
 from unlabel.data_pipes.report import ReadReport
 
 
@@ -170,7 +170,7 @@ class _Places:
         return (epoch * self.turns + int(self.turn[row])) * count + int(place)
 
 
-class PairStore:
+class PairStore(ByOrdinal):
     """Samples of several sides, asked for by their ordinal in the whole run.
 
     An item is `{"sides": {name: sample}, "index", "ordinal"}`, with `label` where the data has

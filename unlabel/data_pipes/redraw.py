@@ -1,6 +1,6 @@
 """A sample by its ordinal; where its file went bad, another one in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,22 @@ import numpy as np
 from unlabel.data_pipes.faults import DecodeError
 
 _REDRAWS = 100
+
+
+class ByOrdinal:
+    """Samples asked for by their ordinal in the run, which has no end; a loop gives one epoch."""
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        raise NotImplementedError
+
+    def __getitem__(self, ordinal: int) -> dict[str, Any]:
+        """The sample at place `ordinal` of the run."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The samples of the first epoch, in order."""
+        return (self[i] for i in range(len(self)))
 
 
 def sample_at(
@@ -45,4 +61,4 @@ def sample_at(
     raise DecodeError(name, f"the last of {_REDRAWS} files drawn in turn that are all bad")
 
 
-__all__ = ["sample_at"]
+__all__ = ["ByOrdinal", "sample_at"]

@@ -201,7 +201,7 @@ def _paths(files: Files, report: ReadReport) -> list[tuple[str, Any]]:
 
 def _array(item: Any) -> np.ndarray:
     try:
-        return np.asarray(item)
+        return np.asanyarray(item)  # a mask stays
     except ValueError:
         return np.empty(0, dtype=object)  # refused below, by name
 
@@ -251,6 +251,8 @@ def _from_cases(
 
 
 def _from_array(array: np.ndarray, name: str, rules: Rules, report: ReadReport) -> list[Series]:
+    if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiub":
+        array = array.astype(np.float64).filled(np.nan)  # what is masked is missing
     if array.dtype.kind not in "fiub":
         raise BrokenFile(f"an array of {array.dtype} came, but numbers of one shape are wanted")
     if not 1 <= array.ndim <= 3 or not array.size:

@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Int64
 
+from unlabel.data_pipes.redraw import ByOrdinal
 from unlabel.data_pipes.report import first_of
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_values import (
@@ -26,7 +27,7 @@ _ARRAYS = ("steps", "widths", "labels", "static")
 _VALUES, _COVARIATES = "values.float32", "covariates.float32"
 
 
-class SeriesStore:
+class SeriesStore(ByOrdinal):
     """Windows of context + horizon steps, in memory or in a memory-mapped folder.
 
     An item is asked for by its ordinal in the whole run, `epoch * len(store) + index`. Its

@@ -120,8 +120,27 @@ def _parse_dates(column: pd.Series) -> pd.Series:
 def _without_zone(dates: pd.Series) -> pd.Series:
     if dates.dt.tz is None:
         return dates
-    wall = dates.dt.tz_localize(None)
-    return wall if (wall == wall.dt.normalize()).all() else dates.dt.tz_convert(None)
+    return dates.dt.tz_localize(None) if _at_midnight(dates) else dates.dt.tz_convert(None)
+
+
+def _at_midnight(dates: pd.Series) -> bool:
+    known = dates.dropna()
+    return bool((known == known.dt.normalize()).all())
+
+
+def in_zone(times: pd.Index, column: pd.Series) -> pd.Index:
+    """Dates that go on from those of a column, in the column's time zone, if it has one.
+
+    Args:
+        times: without a zone, as `parse_stamps` reads the column.
+        column: as the caller has it.
+    """
+    if not isinstance(column.dtype, pd.DatetimeTZDtype) or not isinstance(times, pd.DatetimeIndex):
+        return times
+    if not _at_midnight(column):
+        return times.tz_localize("UTC").tz_convert(column.dtype.tz)
+    first = np.ones(len(times), dtype=bool)  # of two midnights in a night that has two
+    return times.tz_localize(column.dtype.tz, ambiguous=first, nonexistent="shift_forward")
 
 
 def infer_step(

@@ -112,6 +112,8 @@ def resolve(source: Any) -> Any:
         raise ValueError(f"Cannot read text from a {type(source).__name__}; give a path or a list.")
     if isinstance(source, Iterator):
         raise ValueError("An iterator can be read only once; give a list, a path or a data set.")
+    if hasattr(source, "iterrows"):  # a DataFrame, of which Python gives the names of its columns
+        return source.astype(object).where(source.notna(), None).to_dict("records")
     if isinstance(source, Sequence) and source and _is_path(source[0]):
         return find_files(source)
     return source

@@ -151,7 +151,8 @@ def read_text(
 
     Args:
         source: a path, a glob, a folder (searched to the bottom), a list of paths; a list of
-            sentences, tuples or dicts; a `datasets` object; or `"hf:name[:config[:split]]"`.
+            sentences, tuples or dicts; a DataFrame; a `datasets` object; or
+            `"hf:name[:config[:split]]"`.
             Files: one sentence a line (.txt), .csv, .tsv (split at tabs, no quoting), .jsonl,
             .json, .parquet; text may be packed as .gz, .bz2, .xz or .zst.
         column: which column of a table holds the text. A number means a table without header row.

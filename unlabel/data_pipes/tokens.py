@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Int32, Int64
 from tqdm.auto import tqdm
 
+from unlabel.data_pipes.redraw import ByOrdinal
 from unlabel.data_pipes.tokenizer import train_tokenizer
 
 __all__ = ["TokenStore", "train_tokenizer"]
 
 
-class TokenStore:
+class TokenStore(ByOrdinal):
     """A corpus tokenised once: flat ids and offsets, in memory or in a memory-mapped folder.
 
     An item is asked for by its ordinal in the whole run, `epoch * len(store) + index`, and hands

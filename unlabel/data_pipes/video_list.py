@@ -97,6 +97,8 @@ def list_media(
         return _of_files(source, suffixes, report)
     if isinstance(source, pd.DataFrame):
         return list(_of_frame(source, Path(), "the table", columns))
+    if rows := _rows_of(source):
+        return list(_of_frame(pd.DataFrame(rows), Path(), "the list", columns))
     if hasattr(source, "cast_column"):
         return _of_dataset(source, columns)
     if hasattr(source, "__array__") or isinstance(source, (bytes, Mapping)):
@@ -116,6 +118,14 @@ def list_media(
             named = item.get("path") if isinstance(item, Mapping) else None
             entries.append(Entry(str(named or f"item {place}"), item))
     return entries
+
+
+def _rows_of(source: Any) -> list[Mapping[str, Any]]:
+    """Rows of a table that came as dicts; a dict of `bytes` or an `array` is a file by itself."""
+    items = [source] if isinstance(source, Mapping) else source
+    if not isinstance(items, Sequence) or not all(isinstance(i, Mapping) for i in items):
+        return []
+    return [] if any("bytes" in i or "array" in i for i in items) else list(items)
 
 
 def by_pattern(entries: Sequence[Entry], pattern: str | None) -> None:
@@ -265,12 +275,22 @@ def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
         raise ValueError(f"The data set has no column of videos (it has {has}); name path_column=.")
     if column in media:
         dataset = dataset.cast_column(column, type(features[column])(decode=False))
-    label = columns.label or ("label" if "label" in features else None)
+    if columns.view is not None:
+        raise ValueError("Views are told apart in a table; give a list or DataFrame of the files.")
+    told = columns.find(list(features), "The data set")
+    times = {w: list(dataset[told[w]]) for w in ("start", "end") if w in told}
+    label = told.get("label")
     names = getattr(features.get(label), "names", None) if label else None
     values = list(dataset[label]) if label else [None] * len(dataset)
     if names:
         values = [names[v] if v is not None and v >= 0 else None for v in values]
-    return [Entry(f"row {i}", Row(dataset, i, column), _text(v)) for i, v in enumerate(values)]
+    part = lambda word, i: _seconds(times[word][i], "The data set", i) if word in times else None  # noqa: E731
+    return [
+        Entry(
+            f"row {i}", Row(dataset, i, column), _text(v), part("start", i) or 0.0, part("end", i)
+        )
+        for i, v in enumerate(values)
+    ]
 
 
 def load_whole(name: str) -> Any:

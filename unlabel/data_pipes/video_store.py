@@ -13,7 +13,7 @@ from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.flow import flow_magnitude, optical_flow
 from unlabel.data_pipes.held import shard_sizes
 from unlabel.data_pipes.kept_frames import Keep
-from unlabel.data_pipes.redraw import sample_at
+from unlabel.data_pipes.redraw import ByOrdinal, sample_at
 from unlabel.data_pipes.report import first_of
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_partners import another_clip, tracked
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["VideoStore"]
 
 
-class VideoStore:
+class VideoStore(ByOrdinal):
     """Clips of videos, all of one size, asked for by their ordinal in the whole run.
 
     An item is `{"frames": uint8 (times, rows, columns, 3), "times": seconds (times,), "index",

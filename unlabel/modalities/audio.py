@@ -166,6 +166,8 @@ class AudioEncoder(nn.Module):
     ) -> "AudioEncoder":
         """An encoder from a folder (ours or transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -180,7 +182,7 @@ class AudioEncoder(nn.Module):
         model = AutoModel.from_pretrained(
             str(path), config=config, dtype=torch.float32, local_files_only=local_files_only
         )
-        return cls(model, **{**_said(Path(path), config), **settings})
+        return cls(model, **{**_said(Path(path), config), **settings}).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our settings beside it."""
@@ -256,8 +258,9 @@ class AudioEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
+        dtype = next(self.parameters()).dtype  # of the weights; sounds are exact
         states, first = self.driver(
-            view.inputs,
+            {k: v.to(dtype) if v.is_floating_point() else v for k, v in view.inputs.items()},
             mask=view.mask,
             keep_positions=view.keep_positions,
             keep_features=view.keep_features,
@@ -368,7 +371,9 @@ class AudioEncoder(nn.Module):
     def _sound(self, windows: Sequence[np.ndarray]) -> Sound:
         like = next(self.parameters())
         waveform, mask = AudioCollator.stack(windows)
-        return Sound(waveform.to(like), mask.to(like.device)).middle(self.layout.samples)
+        dtype = torch.promote_types(like.dtype, torch.float32)  # half would lose much of a sound
+        sound = Sound(waveform.to(like.device, dtype), mask.to(like.device))
+        return sound.middle(self.layout.samples)
 
 
 def window_starts(samples: int, size: int) -> list[int]:

@@ -164,6 +164,12 @@ class LogMel(nn.Module):
         for module in self.mel.modules():
             module._non_persistent_buffers_set.update(module._buffers)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "LogMel":
+        # Goes where the encoder goes, but not to half precision, which has no Fourier transform.
+        half = (torch.float16, torch.bfloat16)
+        kept = lambda x: x.to(m.device) if (m := fn(x)).dtype in half else m  # noqa: E731
+        return super()._apply(kept, recurse)
+
     def forward(
         self, waveform: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch frames bands"]:

@@ -94,6 +94,8 @@ class JointEncoder(nn.Module):
     ) -> "JointEncoder":
         """An encoder from a folder that `save_pretrained` wrote.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder.
             dropout: sets every dropout probability of all encoders; None leaves them alone.
@@ -117,7 +119,7 @@ class JointEncoder(nn.Module):
         shut = said["locked"] if locked is None else locked
         encoder = cls(towers, width=said["width"], locked=shut)
         encoder.load_projections(folder)
-        return encoder
+        return encoder.eval()
 
     def load_projections(self, folder: str | Path) -> None:
         """Take the projections that `save_pretrained` wrote to a folder."""

@@ -1,5 +1,6 @@
 """Time series: the encoders of series behind one door."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ class SeriesEncoder(nn.Module):
     ) -> "SeriesEncoder":
         """An encoder from a folder (ours or transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -189,7 +192,7 @@ class SeriesEncoder(nn.Module):
         made = cls(model, **settings)
         if (folder / _WEIGHTS).is_file():
             made.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-        return made
+        return made.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our settings and added weights beside it."""
@@ -261,6 +264,9 @@ class SeriesEncoder(nn.Module):
 
     def forward(self, view: View, *, want: frozenset[str] = frozenset()) -> Encoding:
         """Encode one view; `want` may name `layers`."""
+        dtype = next(self.parameters()).dtype  # of the weights; windows are exact
+        seen = {k: v.to(dtype) if v.is_floating_point() else v for k, v in view.inputs.items()}
+        view = replace(view, inputs=seen)
         states, tokens, *nats = self.driver(
             view.inputs["values"],
             view.inputs["observed"],
@@ -364,7 +370,7 @@ class SeriesEncoder(nn.Module):
         try:
             return encode(
                 self,
-                np.asarray(values),
+                _bare(values),
                 observed,
                 batch_size=batch_size,
                 per_step=per_step,
@@ -372,6 +378,13 @@ class SeriesEncoder(nn.Module):
             )
         finally:
             self.train(was_training)
+
+
+def _bare(values: Any) -> np.ndarray:
+    """An array without a mask: what is masked is missing."""
+    if isinstance(values, np.ma.MaskedArray):
+        return values.astype(np.float64).filled(np.nan)
+    return np.asarray(values)
 
 
 def _said(folder: Path, config: Any) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def _rows(
             f"each, but the array has shape {values.shape}; values[:, None] adds an axis."
         )
     like = next(encoder.parameters())
-    rows = torch.as_tensor(np.array(values), device=like.device).to(like.dtype)
+    dtype = torch.promote_types(like.dtype, torch.float32)  # half has no room for a series' level
+    rows = torch.as_tensor(np.array(values), device=like.device).to(dtype)
     seen = rows.isfinite()
     if observed is not None:
         seen = seen & torch.as_tensor(np.array(observed, dtype=bool), device=like.device)

@@ -132,6 +132,8 @@ class TextEncoder(nn.Module):
     ) -> "TextEncoder":
         """An encoder from a folder (ours, transformers' or sentence-transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             pooling: default is what the folder says, else `mean`.
@@ -164,7 +166,7 @@ class TextEncoder(nn.Module):
             **settings,
         )
         encoder._origin = (str(path), local_files_only)
-        return encoder
+        return encoder.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our pooling beside it in `unlabel.json`."""
@@ -302,7 +304,12 @@ class TextEncoder(nn.Module):
             sentences: any number of strings.
             batch_size: sentences a forward pass.
             normalize: scale every embedding to length 1.
+
+        Raises:
+            ValueError: one string instead of a list, or batches of nothing.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
         try:

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from unlabel.core import Batch, View, ViewSpec
-from unlabel.modalities.draws import draw
+from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.text_views import Vocabulary, needed_mask
 
 
 def causal(view: View, batch: Batch, spec: ViewSpec, **_: Any) -> View:
     """Each token sees itself and what comes before, and is asked for the next one."""
+    arguments(spec)  # it has none
     ids, mask = view.inputs["input_ids"], view.mask
     seen = mask[:, None, :].expand(-1, mask.shape[1], -1).tril()
     is_target = mask & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
@@ -34,7 +35,7 @@ def permutation(
     Raises:
         ValueError: another order, no share above 0 and up to 1, or no mask token.
     """
-    args = {"share": 1 / 6, "order": "random", **dict(spec.args)}
+    args = arguments(spec, share=1 / 6, order="random")
     if args["order"] not in ("random", "forward") or not 0 < args["share"] <= 1:
         raise ValueError(
             "permutation takes a share above 0 and up to 1, and the order random or forward, but "
@@ -83,7 +84,7 @@ def next_sentence(
     Raises:
         ValueError: the data has no such partners, or no share between 0 and 1.
     """
-    share = dict(spec.args).get("negatives", 0.5)
+    share = arguments(spec, negatives=0.5)["negatives"]
     if not 0 < share < 1:
         raise ValueError(f"negatives is a share between 0 and 1, but {share} came.")
     if missing := {"positive", "negative"} - set(batch.partners):

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, View, ViewSpec
-from unlabel.modalities.draws import draw
+from unlabel.modalities.draws import arguments, draw
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def _smallest(
 
 def plain(view: View, batch: Batch, spec: ViewSpec, **_: Any) -> View:
     """The sentence as it is; two draws of it differ by the encoder's dropout alone (SimCSE)."""
+    arguments(spec)  # it has none
     return view
 
 
@@ -81,7 +82,7 @@ def crop(view: View, batch: Batch, spec: ViewSpec, *, vocabulary: Vocabulary, **
     Raises:
         ValueError: low and high are no range of shares.
     """
-    low, high = ({"low": 0.3, "high": 1.0, **dict(spec.args)}[k] for k in ("low", "high"))
+    low, high = arguments(spec, low=0.3, high=1.0).values()
     if not 0 < low <= high <= 1:
         raise ValueError(f"crop needs 0 < low <= high <= 1, but {low} and {high} came.")
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
@@ -100,7 +101,7 @@ def token_cutoff(
 
     Args of the spec: ratio (default 0.1).
     """
-    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
+    ratio = _fraction("ratio", arguments(spec, ratio=0.1)["ratio"])
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
     scores = draw(batch, spec, view.mask.shape[1]).masked_fill(~can, 2.0)
     return _cut(view, _smallest(scores, (can.sum(1) * ratio).long()) & can)
@@ -113,7 +114,7 @@ def span_cutoff(
 
     Args of the spec: ratio (default 0.1).
     """
-    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
+    ratio = _fraction("ratio", arguments(spec, ratio=0.1)["ratio"])
     can = vocabulary.is_word(view.inputs["input_ids"], view.mask)
     words = can.sum(1)
     length = (words * ratio).long()
@@ -128,7 +129,7 @@ def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_:
 
     Args of the spec: ratio (default 0.1).
     """
-    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.1))
+    ratio = _fraction("ratio", arguments(spec, ratio=0.1)["ratio"])
     scores = draw(batch, spec, width)
     count = torch.full((len(batch),), int(width * ratio), device=scores.device)
     keep, before = ~_smallest(scores, count), view.keep_features
@@ -142,11 +143,11 @@ def choose_tokens(
 
     Args of the spec: rate (default 0.15), whole_word (default False: whole words when True).
     """
-    args, ids = dict(spec.args), view.inputs["input_ids"]
-    rate = _fraction("rate", args.get("rate", 0.15))
+    args, ids = arguments(spec, rate=0.15, whole_word=False), view.inputs["input_ids"]
+    rate = _fraction("rate", args["rate"])
     can = vocabulary.is_word(ids, view.mask)
     chance = draw(batch, spec, view.mask.shape[1])
-    if args.get("whole_word", False):
+    if args["whole_word"]:
         chance = _by_word(chance, ids, can, vocabulary)
     return replace(view, is_target=can & (chance < rate), target=ids)
 
@@ -179,7 +180,7 @@ def delete_tokens(
 
     Args of the spec: ratio (default 0.6), the chance of each word.
     """
-    ratio = _fraction("ratio", dict(spec.args).get("ratio", 0.6))
+    ratio = _fraction("ratio", arguments(spec, ratio=0.6)["ratio"])
     ids, mask = view.inputs["input_ids"], view.mask
     can = vocabulary.is_word(ids, mask)
     chance = _by_word(draw(batch, spec, mask.shape[1]), ids, can, vocabulary)

@@ -167,6 +167,8 @@ class VisualEncoder(nn.Module):
     ) -> "VisualEncoder":
         """An encoder from a folder (ours or transformers') or a hub name.
 
+        It comes in evaluation mode, as transformers' own do.
+
         Args:
             path: folder or hub name.
             dropout: sets every dropout probability of the model; None leaves them alone.
@@ -188,7 +190,7 @@ class VisualEncoder(nn.Module):
             local_files_only=local_files_only,
             **more,
         )
-        return cls(_bare(load, config), **settings)
+        return cls(_bare(load, config), **settings).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with its image processor and our settings beside."""
@@ -325,7 +327,12 @@ class VisualEncoder(nn.Module):
             frames: uint8 RGB, `(clips, times, rows, columns, 3)`, `(pictures, rows, columns, 3)`,
                 or a list of clips of different lengths.
             batch_size: clips a forward pass.
+
+        Raises:
+            ValueError: batches of nothing.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device

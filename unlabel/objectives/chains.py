@@ -87,7 +87,8 @@ def usual(spec: ViewSpec, encoder: Any) -> ViewSpec | None:
     """
     names, own, encoder = spec.name.split("+"), dict(spec.args), seen_by(spec, encoder)
     if spec.name == TURNED:
-        return encoder.turned[spec.draw] if spec.draw < len(encoder.turned) else None
+        turned = getattr(encoder, "turned", ())  # only who gives `turned` names any
+        return turned[spec.draw] if spec.draw < len(turned) else None
     if not {USUAL, LOCAL} & set(names):
         return spec
     small = encoder.local

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unlabel.objectives.gather import world
+from unlabel.objectives.moments import exact
 from unlabel.objectives.state import Bank, State
 
 
@@ -32,12 +33,12 @@ def k_means(
     from sklearn.exceptions import ConvergenceWarning
 
     how: dict[str, Any] = {"n_init": 1, "random_state": seed}
-    how["init"] = "k-means++" if start is None else start.cpu().numpy()
+    how["init"] = "k-means++" if start is None else exact(start).cpu().numpy()
     kmeans = KMeans(count, **how)
     with warnings.catch_warnings():
         # Fewer distinct rows than clusters: some centres coincide, and share what is there.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = kmeans.fit(rows.cpu().numpy())
+        found = kmeans.fit(exact(rows).cpu().numpy())
     centres = torch.as_tensor(found.cluster_centers_).to(rows)
     labels = torch.as_tensor(found.labels_).to(rows.device, torch.int64)
     if world()[1] > 1:
@@ -162,11 +163,12 @@ class Clusters(State):
     @torch.no_grad()
     def assign(self, rows: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch clusters"]:
         """Each row's nearest cluster as one-hot; clusters equally near share it."""
-        flat = rows.detach().reshape(-1, rows.shape[-1]).to(self.centres.dtype)
-        apart = torch.cdist(flat, self.centres, compute_mode="donot_use_mm_for_euclid_dist")
+        centres = exact(self.centres)
+        flat = rows.detach().reshape(-1, rows.shape[-1]).to(centres.dtype)
+        apart = torch.cdist(flat, centres, compute_mode="donot_use_mm_for_euclid_dist")
         least = apart.min(1, keepdim=True).values
-        slack = 1e-5 * (1 + self.centres.abs().max())
-        near = (apart <= least + slack).to(self.centres.dtype)
+        slack = 1e-5 * (1 + centres.abs().max())
+        near = (apart <= least + slack).to(centres.dtype)
         return (near / near.sum(1, keepdim=True)).reshape(*rows.shape[:-1], -1)
 
 

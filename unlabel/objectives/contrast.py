@@ -43,7 +43,8 @@ def contrast(
     for float64), and in memory linear in queries + keys: the matrix of logits never exists. On a
     GPU, products of half-precision embeddings, and of float32 ones where `torch.backends` allows
     TF32, take eleven bits of each number (`fused.py`); sums, logits and positives stay float32.
-    All keys equal gives `ln(1 + negatives)`. A query without negatives has loss 0.
+    All keys equal gives `ln(1 + negatives)`. A query without negatives has loss 0. It has a first
+    derivative, by `backward` or `torch.autograd.grad`; no second one, and none by `torch.func`.
 
     What the arguments make of it:
 

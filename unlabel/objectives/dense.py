@@ -198,7 +198,7 @@ class PixPro(_Dense):
     def queries(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Propagated vectors, scaled to length 1."""
         x = exact(self.projector(tokens))
-        values = exact(self.propagate(x)).to(x.dtype)
+        values = exact(self.propagate(x.to(self.propagate.weight.dtype))).to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
             unit = F.normalize(x, dim=-1)
             alike = (unit @ unit.transpose(1, 2)).clamp(min=0) ** self.sharpness

@@ -14,6 +14,7 @@ from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.generative import VAE, asked, noise_like
 from unlabel.objectives.likelihood import bits, gaussian_chance, level_bits
+from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 
 
@@ -56,7 +57,7 @@ class Flow(Objective):
         target, is_target = asked(seen)
         assert encoding.likelihood is not None  # asked for
         complete = is_target.flatten(1).all(1)
-        nats = -encoding.likelihood[complete] / target[0].numel()
+        nats = -exact(encoding.likelihood[complete]) / target[0].numel()
         value = global_mean(nats)
         chance = gaussian_chance(target, is_target & complete[:, None, None])
         return {

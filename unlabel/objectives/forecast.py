@@ -107,7 +107,9 @@ class ForecastHead(nn.Module):
             values: of the window.
             scale: what the window was divided by; `linear.bias` is then in the units before that.
         """
-        seen = self.dropout(self.features(tokens, mask, known, values))
+        # Values are exact, whatever type the weights have.
+        features = self.features(tokens, mask, known, values).to(self.linear.weight.dtype)
+        seen = self.dropout(features)
         if scale is None:
             out = self.linear(seen)
         else:

@@ -56,7 +56,9 @@ class VectorDecoder(nn.Module):
 
     def forward(self, vector: Float[Tensor, "batch width"]) -> Float[Tensor, "batch length values"]:
         """Values of the whole view."""
-        return self.leave(self.inside(self.enter(vector)[:, None] * self.scale + self.shift))
+        # A code that was drawn is exact, whatever type the weights have.
+        entered = self.enter(vector.to(self.enter.weight.dtype))[:, None]
+        return self.leave(self.inside(entered * self.scale + self.shift))
 
 
 class Autoencoder(Objective):

@@ -58,9 +58,9 @@ class Tokenizer(nn.Module):
             noise: from Gumbel's distribution.
             temperature: T; near 0 the sample is one code alone.
         """
-        logits = self.encode(values)
+        logits = exact(self.encode(values))
         sample = ((logits + noise) / temperature).softmax(-1)
-        return self.decode(sample @ self.table), logits
+        return self.decode(sample.to(self.table.dtype) @ self.table), logits
 
 
 class BEiT(Objective):
@@ -147,12 +147,12 @@ class BEiT(Objective):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The tokenizer's own losses; 0 when it has settled."""
         draws = uniform(batch.seed, batch.ordinal, self.stream, chosen.shape[1] * self.codes)
-        draws = rearrange(draws, "b (l k) -> b l k", k=self.codes)[chosen].to(values.dtype)
+        draws = exact(rearrange(draws, "b (l k) -> b l k", k=self.codes)[chosen])
         gumbel = -(-draws.clamp(min=2.0**-25).log()).log()  # a draw may be 0, but is never 1
         # From soft samples to hard ones, as the paper's tokenizer.
         share = self.teacher.steps / max(self.settle, 1)
         made, logits = self.tokenizer(values, gumbel, (1 / 16) ** share.clamp(max=1))
-        apart = (made - values).square()[is_target]
+        apart = (exact(made) - values).square()[is_target]
         log_q = logits.log_softmax(-1)
         uneven = (log_q.exp() * log_q).sum(-1) + math.log(self.codes)
         learns = self.teacher.follows

@@ -62,5 +62,15 @@ class TrainingArguments(transformers.TrainingArguments):
         for name in ("length_window", "shard_window", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
+        for name in (
+            "include_num_input_tokens_seen",
+            "label_smoothing_factor",
+            "neftune_noise_alpha",
+        ):
+            if getattr(self, name) not in (None, False, 0, "no"):
+                raise ValueError(
+                    f"{name} is for models of language that bring their own loss, and has no "
+                    "meaning here; leave it out."
+                )
         if self.micro_tokens < 0:
             raise ValueError(f"micro_tokens is at least 0 (off), but {self.micro_tokens} came.")

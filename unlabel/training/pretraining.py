@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 class Pretraining(nn.Module):
-    """An encoder under an objective.
+    """An encoder under an objective, in training mode whatever mode the encoder came in.
 
     Args:
         encoder: a modality's adapter, such as `TextEncoder`.
@@ -71,6 +71,7 @@ class Pretraining(nn.Module):
         momentum = objective.teacher_momentum
         self.teacher = None if momentum is None else Teacher(encoder, momentum=momentum)
         self._want = objective.needs - _FREE
+        self.train()  # a loaded encoder evaluates: no dropout, and batch norms that stand still
 
     def forward(self, batch: Batch) -> Step:
         """Views, encodings and terms of a batch."""
@@ -78,7 +79,17 @@ class Pretraining(nn.Module):
         return self.score(self.encode(views), views, batch)
 
     def view(self, batch: Batch) -> list[View]:
-        """The objective's views of the batch, each made once."""
+        """The objective's views of the batch, each made once.
+
+        Raises:
+            ValueError: the samples do not say which they are.
+        """
+        if batch.lacks:
+            raise ValueError(
+                f"The samples came without {' and '.join(batch.lacks)}, so that none would be "
+                "another's negative and all would draw alike; give each its `index` in the data "
+                "and its `ordinal` in the run, epoch * len(data) + index."
+            )
         with part("views"):
             made = [self.encoder.view(batch, spec) for spec in self.objective.views]
             with torch.no_grad():
@@ -135,6 +146,20 @@ class Pretraining(nn.Module):
             if slope is not None
         ]
         return torch.stack(ends).sum()
+
+    def activation_checkpointing_enable(self, **how: Any) -> None:
+        """Compute the encoder's blocks again for the gradient, at the memory of one of them.
+
+        What transformers' trainer calls where `gradient_checkpointing` is on; heads are left alone.
+
+        Args:
+            how: as for the method of the same name of transformers' models.
+
+        Raises:
+            ValueError: the model has no blocks that could be computed again.
+        """
+        for tower in getattr(self.encoder, "towers", {"": self.encoder}).values():
+            tower.model.activation_checkpointing_enable(**how)
 
     def step(self) -> None:
         """Move teachers and memories; call once after each optimizer step."""
