@@ -25,6 +25,27 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder, to the bottom and in order, but for hidden ones.
+
+    A link to a folder elsewhere is gone into, once. A link that leads nowhere is among the files,
+    so that who reads them names it.
+    """
+    found: list[Path] = []
+    roots = [folder.resolve()]
+    for here, folders, files in os.walk(folder, followlinks=True):
+        place = Path(here)
+        found += [place / name for name in files if name[0] != "."]
+        links = [n for n in folders if (place / n).is_symlink()]
+        folders[:] = [n for n in folders if n[0] != "." and n not in links]
+        for name in sorted(n for n in links if n[0] != "."):
+            real = (place / name).resolve()
+            if not (roots[0].is_relative_to(real) or any(map(real.is_relative_to, roots))):
+                roots.append(real)
+                folders.append(name)
+    return sorted(p for p in found if p.is_file() or p.is_symlink())
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or what a folder lists, is on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -9,7 +9,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -27,6 +27,7 @@ SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 LINED = (".txt", ".jsonl", ".ndjson")  # one row a line, whatever the lines before it
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
+_FIRST = 100  # objects whose keys are looked at for the columns there are
 MAX_LINE = 1 << 24  # characters: no line of a file, however broken, takes more memory than this
 
 
@@ -86,6 +87,7 @@ def read_rows(
             if kind in (".csv", ".tsv"):
                 yield from _table(lines, columns, quoted=kind == ".csv")
             elif kind in (".jsonl", ".ndjson", ".json"):
+                columns = columns or _in_first_lines(path, encoding)
                 yield from _json(lines, columns, whole=kind == ".json")
             elif columns:
                 raise BrokenFile(f"it holds plain lines and no columns, so no {_names(columns)}")
@@ -164,6 +166,8 @@ def _lines(file: IO[str]) -> Iterator[tuple[int, str]]:
 
 def _table(lines: Iterator[tuple[int, str]], columns: Columns, *, quoted: bool) -> Iterator[Row]:
     first = next(lines)
+    if not first[1].strip():
+        raise BrokenFile("line 1 is empty, but the names of the columns go there")
     by_place = columns is not None and all(isinstance(c, int) for c in columns)
     delimiter = max(",;\t|", key=first[1].count) if quoted else "\t"
     again = chain([first], lines)
@@ -214,10 +218,30 @@ def _json(lines: Iterator[tuple[int, str]], columns: Columns, *, whole: bool) ->
             items = json.loads("".join(line for _, line in again))
         except ValueError as e:
             raise BrokenFile(f"not valid JSON: {e}") from e
+        columns = columns or in_first(items)
         parsed: Iterable[tuple[int, Any]] = enumerate(items, start=1)
     else:
         parsed = ((number, _load(line)) for number, line in again)
     yield from pick_values(parsed, columns)
+
+
+def in_first(items: Iterable[Any]) -> Columns:
+    """The column to take by the keys of the first objects, of which some may lack some.
+
+    Args:
+        items: objects, or values that have no keys, for which it is None.
+
+    Raises:
+        BrokenFile: the keys leave a choice.
+    """
+    objects = [item for item in islice(items, _FIRST) if isinstance(item, Mapping)]
+    keys = list(dict.fromkeys(key for item in objects for key in item))
+    return choose(keys, None) if keys else None
+
+
+def _in_first_lines(path: Path, encoding: str | None) -> Columns:
+    with open_text(path, encoding) as file:  # anew: the lines themselves may be entered anywhere
+        return in_first([_load(line) for _, line in islice(_lines(file), _FIRST)])
 
 
 def _load(line: str) -> Any:

@@ -60,7 +60,8 @@ def read_file(
             return _read_cases(file) if kind == ".ts" else _read_table(file, kind, id_column)
     except UnicodeError as e:
         raise BrokenFile(
-            f"it is not {e.encoding} text; name its encoding=, such as 'latin-1'"
+            f"it is not {e.encoding} text; save it as UTF-8, or in Python name its encoding to "
+            "read_series, such as encoding='latin-1'"
         ) from e
     except (*UNREADABLE, pd.errors.ParserError, pd.errors.ParserWarning, BadZipFile) as e:
         raise BrokenFile(f"it cannot be read: {str(e).strip()}") from e

@@ -16,12 +16,14 @@ from unlabel.data_pipes.formats import (
     Row,
     Wanted,
     choose,
+    in_first,
     kind_of,
     pick_values,
     read_rows,
 )
 from unlabel.data_pipes.marks import Tape
 from unlabel.data_pipes.report import ReadReport
+from unlabel.files import files_in
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def rows_of(
         name = getattr(info, "dataset_name", None) or type(source).__name__
         report.files.append(name)
         try:
+            if columns is None and not hasattr(source, "select_columns"):
+                columns = in_first(source)
             yield from ((name, row) for row in pick_values(_items(source, columns), columns))
         except BrokenFile as e:
             raise ValueError(f"{name}: {e}.") from e
@@ -141,10 +145,9 @@ def find_files(
         path = source.expanduser()
         before = len(paths)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file())
-            visible = [p for p in inside if not any(s[0] == "." for s in p.relative_to(path).parts)]
-            paths += [p for p in visible if kind_of(p, suffixes)]
-            ignored += [str(p) for p in visible if not kind_of(p, suffixes)]
+            inside = files_in(path)
+            paths += [p for p in inside if kind_of(p, suffixes)]
+            ignored += [str(p) for p in inside if not kind_of(p, suffixes)]
         elif path.exists():
             paths.append(path)
         else:
