@@ -82,6 +82,29 @@ def test_a_value_that_cannot_be_is_refused_in_one_sentence(capsys, notes):
     assert said == "unlabel: length_window is at least 1, but 0 came.\n"
 
 
+def test_what_would_do_nothing_is_refused_in_one_sentence(capsys, notes):
+    train = ["train", "--data", str(notes), "--objective", "simcse"]
+    out = ["--training.output_dir", str(notes.parent / "run")]
+    assert (
+        refused(capsys, *train, *out, "--seeds=0") == "unlabel: seeds is at least 1, but 0 came.\n"
+    )
+    said = refused(capsys, *train, *out, "--training.gradient_accumulation_steps=0")
+    assert said == "unlabel: gradient_accumulation_steps is at least 1, but 0 came.\n"
+    assert "An empty --data" in refused(capsys, "train", "--data=", "--objective=simcse", *out)
+    assert "An empty --data" in refused(capsys, *train, "--training.output_dir=")
+    said = refused(capsys, "scan", "")
+    assert said.startswith("unlabel: An empty path came; name a file or folder")
+    inside = ["--training.output_dir", str(notes / "run")]
+    assert refused(capsys, *train, *inside) == (
+        f"unlabel: {notes} is a file; give --training.output_dir a folder.\n"
+    )
+    said = refused(capsys, *train, *out, "--objective.temperature=0")
+    assert said == "unlabel: A temperature is above 0, but 0.0 came.\n"
+    for option in ("batch_size", "max_length"):
+        said = refused(capsys, "embed", str(notes), str(notes), f"--{option}=0")
+        assert said == f"unlabel: {option} is at least 1, but 0 came.\n"
+
+
 def test_an_unknown_objective_is_refused_with_the_list(capsys, notes):
     said = refused(capsys, "train", "--objective", "simcsee", f"--data={notes}")
     assert "No objective 'simcsee'; `unlabel list` knows simcse, cutoff, mlm" in said

@@ -159,7 +159,7 @@ def _said(error: str) -> str:
         return error
     tried = error.partition("Errors:")[2].partition("Given value type:")[0]
     reasons = [reason.strip() for reason in tried.split("\n  - ") if reason.strip()]
-    return " ".join(r for r in reasons if "<class 'NoneType'>" not in r) or error
+    return " ".join(r for r in reasons if not r.startswith("Expected a <class ")) or error
 
 
 def run() -> None:

@@ -211,6 +211,9 @@ def embed(
             256 files.
         join: of a folder whose parts are all there: one file of them, `.parquet` or `.npy`.
     """
+    for name, number in (("batch_size", batch_size), ("max_length", max_length)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is at least 1, but {number} came.")
     own = {"pooling": pooling, "max_length": max_length, "side": side}
     parts = Parts.told(output, part, part_rows, model=run_model_folder(Path(model)) or model, **own)
     if join is not None and parts is None:

@@ -71,7 +71,11 @@ def train(
     Raises:
         ValueError: what came cannot be trained on; the message says why and what would work.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds is at least 1, but {seeds} came.")
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
+    if "" in (data, args.output_dir):  # else the present folder, as of an unset $VARIABLE
+        raise ValueError("An empty --data or --training.output_dir came; name it.")
     out = Path(str(args.output_dir))
     given = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
     options = _chosen(modality, **given, pairs=pairs)
@@ -207,6 +211,8 @@ def named_objective(name: str) -> Objective:
 
 
 def _refuse_overwrite(run: Path, resume: bool) -> None:
+    if file := next((p for p in (run, *run.parents) if p.is_file()), None):
+        raise ValueError(f"{file} is a file; give --training.output_dir a folder.")
     if not resume and ((run / "model").exists() or checkpoints(run)):
         raise ValueError(
             f"{run} holds a run already. Continue it with --resume, or give another "

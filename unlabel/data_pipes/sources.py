@@ -141,6 +141,10 @@ def find_files(
     """
     paths: list[Path] = []
     ignored: list[str] = []
+    if "" in sources:
+        raise FileNotFoundError(
+            "An empty path came; name a file or folder ('.' is the present one)."
+        )
     for source in map(Path, sources):
         path = source.expanduser()
         before = len(paths)
