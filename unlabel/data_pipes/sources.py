@@ -157,7 +157,8 @@ def find_files(
         else:
             paths += [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
         if len(paths) == before:
-            kinds = f"{', '.join(suffixes)} (packed: {', '.join(PACKED)})"
+            packed = f" (packed: {', '.join(PACKED)})" if what in ("text", "series") else ""
+            kinds = f"{', '.join(suffixes)}{packed}"
             found = f"{len(ignored)} files of other kinds" if ignored else "nothing"
             raise FileNotFoundError(f"{path}: found {found} there; {what} is read from {kinds}.")
     return Files(tuple(dict.fromkeys(paths)), tuple(ignored))
