@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from unlabel.cli import main
+from unlabel.cli import main, run
 from unlabel.objectives import CATALOGUE
 from unlabel.pretrain import is_finished
 
@@ -80,6 +80,17 @@ def test_a_value_that_cannot_be_is_refused_in_one_sentence(capsys, notes):
         "--training.output_dir", str(notes.parent / "run"), "--training.length_window", "0",
     )  # fmt: skip
     assert said == "unlabel: length_window is at least 1, but 0 came.\n"
+
+
+def test_ctrl_c_ends_in_a_line_and_the_code_that_shells_expect(capsys, monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unlabel.cli.main", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "unlabel: interrupted.\n"
 
 
 def test_what_would_do_nothing_is_refused_in_one_sentence(capsys, notes):
