@@ -1,9 +1,12 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from unlabel.cli import main, run
+from unlabel.files import alone_in
 from unlabel.objectives import CATALOGUE
 from unlabel.pretrain import is_finished
 
@@ -168,6 +171,24 @@ def test_resume_of_another_recipe_is_refused(notes, tmp_path, capsys):
         capsys, "train", "--objective", "cutoff", "--data", str(notes), out, "--resume", *TINY
     )
     assert "was begun with another objective" in said
+
+
+def test_a_folder_is_of_one_process_at_a_time_and_of_none_that_died(notes, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    hold = "import sys, time; from pathlib import Path; from unlabel.files import alone_in\n"
+    hold += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", hold, run], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ValueError, match="Another process is at work in"),
+            alone_in(run, patience=0),
+        ):
+            pass
+        other.kill()
+    out = f"--training.output_dir={run}"
+    main(["train", "--objective", "simcse", "--data", str(notes), out, *TINY])
+    assert is_finished(run)
 
 
 def test_a_run_of_several_seeds_that_is_asked_to_stop_begins_no_other_seed(

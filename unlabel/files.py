@@ -1,7 +1,9 @@
 """Writing results so that a reader finds them whole or not at all; telling files apart."""
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,38 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, *, patience: float = 10.0) -> Iterator[None]:
+    """No other process has the folder while the block runs; one that dies has it no more.
+
+    Args:
+        folder: that is there.
+        patience: seconds to wait for one that is ending, such as the workers of one that died.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + patience
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ValueError(
+                        f"Another process is at work in {folder}; wait for it, or give another "
+                        "folder."
+                    ) from None
+                time.sleep(0.2)
+                continue
+            except OSError:  # a file system that knows no locks
+                pass
+            break
+        yield
+    finally:
+        os.close(handle)
 
 
 def files_in(folder: Path) -> list[Path]:

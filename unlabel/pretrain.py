@@ -5,13 +5,14 @@ import dataclasses
 import json
 import logging
 import time
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import transformers
 
-from unlabel.files import write_json
+from unlabel.files import alone_in, write_json
 from unlabel.heads import save_heads
 from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.pair_sides import SIDES, SideOptions
@@ -86,7 +87,11 @@ def train(
         own.seed, own.output_dir = seed, str(out if seeds == 1 else out / f"seed-{seed}")
         if seeds > 1 and resume and is_finished(Path(own.output_dir)):
             continue
-        if not _train_one(copy.deepcopy(method), data, modality, options, own, resume):
+        run = _folder(own)
+        with alone_in(run) if own.process_index == 0 else nullcontext():
+            _refuse_overwrite(run, resume)
+            done = _train_one(copy.deepcopy(method), data, modality, options, own, resume)
+        if not done:
             break  # asked to stop: the seeds after this one wait for --resume, too
     return out
 
@@ -111,9 +116,7 @@ def _train_one(
 ) -> bool:
     """Whether the training came to its end."""
     run = Path(str(args.output_dir))
-    _refuse_overwrite(run, resume)
     resume = resume and (run / "run.json").is_file()  # else it stopped before it began
-    run.mkdir(parents=True, exist_ok=True)
     transformers.set_seed(args.seed)
     started = time.time()
     before = json.loads((run / "run.json").read_text()) if resume else None
@@ -210,9 +213,16 @@ def named_objective(name: str) -> Objective:
     return CATALOGUE[name.lower()]()
 
 
-def _refuse_overwrite(run: Path, resume: bool) -> None:
+def _folder(args: TrainingArguments) -> Path:
+    """The run's folder, made where it is missing."""
+    run = Path(str(args.output_dir))
     if file := next((p for p in (run, *run.parents) if p.is_file()), None):
         raise ValueError(f"{file} is a file; give --training.output_dir a folder.")
+    run.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def _refuse_overwrite(run: Path, resume: bool) -> None:
     if not resume and ((run / "model").exists() or checkpoints(run)):
         raise ValueError(
             f"{run} holds a run already. Continue it with --resume, or give another "
