@@ -171,6 +171,10 @@ def test_resume_of_another_recipe_is_refused(notes, tmp_path, capsys):
         capsys, "train", "--objective", "cutoff", "--data", str(notes), out, "--resume", *TINY
     )
     assert "was begun with another objective" in said
+    again = ["train", "--objective", "simcse", "--data", str(notes), out, "--resume", *TINY]
+    said = refused(capsys, *again, "--training.learning_rate=0.5", "--training.weight_decay=0.1")
+    assert "begun with another training.learning_rate, training.weight_decay, so" in said
+    main(again)
 
 
 def test_a_folder_is_of_one_process_at_a_time_and_of_none_that_died(notes, tmp_path, capsys):

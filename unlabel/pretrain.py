@@ -264,6 +264,8 @@ def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) ->
     keys = (
         "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window",
         "micro_tokens",
+        # A checkpoint brings its own of these: another one would be said, and not heeded.
+        "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
     )  # fmt: skip
     old, new = before.get("training", {}), now["training"]
     other += [f"training.{k}" for k in keys if old.get(k, 0) != new.get(k)]
