@@ -114,6 +114,9 @@ def test_what_would_do_nothing_is_refused_in_one_sentence(capsys, notes):
     )
     said = refused(capsys, *train, *out, "--objective.temperature=0")
     assert said == "unlabel: A temperature is above 0, but 0.0 came.\n"
+    for words in (["score", "run", str(notes)], ["index", "run", str(notes)]):
+        said = refused(capsys, *words, "--batch_size=0")
+        assert said == "unlabel: batch_size is at least 1, but 0 came.\n"
     for option in ("batch_size", "max_length"):
         said = refused(capsys, "embed", str(notes), str(notes), f"--{option}=0")
         assert said == f"unlabel: {option} is at least 1, but 0 came.\n"

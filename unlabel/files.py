@@ -16,7 +16,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to; moved there when the block ends well, else removed.
 
     The folder is made where it is missing.
+
+    Raises:
+        OSError: it is a folder itself, or a file lies where its folder should be.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file.")
+    if file := next((p for p in path.parents if p.is_file()), None):
+        raise NotADirectoryError(f"{file} is a file, so {path} cannot be in it; name another.")
     path.parent.mkdir(parents=True, exist_ok=True)
     own = f"{os.getpid()}-{uuid4().hex[:8]}"  # others may write it too, on other machines
     partial = path.with_name(f".{path.name}.{own}.partial")

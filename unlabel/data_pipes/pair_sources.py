@@ -107,6 +107,7 @@ def find_pairs(
         )
     met: Counter[str] = Counter()
     for folder in folders:
+        report.files.append(str(folder))
         files = _files(Path(folder).expanduser())
         yield from _by_stem(files, sides, label_column, report, met, str(folder))
     for shard in shards:
