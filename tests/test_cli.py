@@ -1,9 +1,12 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from unlabel.cli import main
+from unlabel.cli import main, run
+from unlabel.files import alone_in
 from unlabel.objectives import CATALOGUE
 from unlabel.pretrain import is_finished
 
@@ -82,6 +85,43 @@ def test_a_value_that_cannot_be_is_refused_in_one_sentence(capsys, notes):
     assert said == "unlabel: length_window is at least 1, but 0 came.\n"
 
 
+def test_ctrl_c_ends_in_a_line_and_the_code_that_shells_expect(capsys, monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unlabel.cli.main", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "unlabel: interrupted.\n"
+
+
+def test_what_would_do_nothing_is_refused_in_one_sentence(capsys, notes):
+    train = ["train", "--data", str(notes), "--objective", "simcse"]
+    out = ["--training.output_dir", str(notes.parent / "run")]
+    assert (
+        refused(capsys, *train, *out, "--seeds=0") == "unlabel: seeds is at least 1, but 0 came.\n"
+    )
+    said = refused(capsys, *train, *out, "--training.gradient_accumulation_steps=0")
+    assert said == "unlabel: gradient_accumulation_steps is at least 1, but 0 came.\n"
+    assert "An empty --data" in refused(capsys, "train", "--data=", "--objective=simcse", *out)
+    assert "An empty --data" in refused(capsys, *train, "--training.output_dir=")
+    said = refused(capsys, "scan", "")
+    assert said.startswith("unlabel: An empty path came; name a file or folder")
+    inside = ["--training.output_dir", str(notes / "run")]
+    assert refused(capsys, *train, *inside) == (
+        f"unlabel: {notes} is a file; give --training.output_dir a folder.\n"
+    )
+    said = refused(capsys, *train, *out, "--objective.temperature=0")
+    assert said == "unlabel: A temperature is above 0, but 0.0 came.\n"
+    for words in (["score", "run", str(notes)], ["index", "run", str(notes)]):
+        said = refused(capsys, *words, "--batch_size=0")
+        assert said == "unlabel: batch_size is at least 1, but 0 came.\n"
+    for option in ("batch_size", "max_length"):
+        said = refused(capsys, "embed", str(notes), str(notes), f"--{option}=0")
+        assert said == f"unlabel: {option} is at least 1, but 0 came.\n"
+
+
 def test_an_unknown_objective_is_refused_with_the_list(capsys, notes):
     said = refused(capsys, "train", "--objective", "simcsee", f"--data={notes}")
     assert "No objective 'simcsee'; `unlabel list` knows simcse, cutoff, mlm" in said
@@ -134,6 +174,28 @@ def test_resume_of_another_recipe_is_refused(notes, tmp_path, capsys):
         capsys, "train", "--objective", "cutoff", "--data", str(notes), out, "--resume", *TINY
     )
     assert "was begun with another objective" in said
+    again = ["train", "--objective", "simcse", "--data", str(notes), out, "--resume", *TINY]
+    said = refused(capsys, *again, "--training.learning_rate=0.5", "--training.weight_decay=0.1")
+    assert "begun with another training.learning_rate, training.weight_decay, so" in said
+    main(again)
+
+
+def test_a_folder_is_of_one_process_at_a_time_and_of_none_that_died(notes, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    hold = "import sys, time; from pathlib import Path; from unlabel.files import alone_in\n"
+    hold += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", hold, run], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ValueError, match="Another process is at work in"),
+            alone_in(run, patience=0),
+        ):
+            pass
+        other.kill()
+    out = f"--training.output_dir={run}"
+    main(["train", "--objective", "simcse", "--data", str(notes), out, *TINY])
+    assert is_finished(run)
 
 
 def test_a_run_of_several_seeds_that_is_asked_to_stop_begins_no_other_seed(

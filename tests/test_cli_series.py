@@ -84,6 +84,17 @@ def test_what_cannot_be_forecast_is_one_sentence(run, loads, tmp_path, capsys):
     assert "nowhere" in said and "Traceback" not in said
 
 
+def test_rows_that_hold_nothing_and_outputs_that_are_none_are_refused(loads, tmp_path, capsys):
+    out = f"--training.output_dir={tmp_path / 'x'}"
+    for rows in ("[0.5, 1]", "[0.5, 0.1]", "[90, 20]", "[-20, -90]"):
+        said = refused(capsys, "train", *SMALL, f"--data={loads}", out, f"--series.rows={rows}")
+        assert "rows is [start, end], both rows or both shares below 1" in said
+    short = ("forecast", "none", loads, "--prediction_length=6", "--output")
+    assert f"{loads} is a file, so " in refused(capsys, *short, loads / "f.csv")
+    (tmp_path / "f.csv").mkdir()
+    assert "f.csv is a folder; name a file." in refused(capsys, *short, tmp_path / "f.csv")
+
+
 def test_embed_of_a_series_run_writes_one_vector_a_channel_or_a_step(run, loads, tmp_path, capsys):
     file = tmp_path / "v.parquet"
     main(["embed", str(run), str(loads), f"--output={file}"])

@@ -324,6 +324,10 @@ def test_seeds_without_a_result_of_all_say_the_command_that_makes_it(trained, tm
     folder = seeds(trained, tmp_path, [1.0, 2.0])
     shutil.rmtree(folder / "results")
     assert f"unlabel bench sts {folder}" in Page(report(str(folder))).text
+    spaced = Path(
+        shutil.copytree(folder, tmp_path / "with spaces")
+    )  # the command can be pasted as it is
+    assert f"unlabel bench sts '{spaced}'" in Page(report(str(spaced))).text
 
 
 def test_undefined_score_says_why():

@@ -146,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=_arguments(sys.argv[1:] if arguments is None else arguments),
             prog="unlabel",
         )
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("UNLABEL_TRACEBACK"):
             raise
@@ -159,7 +161,7 @@ def _said(error: str) -> str:
         return error
     tried = error.partition("Errors:")[2].partition("Given value type:")[0]
     reasons = [reason.strip() for reason in tried.split("\n  - ") if reason.strip()]
-    return " ".join(r for r in reasons if "<class 'NoneType'>" not in r) or error
+    return " ".join(r for r in reasons if not r.startswith("Expected a <class ")) or error
 
 
 def run() -> None:
@@ -170,7 +172,16 @@ def run() -> None:
     from unlabel.training.rendezvous import meet_anew
 
     meet_anew()
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read it has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        if os.environ.get("UNLABEL_TRACEBACK"):
+            raise
+        print("unlabel: interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()  # else its threads may abort a rank that ends first

@@ -211,6 +211,7 @@ def embed(
             256 files.
         join: of a folder whose parts are all there: one file of them, `.parquet` or `.npy`.
     """
+    check_above_0(batch_size=batch_size, max_length=max_length)
     own = {"pooling": pooling, "max_length": max_length, "side": side}
     parts = Parts.told(output, part, part_rows, model=run_model_folder(Path(model)) or model, **own)
     if join is not None and parts is None:
@@ -268,6 +269,13 @@ def _embed(
     settings["column"] = loading.pop("column")
     embedder = load_embedder(model, **loading)
     return embed_file(embedder, source, output, **settings).summary()
+
+
+def check_above_0(**numbers: int | None) -> None:
+    """Refuse sizes and counts, by name, with which nothing would be done; None is left out."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is at least 1, but {number} came.")
 
 
 def refuse_unused(kind: str, series: Mapping[str, Any], text: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """Writing results so that a reader finds them whole or not at all; telling files apart."""
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to; moved there when the block ends well, else removed.
 
     The folder is made where it is missing.
+
+    Raises:
+        OSError: it is a folder itself, or a file lies where its folder should be.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file.")
+    if file := next((p for p in path.parents if p.is_file()), None):
+        raise NotADirectoryError(f"{file} is a file, so {path} cannot be in it; name another.")
     path.parent.mkdir(parents=True, exist_ok=True)
     own = f"{os.getpid()}-{uuid4().hex[:8]}"  # others may write it too, on other machines
     partial = path.with_name(f".{path.name}.{own}.partial")
@@ -23,6 +32,59 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, *, patience: float = 10.0) -> Iterator[None]:
+    """No other process has the folder while the block runs; one that dies has it no more.
+
+    Args:
+        folder: that is there.
+        patience: seconds to wait for one that is ending, such as the workers of one that died.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + patience
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ValueError(
+                        f"Another process is at work in {folder}; wait for it, or give another "
+                        "folder."
+                    ) from None
+                time.sleep(0.2)
+                continue
+            except OSError:  # a file system that knows no locks
+                pass
+            break
+        yield
+    finally:
+        os.close(handle)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder, to the bottom and in order, but for hidden ones.
+
+    A link to a folder elsewhere is gone into, once. A link that leads nowhere is among the files,
+    so that who reads them names it.
+    """
+    found: list[Path] = []
+    roots = [folder.resolve()]
+    for here, folders, files in os.walk(folder, followlinks=True):
+        place = Path(here)
+        found += [place / name for name in files if name[0] != "."]
+        links = [n for n in folders if (place / n).is_symlink()]
+        folders[:] = [n for n in folders if n[0] != "." and n not in links]
+        for name in sorted(n for n in links if n[0] != "."):
+            real = (place / name).resolve()
+            if not (roots[0].is_relative_to(real) or any(map(real.is_relative_to, roots))):
+                roots.append(real)
+                folders.append(name)
+    return sorted(p for p in found if p.is_file() or p.is_symlink())
 
 
 def flush(path: Path) -> None:

@@ -96,15 +96,16 @@ def embed_media_file(
 
 def _entries(encoder: AudioEncoder | VisualEncoder, source: Any) -> list[Entry]:
     """The files of a source, none of them looked into."""
-    wanted = [SOUND_SUFFIXES, VIDEO_SUFFIXES]
     if isinstance(encoder, VisualEncoder):
-        wanted = [VIDEO_SUFFIXES if encoder.frames > 1 else (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
-    for suffixes in wanted[:-1]:
-        try:
-            return list_media(source, suffixes, Columns(), ReadReport())
+        wanted = VIDEO_SUFFIXES if encoder.frames > 1 else (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        return list_media(source, wanted, Columns(), ReadReport())
+    try:
+        return list_media(source, SOUND_SUFFIXES, Columns(), ReadReport())
+    except FileNotFoundError as e:
+        try:  # their sound tracks
+            return list_media(source, VIDEO_SUFFIXES, Columns(), ReadReport())
         except FileNotFoundError:
-            continue
-    return list_media(source, wanted[-1], Columns(), ReadReport())
+            raise e from None
 
 
 def media_vectors(

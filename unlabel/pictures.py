@@ -18,7 +18,7 @@ from sklearn.preprocessing import normalize
 from unlabel.benchmarks.runs import seed_runs
 from unlabel.data_pipes.docstrings import docstring_pairs
 from unlabel.data_pipes.text import read_text
-from unlabel.embedding import load_embedder
+from unlabel.embedding import load_embedder, modality_of
 from unlabel.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def save_pictures(run: Path, sentences: list[str], seed: int = 0) -> None:
 def pictures(
     run: str, data: str = "docstrings", *, column: str | None = None, seed: int = 0
 ) -> Path:
-    """Save nearest neighbours and a map of a run's embeddings, before and after training.
+    """Save nearest neighbours and a map of a text run's embeddings, before and after training.
 
     Args:
         run: a run's output folder; of several seeds the first is pictured.
@@ -87,6 +87,9 @@ def pictures(
     runs = seed_runs(Path(run))
     if not runs:
         raise ValueError(f"{run} holds no trained run (no model/ folder); train one first.")
+    kind = modality_of(runs[0] / "model")
+    if kind != "text":
+        raise ValueError(f"{runs[0]} is a run on {kind}; pictures are of runs on text.")
     texts = docstring_pairs()[0] if data == "docstrings" else read_text(data, column=column).texts
     save_pictures(runs[0], texts, seed)
     logger.info("Saved neighbours and map in %s.", runs[0] / "results")

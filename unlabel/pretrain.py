@@ -5,13 +5,14 @@ import dataclasses
 import json
 import logging
 import time
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import transformers
 
-from unlabel.files import write_json
+from unlabel.files import alone_in, write_json
 from unlabel.heads import save_heads
 from unlabel.kinds.audio import AudioOptions
 from unlabel.kinds.pair_sides import SIDES, SideOptions
@@ -71,7 +72,11 @@ def train(
     Raises:
         ValueError: what came cannot be trained on; the message says why and what would work.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds is at least 1, but {seeds} came.")
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
+    if "" in (data, args.output_dir):  # else the present folder, as of an unset $VARIABLE
+        raise ValueError("An empty --data or --training.output_dir came; name it.")
     out = Path(str(args.output_dir))
     given = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
     options = _chosen(modality, **given, pairs=pairs)
@@ -82,7 +87,11 @@ def train(
         own.seed, own.output_dir = seed, str(out if seeds == 1 else out / f"seed-{seed}")
         if seeds > 1 and resume and is_finished(Path(own.output_dir)):
             continue
-        if not _train_one(copy.deepcopy(method), data, modality, options, own, resume):
+        run = _folder(own)
+        with alone_in(run) if own.process_index == 0 else nullcontext():
+            _refuse_overwrite(run, resume)
+            done = _train_one(copy.deepcopy(method), data, modality, options, own, resume)
+        if not done:
             break  # asked to stop: the seeds after this one wait for --resume, too
     return out
 
@@ -107,9 +116,7 @@ def _train_one(
 ) -> bool:
     """Whether the training came to its end."""
     run = Path(str(args.output_dir))
-    _refuse_overwrite(run, resume)
     resume = resume and (run / "run.json").is_file()  # else it stopped before it began
-    run.mkdir(parents=True, exist_ok=True)
     transformers.set_seed(args.seed)
     started = time.time()
     before = json.loads((run / "run.json").read_text()) if resume else None
@@ -206,6 +213,15 @@ def named_objective(name: str) -> Objective:
     return CATALOGUE[name.lower()]()
 
 
+def _folder(args: TrainingArguments) -> Path:
+    """The run's folder, made where it is missing."""
+    run = Path(str(args.output_dir))
+    if file := next((p for p in (run, *run.parents) if p.is_file()), None):
+        raise ValueError(f"{file} is a file; give --training.output_dir a folder.")
+    run.mkdir(parents=True, exist_ok=True)
+    return run
+
+
 def _refuse_overwrite(run: Path, resume: bool) -> None:
     if not resume and ((run / "model").exists() or checkpoints(run)):
         raise ValueError(
@@ -248,6 +264,8 @@ def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) ->
     keys = (
         "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window",
         "micro_tokens",
+        # A checkpoint brings its own of these: another one would be said, and not heeded.
+        "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
     )  # fmt: skip
     old, new = before.get("training", {}), now["training"]
     other += [f"training.{k}" for k in keys if old.get(k, 0) != new.get(k)]

@@ -16,7 +16,7 @@ from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import times_of
 from unlabel.data_pipes.series_rows import SeriesRows
-from unlabel.embedding import device_of, modality_of, run_model_folder
+from unlabel.embedding import check_above_0, device_of, modality_of, run_model_folder
 from unlabel.files import replacing
 from unlabel.heads import load_scoring
 from unlabel.media_embedding import clips_of, names_of
@@ -121,6 +121,7 @@ def score(
         freq: of series: the step, in pandas' names.
         device: as for torch; a GPU where there is one.
     """
+    check_above_0(batch_size=batch_size, stride=stride)
     path = Path(output)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: scores are written as .csv or .parquet; choose one.")

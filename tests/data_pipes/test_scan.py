@@ -20,6 +20,11 @@ def test_a_whole_video_has_its_true_count_rate_and_size(tmp_path):
     assert media.unchanged()
 
 
+def test_a_whole_video_of_variable_rate_is_not_said_to_be_cut(tmp_path):
+    times = [0, 0.04, 0.08, 0.5, 1.0, 1.04, 2.0, 2.04]
+    assert not examine(write_video(tmp_path / "a.mkv", numbered(8), times=times)).cut
+
+
 def test_a_variable_rate_keeps_its_time_stamps(tmp_path):
     times = [0, 0.1, 0.2, 1.0, 1.1, 3.0]
     media = examine(write_video(tmp_path / "x.mkv", numbered(6), times=times))

@@ -88,6 +88,37 @@ def test_decimal_commas_and_tables_without_header_are_read(tmp_path):
     assert (one.names, one.start, one.freq) == (("0", "1"), None, None)
 
 
+def test_decimal_commas_are_told_by_later_rows_and_separators_from_names(tmp_path):
+    (tmp_path / "late.csv").write_text("Zeit, lokal;a;Ort\n1;5;x 1,5\n2;,5;y\n3;-2,5;z\n")
+    (one,) = read_series(tmp_path / "late.csv", target="a")
+    same(one.values, [[5], [0.5], [-2.5]])
+    (tmp_path / "words.csv").write_text("n;a;where\n1;5.5;at 1,5\n2;2.5;at 2,5\n")
+    same(read_series(tmp_path / "words.csv", target="a")[0].values, [[5.5], [2.5]])
+
+
+@pytest.mark.parametrize(
+    ("written", "freq"),
+    [
+        ("%d.%m.%Y", "D"), ("%d/%m/%Y", "MS"), ("%m/%d/%Y", "MS"),
+        ("%d/%m/%Y %H:%M", "h"), ("%m/%d/%Y %H:%M", "h"),
+    ],
+)  # fmt: skip
+def test_the_day_or_the_month_first_whichever_leaves_no_gaps(written, freq):
+    days = pd.date_range("2024-01-01", periods=11 if freq == "D" else 60, freq=freq)
+    data = read_series(pd.DataFrame({"date": days.strftime(written), "a": np.arange(len(days))}))
+    assert (data[0].start, data[0].freq, len(data[0])) == (days[0], freq, len(days))
+
+
+def test_whole_numbers_that_are_dates_are_read_as_such(tmp_path):
+    days = pd.date_range("2024-01-01", periods=60)
+    table = pd.DataFrame({"date": days.strftime("%Y%m%d"), "a": np.arange(60.0)})
+    table.to_csv(tmp_path / "d.csv", index=False)
+    (one,) = read_series(tmp_path / "d.csv")
+    assert (one.start, one.freq, len(one)) == (days[0], "D", 60)
+    table["date"] = np.arange(60) + 20240101  # no such days: steps are counted
+    assert read_series(table)[0].start == 20240101
+
+
 @pytest.mark.parametrize("shape", [(5,), (5, 2), (3, 5, 2)])
 def test_arrays_are_read_in_memory_and_from_a_file(tmp_path, shape):
     array = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
@@ -313,10 +344,13 @@ GOOD = b"date,a\n2024-01-01,1\n2024-01-02,2\n"
         ("t.csv", b"town,b\nRome,\n", {"target": "town"}, "'town', row 2: 'Rome' is no number"),
         ("t.csv", b"town,where\nRome,here\n", {}, "no column of numbers among 'town', 'where'"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n", {}, "Expected 2 fields in line 3, saw 3"),
-        ("t.csv", b"date,a\n2024-01-01,1,7\n2024-01-02,2,7\n", {}, "read: Length of head"),
+        ("t.csv", b"date,a\n2024-01-01,1,7\n2024-01-02,2,7\n", {}, "line 1 has 2 field(s) and"),
+        ("t.csv", b"\n" + GOOD, {}, "line 1 is empty, but the names of the columns"),
+        ("t.csv", b"date,a\n2024-01-01,1\n02.01.2024,2\n", {"timestamp_column": "date"},
+         "'date', row 3: '02.01.2024' is no date written like '2024-01-01' before it"),
         ("t.csv", GOOD, {"target": "z"}, "no column 'z'; it has the columns 'date', 'a'"),
         ("t.csv", GOOD, {"freq": "2D"}, "do not lie on a step of '2D'"),
-        ("t.csv", b"date,gr\xf6sse\n2024-01-01,1\n", {}, "not utf-8 text; name its encoding="),
+        ("t.csv", b"date,gr\xf6sse\n2024-01-01,1\n", {}, "not utf-8 text; save it as UTF-8, or"),
         ("t.csv.gz", gzip.compress(GOOD * 9, mtime=0)[:-12], {},
          "cannot be read: Compressed file ended"),
         ("t.csv", bytes(range(256)) * 4, {}, "looks binary"),

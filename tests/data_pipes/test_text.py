@@ -218,6 +218,42 @@ def test_json_lines_counts_broken_lines_and_missing_text(tmp_path):
     assert "a.jsonl:2:" in data.report.examples["bad_json"][0]
 
 
+def test_the_first_object_may_lack_the_column(tmp_path):
+    objects = [{"title": "A title."}, {"title": "Another.", "text": LINES[0]}, {"text": LINES[1]}]
+    write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, objects)))
+    write(tmp_path / "a.json", json.dumps(objects))
+    for source in (tmp_path / "a.jsonl", tmp_path / "a.json", objects):
+        data = read(source)
+        assert data.texts == LINES[:2]
+        assert dict(data.report.dropped) == {"missing": 1}
+
+
+def test_a_table_that_begins_with_an_empty_line_is_refused_by_name(tmp_path):
+    write(tmp_path / "a.csv", "\n\ntext,n\na b,1\n")
+    with pytest.raises(ValueError, match=r"a\.csv: line 1 is empty"):
+        read_text(tmp_path / "a.csv", column="text")
+
+
+def test_links_are_followed_once_and_one_that_leads_nowhere_is_named(tmp_path):
+    inside = tmp_path / "with spaces ü"
+    for folder in ("with spaces ü/sub", "with spaces ü/.hidden", "else/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(inside / "sub" / "a.txt", LINES[0])
+    write(inside / ".hidden" / "b.txt", "not this")
+    write(tmp_path / "else" / "deep" / "c.txt", LINES[1])
+    for name, to in {
+        "loop": inside, "up": tmp_path, "twice": inside / "sub", "out": tmp_path / "else",
+        "to_deep": tmp_path / "else" / "deep", "self.txt": inside / "self.txt",
+        "gone.txt": "nowhere",
+    }.items():  # fmt: skip
+        (inside / name).symlink_to(to)
+    (tmp_path / "else" / "back").symlink_to(inside)
+    data = read(inside)
+    assert sorted(data.texts) == sorted(LINES[:2])
+    assert not data.report.dropped
+    assert {Path(name).name for name in data.report.broken} == {"self.txt", "gone.txt"}
+
+
 def test_a_json_array_of_objects_or_strings_reads(tmp_path):
     path = write(tmp_path / "a.json", json.dumps([{"text": t} for t in LINES], indent=1))
     assert read(path).texts == LINES

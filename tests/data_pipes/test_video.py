@@ -124,6 +124,32 @@ def test_pictures_and_folders_of_pictures_are_clips(tmp_path):
         read_clip(tmp_path)
 
 
+def test_pictures_are_upright_and_their_grey_values_keep_their_steps(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "._0.png").write_bytes(b"what another system left")
+    words, shares = np.linspace(0, 65_535, 48).astype(np.uint16), np.linspace(0, 1, 48, dtype="f4")
+    for kind, values in {"png": words, "tif": shares}.items():
+        path = tmp_path / f"0.{kind}"
+        Image.fromarray(values.reshape(6, 8)).save(path)
+        wanted = np.rint(np.linspace(0, 255, 48)).reshape(6, 8)
+        for source in (path, tmp_path):
+            (pixels,) = read_clip(source).astype(int)
+            assert np.abs(pixels - wanted[..., None]).max() <= 1
+        path.unlink()
+    Image.fromarray(np.full((6, 8), -3, np.float32)).save(tmp_path / "depth.tif")
+    with pytest.raises(DecodeError, match="grey values from -3 to -3; of this kind"):
+        read_clip(tmp_path / "depth.tif")
+    notes = Image.Exif()
+    notes[0x0112] = 6  # the phone was held upright: a quarter turn to the right
+    wide = np.zeros((40, 80, 3), np.uint8)
+    wide[:, 40:] = 255
+    Image.fromarray(wide).save(tmp_path / "phone.jpg", exif=notes)
+    assert np.abs(read_clip(tmp_path / "phone.jpg")[0].astype(int) - np.rot90(wide, -1)).max() < 9
+    found = examine(tmp_path / "phone.jpg")
+    assert (found.rows, found.columns) == (80, 40)
+
+
 @pytest.mark.parametrize("backend", ["av", "decord"])
 @pytest.mark.parametrize(
     ("size", "shape"), [(None, (48, 64)), (24, (24, 32)), ((20, 20), (20, 20)), (96, (96, 128))]

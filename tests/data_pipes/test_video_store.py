@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from unlabel.data_pipes.audio_store import read_audio
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.frame_cache import FrameCache
 from unlabel.data_pipes.frame_store import FrameStore
@@ -165,6 +166,34 @@ def test_rows_in_memory_name_parts_and_labels_as_those_of_a_list(tmp_path):
         read_videos(made, start_column="from")
     with pytest.raises(ValueError, match="Views are told apart in a table"):
         read_videos(made, view_column="label")
+
+
+def test_lists_as_other_programs_write_them(tmp_path):
+    (tmp_path / "v").mkdir()
+    write_video(tmp_path / "v" / "x ü.mp4", numbered(8))
+    rows = "path;label\r\nv/x ü.mp4;one\r\n;two\r\nv/none.mp4;two\r\n"
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "list.csv").write_bytes(rows.encode(encoding))
+        data = read_videos(tmp_path / "list.csv")
+        assert [item.name for item in data.items] == [str(tmp_path / "v" / "x ü.mp4")]
+        empty = f"{tmp_path / 'list.csv'}, line 3"
+        assert data.report.broken[empty] == "it names no file"
+        assert data.report.dropped == {"broken": 2}
+    for content in (b"", "größe\n1\n".encode("latin-1"), b"path,label\na,b,c,d\n"):
+        (tmp_path / "bad.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"bad\.csv cannot be read as a list: "):
+            read_videos(tmp_path / "bad.csv")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"bad\.parquet cannot be read as a list: "):
+        read_videos(tmp_path / "bad.parquet")
+
+
+def test_what_is_missing_is_told_in_the_words_of_the_kind(tmp_path):
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"video is read from \.mp4, .*\.gif\.$"):
+        read_videos(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"sound is read from \.wav, .*\.wma\.$"):
+        read_audio(tmp_path)
 
 
 def test_file_names_give_labels_and_columns_by_a_pattern(folder_of_videos):

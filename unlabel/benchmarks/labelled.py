@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 
 from unlabel.data_pipes.sources import load_hub
+from unlabel.files import files_in
 
 Fold = tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]
 # A value for each file: a list, an array or a column of a table.
@@ -194,7 +195,7 @@ def _of_table(path: Path, name: str, seed: int) -> Labelled:
 
 
 def _of_folders(path: Path, suffixes: Sequence[str], seed: int) -> Labelled:
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+    files = [p for p in files_in(path) if p.suffix.lower() in suffixes]
     parts = [p.relative_to(path).parts for p in files]
     if any(len(p) < 2 for p in parts) or not files:
         raise ValueError(

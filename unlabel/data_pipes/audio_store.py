@@ -67,8 +67,11 @@ def read_audio(
     columns = Columns(path_column, label_column, start_column, end_column)
     try:
         entries = list_media(source, SOUND_SUFFIXES, columns, report)[:limit]
-    except FileNotFoundError:
-        entries = list_media(source, VIDEO_SUFFIXES, columns, report)[:limit]
+    except FileNotFoundError as e:
+        try:
+            entries = list_media(source, VIDEO_SUFFIXES, columns, report)[:limit]
+        except FileNotFoundError:
+            raise e from None
     by_pattern(entries, pattern)
     about = {"manifest": manifest, "jobs": jobs, "patience": patience}
     return look_into(entries, report, what="recording", kind="sound", **about)

@@ -26,6 +26,7 @@ PASSED = "of_other_parts"
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
+_FIRST = 100  # objects whose keys are looked at for the columns there are
 MAX_LINE = 1 << 24  # characters: no line of a file, however broken, takes more memory than this
 
 
@@ -93,6 +94,7 @@ def read_rows(
                 rows = _table(lines, columns, quoted=kind == ".csv", by_place=by_place)
                 again = again if by_place else 0
             elif kind in (".jsonl", ".ndjson", ".json"):
+                columns = columns or _in_first_lines(path, encoding)
                 rows = _json(lines, columns, whole=kind == ".json")
             elif columns:
                 raise BrokenFile(f"it holds plain lines and no columns, so no {_names(columns)}")
@@ -174,6 +176,8 @@ def _table(
     lines: Iterator[tuple[int, str]], columns: Columns, *, quoted: bool, by_place: bool
 ) -> Iterator[Row]:
     first = next(lines)
+    if not first[1].strip():
+        raise BrokenFile("line 1 is empty, but the names of the columns go there")
     delimiter = max(",;\t|", key=first[1].count) if quoted else "\t"
     again = chain([first], lines)
     rows = _quoted(again, delimiter) if quoted else _unquoted(again, delimiter)
@@ -233,10 +237,30 @@ def _json(lines: Iterator[tuple[int, str]], columns: Columns, *, whole: bool) ->
             items = json.loads("".join(line for _, line in again))
         except ValueError as e:
             raise BrokenFile(f"not valid JSON: {e}") from e
+        columns = columns or in_first(items)
         parsed: Iterable[tuple[int, Any]] = enumerate(items, start=1)
     else:
         parsed = ((number, _load(line)) for number, line in again)
     yield from pick_values(parsed, columns)
+
+
+def in_first(items: Iterable[Any]) -> Columns:
+    """The column to take by the keys of the first objects, of which some may lack some.
+
+    Args:
+        items: objects, or values that have no keys, for which it is None.
+
+    Raises:
+        BrokenFile: the keys leave a choice.
+    """
+    objects = [item for item in islice(items, _FIRST) if isinstance(item, Mapping)]
+    keys = list(dict.fromkeys(key for item in objects for key in item))
+    return choose(keys, None) if keys else None
+
+
+def _in_first_lines(path: Path, encoding: str | None) -> Columns:
+    with open_text(path, encoding) as file:  # anew: the lines themselves may be entered anywhere
+        return in_first([_load(line) for _, line in islice(_lines(file), _FIRST)])
 
 
 def _load(line: str) -> Any:

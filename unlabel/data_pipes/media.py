@@ -11,8 +11,8 @@ import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.kept_frames import Spool
-from unlabel.data_pipes.pixels import resized
-from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from unlabel.data_pipes.pixels import resized, rgb, upright
+from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, pictures_in
 from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
 from unlabel.files import identity
 
@@ -135,7 +135,7 @@ def examine(
 
 
 def _folder(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = pictures_in(path)
     if not files:
         raise DecodeError(path, "the folder holds no frames")
     spool.expect(len(files))
@@ -158,9 +158,9 @@ def _folder(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, An
 def _picture(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     with library("PIL.Image", "video").open(path) as picture:
         picture.load()
-        columns, rows = picture.size
-        rgb = lambda size: resized(np.asarray(picture.convert("RGB"))[None], size)[0]  # noqa: E731
-        spool.add((rows, columns), rgb)
+        columns, rows = upright(picture).size
+        pixels = rgb(picture)
+        spool.add((rows, columns), lambda size: resized(pixels[None], size)[0])
         return {
             "frames": 1, "fps": 25.0, "rows": rows, "columns": columns,
             "codec": str(picture.format).lower(), "header": 1,
@@ -186,8 +186,8 @@ def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any
         spool.expect(stream.frames)
         times, fault, shape = _decode(file, stream, alive, spool)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        header = stream.frames or round((file.duration or 0) / av.time_base * rate)
         fps, stamps = _rate(times, float(stream.time_base or 1), rate)
+        header = stream.frames or round((file.duration or 0) / av.time_base * fps)
         if not times and not fault:
             fault = "it holds no frame"
         return {

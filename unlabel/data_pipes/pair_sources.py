@@ -19,6 +19,7 @@ from unlabel.data_pipes.sources import SUFFIXES as LISTS
 from unlabel.data_pipes.sources import Files, find_files, resolve, rows_of
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unlabel.data_pipes.video_list import load_whole
+from unlabel.files import files_in
 
 # Which files of a stem are of which kind, the first one that is there.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -106,6 +107,7 @@ def find_pairs(
         )
     met: Counter[str] = Counter()
     for folder in folders:
+        report.files.append(str(folder))
         files = _files(Path(folder).expanduser())
         yield from _by_stem(files, sides, label_column, report, met, str(folder))
     for shard in shards:
@@ -235,11 +237,8 @@ def _in_parquet(
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    inside = sorted(p for p in folder.rglob("*") if p.is_file())
-    for path in inside:
-        name = path.relative_to(folder)
-        if not any(part.startswith(".") for part in name.parts):
-            yield str(name), path
+    for path in files_in(folder):
+        yield str(path.relative_to(folder)), path
 
 
 def _by_stem(

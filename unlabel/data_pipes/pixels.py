@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from unlabel.data_pipes.faults import DecodeError, library
 
 Frames = UInt8[np.ndarray, "times rows columns 3"]
+_ORIENTATION = 0x0112  # of Exif
+
 Size = int | tuple[int, int] | None
 
 
@@ -59,6 +61,35 @@ def resized(frames: Frames, size: Size) -> Frames:
     return np.stack([np.asarray(s) for s in scaled])
 
 
+def upright(picture: Any) -> Any:
+    """A picture of PIL, turned as its file asks for (as a phone's does)."""
+    try:
+        turn = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged notes about a picture that is whole
+        return picture
+    return picture if turn == 1 else library("PIL.ImageOps", "video").exif_transpose(picture)
+
+
+def rgb(picture: Any) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The pixels of a picture of PIL, upright; those of 16 bits or shares of 1 brought to 8 bits.
+
+    Raises:
+        ValueError: grey values that are neither.
+    """
+    picture = upright(picture)
+    if picture.mode[0] not in "IF":
+        return np.asarray(picture.convert("RGB"))
+    values = np.asarray(picture).astype(np.float64)
+    most = 1 if picture.mode == "F" else 65_535
+    if not (values.min() >= 0 and values.max() <= most):
+        raise ValueError(
+            f"grey values from {values.min():g} to {values.max():g}; of this kind they are 0 to "
+            f"{most:,}"
+        )
+    grey = np.rint(values * (255 / most)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
 def channels_last(array: Any, path: str) -> Frames:
     """Frames in memory, `(times, rows, columns, 3)` or `(times, 3, rows, columns)`.
 
@@ -87,4 +118,14 @@ def rewound(source: Any) -> Any:
     return source
 
 
-__all__ = ["Frames", "Size", "channels_last", "fit", "framed", "resized", "rewound"]
+__all__ = [
+    "Frames",
+    "Size",
+    "channels_last",
+    "fit",
+    "framed",
+    "resized",
+    "rewound",
+    "rgb",
+    "upright",
+]

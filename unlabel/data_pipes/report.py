@@ -40,7 +40,7 @@ class ReadReport:
         self.dropped[kind] += 1
         shown = self.examples.setdefault(kind, [])
         if len(shown) < 3:
-            text = " | ".join(str(v) for v in values)[:80]
+            text = " ".join(" | ".join(str(v)[:200] for v in values).split())[:80]
             shown.append(f"{place}: {text.encode('ascii', 'backslashreplace').decode()}")
 
     def drop_rows(self, kind: str, places: Sequence[str], count: int) -> None:

@@ -18,6 +18,7 @@ ID_COLUMNS = ("item_id", "unique_id")
 MISSING = ["", "?", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".ts")
 
+_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 
 
@@ -59,7 +60,8 @@ def read_file(
             return _read_cases(file) if kind == ".ts" else _read_table(file, kind, id_column)
     except UnicodeError as e:
         raise BrokenFile(
-            f"it is not {e.encoding} text; name its encoding=, such as 'latin-1'"
+            f"it is not {e.encoding} text; save it as UTF-8, or in Python name its encoding to "
+            "read_series, such as encoding='latin-1'"
         ) from e
     except (*UNREADABLE, pd.errors.ParserError, pd.errors.ParserWarning, BadZipFile) as e:
         raise BrokenFile(f"it cannot be read: {str(e).strip()}") from e
@@ -70,25 +72,41 @@ def read_file(
 
 
 def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.DataFrame:
-    first, second = file.readline(1 << 20), file.readline(1 << 20)
-    separator = "\t" if kind == ".tsv" else max(",;\t|", key=first.count)
+    first, head = file.readline(1 << 20), file.readline(1 << 20) + file.read(1 << 16)
+    if not first.strip():
+        raise BrokenFile("line 1 is empty, but the names of the columns (or numbers) go there")
+    # A name may hold one of them, too.
+    separator = max(",;\t|", key=lambda s: (first.count(s), head.count(s)))
+    separator = "\t" if kind == ".tsv" else separator
     header = pd.read_csv(io.StringIO(first), sep=separator, nrows=0, skipinitialspace=True)
     names = [str(name) for name in header.columns]
     ids = [name for name in names if name == id_column or name.lower() in ID_COLUMNS]
+    decimal = "," if separator != "," and _has_decimal_commas(head, separator) else "."
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than the header
-        return _parse_table(file, separator, names, ids, second)
+        try:
+            return _parse_table(file, separator, names, ids, decimal)
+        except pd.errors.ParserWarning as e:
+            raise BrokenFile(
+                f"line 1 has {len(names)} field(s) and lines below it have more; what stands above "
+                "the names of the columns is to be taken out"
+            ) from e
+
+
+def _has_decimal_commas(text: str, separator: str) -> bool:
+    fields = (f.strip(' "') for line in text.splitlines() for f in line.split(separator))
+    return any(_COMMA.fullmatch(field) for field in fields)
 
 
 def _parse_table(
-    file: IO[str], separator: str, names: list[str], ids: list[str], second: str
+    file: IO[str], separator: str, names: list[str], ids: list[str], decimal: str
 ) -> pd.DataFrame:
     return pd.read_csv(
         file,
         sep=separator,
         header=None if _is_data(names) else 0,
-        decimal="," if separator != "," and re.search(r"\d,\d", second) else ".",
+        decimal=decimal,
         # Ids such as 007 must not become numbers, nor one such as NA a gap.
         dtype=dict.fromkeys(ids, str),
         na_values={name: MISSING for name in names if name not in ids} if ids else MISSING,

@@ -1,5 +1,7 @@
 """Time stamps to step numbers: which step a series has, and where its gaps are."""
 
+import math
+import re
 import warnings
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
@@ -11,6 +13,7 @@ from pandas.tseries import offsets
 from pandas.tseries.frequencies import to_offset
 
 _DAY = 86_400_000_000  # microseconds
+_DAY_OR_MONTH = re.compile(r"\s*\d{1,2}([-/.])\d{1,2}\1\d{2}")
 
 
 class BadStamp(ValueError):
@@ -20,8 +23,8 @@ class BadStamp(ValueError):
         row: its place in the column, from 0.
     """
 
-    def __init__(self, row: int, text: str):
-        super().__init__(f"{text!r} is no date")
+    def __init__(self, row: int, text: str, like: str = ""):
+        super().__init__(f"{text!r} is no date{like}")
         self.row = row
 
 
@@ -58,8 +61,11 @@ def parse_stamps(column: pd.Series) -> Stamps:
     """Read a time column.
 
     Stamps of a time zone become wall-clock dates where all lie at midnight, and UTC otherwise.
-    Numbers of 10, 13, 16 or 19 digits are seconds, milli-, micro- or nanoseconds since 1970; other
-    numbers count steps, in millionths where they have a fraction.
+    Where 01.02.2024 may be either, dots mean that the day comes first; otherwise the month does,
+    unless only the other reading gives a step with fewer gaps.
+    Numbers of 10, 13, 16 or 19 digits are seconds, milli-, micro- or nanoseconds since 1970, and
+    20240131 is a date where all are such; other numbers count steps, in millionths where they have
+    a fraction.
 
     Raises:
         BadStamp: naming the first stamp that cannot be read.
@@ -86,6 +92,11 @@ def _parse_numbers(column: pd.Series) -> Stamps:
         if known.any() and _has_digits(numbers[known], digits):
             unit = {10: "s", 13: "ms", 16: "us", 19: "ns"}[digits]
             return parse_stamps(cast(pd.Series, pd.to_datetime(column, unit=unit)))
+    if known.any() and _has_digits(numbers[known], 8) and (numbers[known] % 1 == 0).all():
+        text = pd.Series([f"{n:.0f}" if k else None for n, k in zip(numbers, known, strict=True)])
+        dates = pd.to_datetime(text, format="%Y%m%d", errors="coerce")
+        if bool(dates[known].dt.year.between(1800, 2200).all()):
+            return parse_stamps(dates)
     if pd.api.types.is_integer_dtype(column):  # beyond 2 ** 53 a float is not exact
         return Stamps(column.to_numpy(dtype=np.int64, na_value=0), known, False, 1)
     numbers = np.where(known, numbers, 0.0)
@@ -108,13 +119,40 @@ def _parse_dates(column: pd.Series) -> pd.Series:
         warnings.simplefilter("ignore")  # a format that had to be guessed, quarters as text
         for options in tries:
             try:
-                return pd.to_datetime(column, **options)
+                dates = pd.to_datetime(column, **options)
             except (ValueError, TypeError, OverflowError):
                 continue
+            return dates if options else _by_day_or_month(column, dates)
         dates = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
-    wrong = np.flatnonzero((dates.isna() & column.notna()).to_numpy())
+        wrong, like = np.flatnonzero((dates.isna() & column.notna()).to_numpy()), ""
+        if not len(wrong):  # each reads as a date, but not all in one way
+            dates = pd.to_datetime(column, errors="coerce")
+            wrong = np.flatnonzero((dates.isna() & column.notna()).to_numpy())
+            like = f" written like {str(column.dropna().iloc[0])[:40]!r} before it"
     row = int(wrong[0]) if len(wrong) else 0
-    raise BadStamp(row, str(column.iloc[row])[:40])
+    raise BadStamp(row, str(column.iloc[row])[:40], like)
+
+
+def _by_day_or_month(column: pd.Series, dates: pd.Series) -> pd.Series:
+    """The dates, or the reading in which the day comes first, see `parse_stamps`."""
+    known = column.dropna()
+    found = _DAY_OR_MONTH.match(str(known.iloc[0])) if len(known) else None
+    if found is None:
+        return dates
+    try:
+        other = pd.to_datetime(column, dayfirst=True)
+    except (ValueError, TypeError, OverflowError):
+        return dates
+    return other if found[1] == "." or _gaps(other) < _gaps(dates) else dates
+
+
+def _gaps(dates: pd.Series) -> float:
+    """Steps that a regular grid of the dates lacks; infinity where they have no step."""
+    stamps = np.unique(dates.dropna().to_numpy(dtype="datetime64[us]").astype(np.int64))
+    step = infer_step(stamps, np.diff(stamps), dates=True)
+    if step is None:
+        return math.inf
+    return float(count_steps(stamps, stamps[:1], step)[0][-1] + 1 - len(stamps))
 
 
 def _without_zone(dates: pd.Series) -> pd.Series:

@@ -15,12 +15,14 @@ from unlabel.data_pipes.formats import (
     Row,
     Wanted,
     choose,
+    in_first,
     kind_of,
     pick_values,
     read_rows,
 )
 from unlabel.data_pipes.marks import Tape
 from unlabel.data_pipes.report import ReadReport
+from unlabel.files import files_in
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def rows_of(
         name = getattr(info, "dataset_name", None) or type(source).__name__
         report.files.append(name)
         try:
+            if columns is None and not hasattr(source, "select_columns"):
+                columns = in_first(source)
             yield from ((name, row) for row in pick_values(_items(source, columns), columns))
         except BrokenFile as e:
             raise ValueError(f"{name}: {e}.") from e
@@ -138,20 +142,24 @@ def find_files(
     """
     paths: list[Path] = []
     ignored: list[str] = []
+    if "" in sources:
+        raise FileNotFoundError(
+            "An empty path came; name a file or folder ('.' is the present one)."
+        )
     for source in map(Path, sources):
         path = source.expanduser()
         before = len(paths)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file())
-            visible = [p for p in inside if not any(s[0] == "." for s in p.relative_to(path).parts)]
-            paths += [p for p in visible if kind_of(p, suffixes)]
-            ignored += [str(p) for p in visible if not kind_of(p, suffixes)]
+            inside = files_in(path)
+            paths += [p for p in inside if kind_of(p, suffixes)]
+            ignored += [str(p) for p in inside if not kind_of(p, suffixes)]
         elif path.exists():
             paths.append(path)
         else:
             paths += [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
         if len(paths) == before:
-            kinds = f"{', '.join(suffixes)} (packed: {', '.join(PACKED)})"
+            packed = f" (packed: {', '.join(PACKED)})" if what in ("text", "series") else ""
+            kinds = f"{', '.join(suffixes)}{packed}"
             found = f"{len(ignored)} files of other kinds" if ignored else "nothing"
             raise FileNotFoundError(f"{path}: found {found} there; {what} is read from {kinds}.")
     return Files(tuple(dict.fromkeys(paths)), tuple(ignored))

@@ -285,7 +285,10 @@ def _refuse_nothing(found: bool, report: ReadReport) -> None:
     seen = "; ".join(shown[0] for shown in report.examples.values())
     hint = ""
     if report.dropped["undecodable"]:
-        hint = " If the text is not UTF-8, name its encoding, for instance encoding='latin-1'."
+        hint = (
+            " If the text is not UTF-8, save it as UTF-8, or in Python name its encoding to "
+            "read_text, for instance encoding='latin-1'."
+        )
     raise ValueError(f"No usable text: {report.summary()}. {seen}{hint}".strip())
 
 

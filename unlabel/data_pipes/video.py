@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from unlabel.data_pipes.faults import DecodeError, library
+from unlabel.data_pipes.pixels import rgb
 from unlabel.data_pipes.video_readers import (
     READERS,
     Frames,
@@ -231,7 +232,7 @@ def _of_mapping(source: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _of_path(path: Path) -> tuple[str, Any]:
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = pictures_in(path)
         if not files:
             raise DecodeError(path, f"the folder holds no frames ({', '.join(IMAGE_SUFFIXES)})")
         return str(path), _stills(files, str(path))
@@ -240,6 +241,12 @@ def _of_path(path: Path) -> tuple[str, Any]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return str(path), _stills([path], str(path))
     return str(path), path
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures right in a folder, in order, but for hidden ones."""
+    named = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in named if p.name[0] != ".")
 
 
 def _stills(files: Sequence[Any], name: str) -> _Still:
@@ -257,9 +264,9 @@ def _picture(file: Any, name: str, place: int) -> np.ndarray:
     image = library("PIL.Image", "video")
     try:
         if _package(file) == "PIL":
-            return np.asarray(file.convert("RGB"))
+            return rgb(file)
         with image.open(rewound(file)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return rgb(picture)
     except Exception as e:  # PIL's faults: OSError, SyntaxError, ValueError, its own bomb error
         raise DecodeError(file if isinstance(file, Path) else name, e, reader="PIL") from e
 

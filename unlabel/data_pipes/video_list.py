@@ -2,6 +2,7 @@
 
 import glob
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from unlabel.data_pipes.cells import cells_of, held_columns
+from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.formats import UNREADABLE, open_text
 from unlabel.data_pipes.held import Held, Row
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.shards import is_shard, members_of, shards_of
 from unlabel.data_pipes.sources import find_files
-from unlabel.data_pipes.video import IMAGE_SUFFIXES
+from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 LISTS = (".csv", ".tsv", ".parquet")
 _OWN = ("path", "label", "start", "end", "view")
@@ -163,12 +166,17 @@ def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -
     if path.is_file():
         return [Entry(str(path), path)]
     pictures_wanted = set(IMAGE_SUFFIXES) <= set(suffixes)
+    sound_wanted = set(suffixes).isdisjoint(VIDEO_SUFFIXES)
+    what = "media" if pictures_wanted else "sound" if sound_wanted else "video"
     try:
-        files = find_files([source], suffixes, "video" if not pictures_wanted else "media")
-    except FileNotFoundError:
-        if pictures_wanted or not path.is_dir():
+        files = find_files([source], suffixes, what)
+    except FileNotFoundError as e:
+        if what != "video" or not path.is_dir():
             raise
-        return _of_picture_folders(path)
+        try:
+            return _of_picture_folders(path)
+        except FileNotFoundError:
+            raise e from None
     report.ignored += files.ignored
     return _labelled(files.paths, path)
 
@@ -222,11 +230,20 @@ def _of_list(path: Path, columns: Columns) -> Iterator[Entry]:
 def _read_list(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such list.")
-    if path.suffix.lower() == ".parquet":
-        return pd.read_parquet(path)
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    # Names such as 007 stay text; start and end are numbers below.
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        with open_text(path, None, errors="strict") as file:
+            first = file.readline()
+            separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=first.count)
+            file.seek(0)
+            # Names such as 007 stay text; start and end are numbers below.
+            about: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than names
+                return pd.read_csv(file, sep=separator, **about)
+    except (*UNREADABLE, ValueError, pd.errors.ParserWarning) as e:
+        raise ValueError(f"{path} cannot be read as a list: {str(e).strip()}.") from e
 
 
 def _of_frame(frame: pd.DataFrame, base: Path, name: str, columns: Columns) -> Iterator[Entry]:
@@ -238,9 +255,11 @@ def _of_frame(frame: pd.DataFrame, base: Path, name: str, columns: Columns) -> I
     for number, record in enumerate(frame.to_dict("records"), start=2):
         value = record[found["path"]]
         path = value if isinstance(value, Held) else base / str(value)
+        if value == "":  # else the folder itself
+            path = DecodeError(f"{name}, line {number}", "it names no file")
         take = lambda word: record.get(found.get(word, ""), "")  # noqa: B023, E731
         yield Entry(
-            name=str(path),
+            name=path.path if isinstance(path, DecodeError) else str(path),
             source=path,
             label=_text(take("label")),
             start=_seconds(take("start"), name, number) or 0.0,

@@ -205,4 +205,10 @@ def _rows(rows: list[float]) -> tuple[float, float | None]:
         raise ValueError(f"rows is [start, end] or [start], but {rows} came.")
     # A whole number is a row, what lies below 1 a share: part() tells them apart by type.
     start, end = (int(r) if float(r).is_integer() else r for r in [*rows, *[0]][:2])
+    alike = type(end) is type(start) and (end < 0) == (start < 0)
+    if len(rows) == 2 and ((alike and end <= start) or (0 < start < 1 and end == 1)):
+        raise ValueError(
+            "rows is [start, end], both rows or both shares below 1, the end behind the start, or "
+            f"[start] for all from there on, but {rows} came."
+        )
     return start, None if len(rows) == 1 else end

@@ -108,7 +108,7 @@ class TextOptions:
         store = _store(source, encoder, args)
         samples = len(store) if isinstance(store, TokenStore) else None
         classes = len(getattr(source, "classes", ())) or None
-        return Prepared(encoder, store, source.report.summary(), samples, classes)
+        return Prepared(encoder, store, _told(source), samples, classes)
 
     def _read(self, data: str | Sequence[str], seed: int) -> TextData | TextStream:
         if data == self.corpus:
@@ -128,7 +128,7 @@ class TextOptions:
             min_words=self.min_words,
             streaming=self.streaming,
         )
-        logger.info("%s", source.report.summary())
+        logger.info("%s", _told(source))
         if isinstance(source, TextData) and source.labels is not None:
             source.labels = kept_labels(source.labels, self.labels, seed=seed)
         return source
@@ -166,6 +166,11 @@ class TextOptions:
             max_length=self.max_length,
             **how,
         )
+
+
+def _told(source: TextData | TextStream) -> str:
+    begins = "a stream that begins with " if isinstance(source, TextStream) else ""
+    return begins + source.report.summary()
 
 
 def _store(

@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ def _render(folder: Path, runs: list[Run]) -> str:
         modality=(modality := lead.about.get("modality", "text")),
         benchmark=BENCHMARK.get(modality, "sts"),
         things=THINGS.get(modality, "pairs"),
-        folder=str(folder),
-        lead=str(lead.path),
+        folder=shlex.quote(str(folder)),  # as it is typed in a shell
+        lead=shlex.quote(str(lead.path)),
         seeds=len(runs),
         facts=words.facts([r.about for r in runs]),
         summary=words.summary(lead.about, len(runs)),

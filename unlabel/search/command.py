@@ -9,6 +9,7 @@ from rich.table import Table
 
 from unlabel.candidates import wide_console
 from unlabel.data_pipes.sources import find_files
+from unlabel.embedding import check_above_0
 from unlabel.files import replacing
 from unlabel.search.index import Index
 from unlabel.search.page import write_page
@@ -44,6 +45,7 @@ def index(
         batch_size: samples a forward pass.
         device: as for torch; a GPU where there is one.
     """
+    check_above_0(batch_size=batch_size)
     space = Space.load(model, device=device, batch_size=batch_size)
     update(space, Path(output) if output else space.home / INDEX, data, side=side, column=column)
 
@@ -133,6 +135,7 @@ def classify(
         batch_size: samples a forward pass.
         device: as for torch; a GPU where there is one.
     """
+    check_above_0(batch_size=batch_size)
     path = Path(output)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: labels are written as .csv or .parquet; choose one.")
@@ -186,7 +189,7 @@ def _files(space: Space, data: str, side: str | None) -> tuple[Path, ...]:
 
 def _name_broken(broken: dict[str, str]) -> None:
     for path, why in list(broken.items())[:_NAMED]:
-        print(f"  broken: {path}: {why}")
+        print(f"  broken: {path}: {why.removeprefix(f'{path}: ')}")
     if len(broken) > _NAMED:
         print(f"  and {len(broken) - _NAMED:,} more")
 

@@ -59,7 +59,8 @@ class TrainingArguments(transformers.TrainingArguments):
         if os.environ.get("WORLD_SIZE", "1") == "1":
             self.ddp_backend = None  # transformers would ask a group that one process does not make
         super().__post_init__()
-        for name in ("length_window", "shard_window", "max_skipped"):
+        above_0 = ("length_window", "shard_window", "max_skipped", "gradient_accumulation_steps")
+        for name in above_0:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
         for name in (
