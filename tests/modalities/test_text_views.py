@@ -129,7 +129,7 @@ def test_cutoff_takes_the_exact_share_of_words_and_spares_special_tokens(
 def test_what_two_cutoffs_of_a_chain_cut_is_zeroed_by_both(make_encoder, make_batch):
     encoder = make_encoder()
     batch = make_batch(encoder)
-    how = {"token_cutoff.ratio": 0.5, "span_cutoff.ratio": 0.3}
+    how: dict[str, Any] = {"token_cutoff.ratio": 0.5, "span_cutoff.ratio": 0.3}
     seen = encoder.view(batch, view("token_cutoff+span_cutoff", **how))
     assert torch.equal(seen.keep_positions & batch.mask, seen.mask)
 
