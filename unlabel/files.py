@@ -1,6 +1,5 @@
 """Writing results so that a reader finds them whole or not at all; telling files apart."""
 
-import fcntl
 import json
 import os
 import time
@@ -45,6 +44,11 @@ def alone_in(folder: Path, *, patience: float = 10.0) -> Iterator[None]:
     Raises:
         ValueError: another process has it.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
     handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + patience
     try:
         while True:
