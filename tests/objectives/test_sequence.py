@@ -61,6 +61,21 @@ def test_no_gradient_reaches_a_context_from_what_comes_after_it(context):
     assert not slope[:, 5:].any()
 
 
+def test_a_gru_begins_with_the_first_step_that_exists():
+    module, batch = pretraining(CPC(steps=2, context="gru", width=8))
+    (encoding,) = module.encode(module.view(batch))
+    z, mask = encoding.layers[0], encoding.mask.clone()
+    mask[:4, :3] = False
+    rest = Encoding(encoding.pooled, encoding.tokens[:, 3:], mask[:, 3:], (z[:, 3:],))
+    alone = module.objective.summary(rest)
+    padded = module.objective.summary(
+        Encoding(encoding.pooled, encoding.tokens, mask, (z.masked_fill(~mask[..., None], 9.0),))
+    )
+    torch.testing.assert_close(padded[:4, 3:], alone[:4])
+    whole = module.objective.summary(encoding)
+    torch.testing.assert_close(padded[4:], whole[4:])
+
+
 def test_tokens_that_do_not_exist_are_neither_asked_nor_candidates():
     module, batch = pretraining(CPC(steps=2))
     (seen,) = module.view(batch)

@@ -106,9 +106,13 @@ class CPC(Objective):
 
     def summary(self, encoding: Encoding) -> Float[Tensor, "batch times context"]:
         """c_t, from times up to t alone."""
-        if self.gru is not None:
-            return self.gru(self.states(encoding)[0])[0]
-        return over_time(encoding.tokens, encoding.mask, self.grid)[0]
+        if self.gru is None:
+            return over_time(encoding.tokens, encoding.mask, self.grid)[0]
+        z, real = self.states(encoding)
+        # Times that exist come first, so that padding before them is nothing that was seen.
+        order = (~real).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None]
+        c = self.gru(z.take_along_dim(order, 1))[0]
+        return torch.empty_like(c).scatter(1, order.expand_as(c), c)
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
