@@ -88,6 +88,23 @@ def test_teacher_is_a_copy_without_gradient_whose_buffers_follow():
     assert not teacher(torch.randn(4, 3)).requires_grad
 
 
+def test_a_teacher_whose_weights_are_too_coarse_for_its_steps_says_so_once(caplog):
+    online = nn.Linear(4, 4)
+    for dtype, momentum, said in (
+        (torch.float32, 0.9999, 0),
+        (torch.bfloat16, 0.99, 0),
+        (torch.bfloat16, 1.0, 0),
+        (torch.bfloat16, 0.999, 1),
+    ):
+        caplog.clear()
+        teacher = Teacher(online, momentum=momentum)
+        online.to(dtype), teacher.to(dtype)
+        teacher.step()
+        teacher.step()
+        assert caplog.text.count("hardly moves") == said
+        online.float()
+
+
 def test_what_the_teacher_follows_is_not_saved_with_it():
     _, teacher = _pair(0.9)
     assert all(k.startswith("module.") for k in teacher.state_dict())

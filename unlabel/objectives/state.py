@@ -6,6 +6,7 @@ skipped for a NaN leaves no trace here either.
 """
 
 import copy
+import logging
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 class State(nn.Module):
@@ -151,7 +154,8 @@ class Teacher(State):
     """Exponential moving average of a module, buffers copied (momentum 1 freezes, 0 copies).
 
     The averaged module is `teacher.module`; it has no gradient. What it follows is not a part of
-    it, so it is not saved twice.
+    it, so it is not saved twice. Weights of bfloat16 cannot take steps as small as 1 - .999 of a
+    difference, which is said once: train by autocast (`bf16`) instead.
 
     Args:
         online: the module to follow; copied, never aliased.
@@ -169,7 +173,7 @@ class Teacher(State):
         for share in momentum[:2] if isinstance(momentum, Ramp) else (momentum,):
             _check_share(share)
         self.module = copy.deepcopy(online).requires_grad_(False)
-        self.momentum = momentum
+        self.momentum, self._said = momentum, False
         if isinstance(momentum, Ramp):
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._online: Iterator[nn.Module] | tuple[nn.Module] = (online,)
@@ -190,9 +194,21 @@ class Teacher(State):
         mine: list[Tensor] = list(self.module.parameters())
         theirs = list(online.parameters())
         if mine:
+            self._warn(mine[0].dtype, momentum)
             torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1.0 - momentum)
         for buffer, source in zip(self.module.buffers(), online.buffers(), strict=True):
             buffer.copy_(source)
+
+    def _warn(self, dtype: torch.dtype, momentum: float) -> None:
+        if not self._said and 0 < 1 - momentum < torch.finfo(dtype).eps / 2:
+            self._said = True
+            logger.warning(
+                "The teacher hardly moves: steps of %g of a difference are below what weights of "
+                "%s can hold. Keep the weights in float32 and train by autocast (bf16), or lower "
+                "the momentum.",
+                1 - momentum,
+                dtype,
+            )
 
     @torch.no_grad()
     def forward(self, *args, **kwargs):
