@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 from tiny_series import TinySeries, make_series
+from torch import nn
 
 from unlabel.core import view
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import MAE
 from unlabel.objectives.autoencoder import MaskedDecoder, by_token
+from unlabel.objectives.heads import AttentionLayer
 from unlabel.training.pretraining import Pretraining
 
 
@@ -135,3 +137,26 @@ def test_a_short_sample_keeps_its_visible_patches_and_padding_is_masked():
     assert module(batch).loss.isfinite()
     with pytest.raises(ValueError, match="Only whole patches can be dropped, but unit is 'step'"):
         encoder.view(batch, view("mask_values", unit="step", drop=True))
+
+
+@pytest.mark.parametrize("masks", ["", "keys", "causal", "both"])
+def test_a_layer_of_a_decoder_is_torchs_own(masks):
+    torch.manual_seed(0)
+    ours = AttentionLayer(12, 3).double()
+    torchs = nn.TransformerEncoderLayer(
+        12, 3, 48, 0.0, "gelu", batch_first=True, norm_first=True
+    ).double()
+    torchs.load_state_dict(ours.state_dict())
+    found = []
+    for layer in (ours, torchs):
+        torch.manual_seed(1)
+        x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
+        how: dict[str, Any] = {}
+        if masks in ("keys", "both"):
+            how["src_key_padding_mask"] = torch.arange(5)[None] >= torch.tensor([[5], [3]])
+        if masks in ("causal", "both"):
+            how["src_mask"] = torch.ones(5, 5, dtype=torch.bool).triu(1)
+        y = layer(x, **how)
+        y[:, :3].square().sum().backward()
+        found.append([y[:, :3], x.grad, *(p.grad for p in layer.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)

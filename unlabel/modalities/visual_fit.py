@@ -207,7 +207,7 @@ def finish(
     order = torch.arange(values.shape[1], device=values.device)
     view = View(
         inputs={
-            "patches": values.masked_fill(~seen.flatten(1)[:, :, None], 0),
+            "patches": values,
             "positions": order.expand(len(values), -1),
         },
         mask=real.flatten(1),
@@ -221,11 +221,12 @@ def finish(
         # No numbers: its shape says on which grid the positions lie, and keeps views of
         # different grids apart when they are encoded.
         view.inputs["grid"] = values.new_zeros(len(values), 0, *own)
-    return (
-        view
-        if clip.keeps is None
-        else visible_only(view, seen.flatten(1), clip.keeps, pad="right", apart="grid")
-    )
+    is_seen = seen.flatten(1)
+    if clip.keeps is not None:
+        view = visible_only(view, is_seen, clip.keeps, pad="right", apart="grid")
+        is_seen = view.mask
+    view.inputs["patches"] = view.inputs["patches"].masked_fill(~is_seen[:, :, None], 0)
+    return view
 
 
 def _target(clip: Clip, values: Tensor, real: Tensor) -> tuple[Tensor | None, Tensor | None]:

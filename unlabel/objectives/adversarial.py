@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unlabel.core import Batch, Encoder, Encoding, View, normal, stream_of
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.generative import CodedAutoencoder, asked
-from unlabel.objectives.heads import attention_layer, check_heads, mlp
+from unlabel.objectives.heads import AttentionLayer, check_heads, mlp
 from unlabel.objectives.masked import MaskedValues, at_targets
 from unlabel.objectives.objective import Term
 from unlabel.objectives.players import play
@@ -34,7 +34,7 @@ class Judge(nn.Module):
         self.enter = nn.Linear(values, hidden)
         self.places = nn.Parameter(torch.randn(length, hidden) * 0.02)
         self.beside = nn.Linear(beside, hidden, bias=False) if beside else None
-        self.layer = attention_layer(hidden, heads, times=2)
+        self.layer = AttentionLayer(hidden, heads, times=2)
         self.leave = nn.Linear(hidden, 1)
 
     def forward(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View
-from unlabel.objectives.heads import attention_layer, check_heads
+from unlabel.objectives.heads import AttentionLayer, check_heads
 from unlabel.objectives.masked import at_targets, masked_view, target_values
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
@@ -35,7 +35,7 @@ class MaskedDecoder(nn.Module):
         self.enter = nn.Linear(width, hidden)
         self.missing = nn.Parameter(torch.randn(hidden) * 0.02)
         self.places = nn.Parameter(torch.randn(length, hidden) * 0.02)
-        layer = attention_layer(hidden, heads)
+        layer = AttentionLayer(hidden, heads)
         self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(hidden)
         self.leave = nn.Linear(hidden, values)
@@ -159,19 +159,25 @@ def by_token(
     values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
 ) -> Float[Tensor, "batch length values"]:
     """Values of each token by the mean and unbiased std of those that count there."""
-    mean, std = token_moments(values, is_target)
-    return (values - mean).masked_fill(~is_target, 0.0) / std
+    off, _, std = _centred(values, is_target)
+    return off / std
 
 
 def token_moments(
     values: Float[Tensor, "batch length values"], is_target: Bool[Tensor, "batch length values"]
 ) -> tuple[Float[Tensor, "batch length 1"], Float[Tensor, "batch length 1"]]:
     """Mean and (unbiased) std of each token, over its values that count."""
-    count = is_target.sum(-1, keepdim=True)
-    mean = values.masked_fill(~is_target, 0.0).sum(-1, keepdim=True) / count.clamp(min=1)
-    off = (values - mean).masked_fill(~is_target, 0.0)
+    _, mean, std = _centred(values, is_target)
+    return mean, std
+
+
+def _centred(values: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Values off their token's mean, 0 where they do not count; mean and std."""
+    count, skipped = is_target.sum(-1, keepdim=True), ~is_target
+    mean = values.masked_fill(skipped, 0.0).sum(-1, keepdim=True) / count.clamp(min=1)
+    off = (values - mean).masked_fill(skipped, 0.0)
     variance = off.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-    return mean, (variance + 1e-6).sqrt()
+    return off, mean, (variance + 1e-6).sqrt()
 
 
 __all__ = ["MAE", "MaskedDecoder", "by_token", "decoded", "token_moments"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, stream_of, uniform, view
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import TokenPredictor, attention_layer, drawn_class, small_linear
+from unlabel.objectives.heads import AttentionLayer, TokenPredictor, drawn_class, small_linear
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 
@@ -34,7 +34,7 @@ class Generator(nn.Module):
         self.missing = nn.Parameter(torch.randn(width) * 0.02)
         self.places = nn.Parameter(torch.randn(length, width) * 0.02)
         nn.init.normal_(self.table.weight, std=0.02)
-        layer = attention_layer(width, heads)
+        layer = AttentionLayer(width, heads)
         self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.predictor = TokenPredictor(width, vocabulary)
 

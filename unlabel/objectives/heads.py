@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -61,11 +62,34 @@ def check_heads(hidden: int, heads: int) -> None:
         raise ValueError(f"{heads} heads cannot share a width of {hidden}: give a multiple.")
 
 
-def attention_layer(width: int, heads: int, *, times: int = 4) -> nn.TransformerEncoderLayer:
-    """One layer of a Transformer, normed first, without dropout; `times` as wide inside."""
-    return nn.TransformerEncoderLayer(
-        width, heads, times * width, 0.0, "gelu", batch_first=True, norm_first=True
-    )
+class AttentionLayer(nn.TransformerEncoderLayer):
+    """One layer of a Transformer, normed first, without dropout; `times` as wide inside.
+
+    It is torch's own, but that q, k and v are parts of one product: torch's copies them, and fills
+    zeros of three times their size for the gradient of each.
+    """
+
+    def __init__(self, width: int, heads: int, *, times: int = 4):
+        super().__init__(
+            width, heads, times * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+
+    def _sa_block(
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        own = self.self_attn
+        parts = F.linear(x, own.in_proj_weight, own.in_proj_bias).chunk(3, -1)
+        q, k, v = (rearrange(z, "b l (h d) -> b h l d", h=own.num_heads) for z in parts)
+        mask = attn_mask
+        if key_padding_mask is not None:
+            keys = key_padding_mask[:, None, None]
+            mask = keys if mask is None else mask + keys
+        seen = F.scaled_dot_product_attention(q, k, v, mask)
+        return own.out_proj(rearrange(seen, "b h l d -> b l (h d)"))
 
 
 def small_linear(width: int, out: int) -> nn.Linear:

@@ -170,20 +170,25 @@ def regress(
     """
     same_shape(pred=pred, target=target)
     p, t = (exact(x) for x in _keep(mask, pred, target, lead=pred.dim() - 1))
-    if metric == "mse":
-        return _reduce((p - t).square().mean(-1), reduction)
-    if metric == "l1":
-        return _reduce((p - t).abs().mean(-1), reduction)
-    if metric == "huber":
-        # On the difference, which has one type where the two have not.
-        apart = p - t
-        return _reduce(
-            F.huber_loss(apart, torch.zeros_like(apart), reduction="none").mean(-1), reduction
-        )
     if metric == "cosine":
         # As a difference, not 2 - 2 cos: exact where the two nearly agree.
         apart = F.normalize(p, dim=-1) - F.normalize(t, dim=-1)
         return _reduce(apart.square().sum(-1), reduction)
+    return _reduce(cost_of(p - t, metric).mean(-1), reduction)
+
+
+def cost_of(apart: Float[Tensor, "..."], metric: str) -> Float[Tensor, "..."]:
+    """What each difference costs by a metric of `regress` that looks at numbers one by one.
+
+    Raises:
+        ValueError: the metric is unknown.
+    """
+    if metric == "mse":
+        return apart.square()
+    if metric == "l1":
+        return apart.abs()
+    if metric == "huber":
+        return F.huber_loss(apart, torch.zeros_like(apart), reduction="none")
     raise ValueError(f"metric is {metric!r}: give 'mse', 'l1', 'huber' or 'cosine'.")
 
 
@@ -336,6 +341,7 @@ __all__ = [
     "alignment",
     "barlow_twins",
     "classify",
+    "cost_of",
     "cross_correlation",
     "gaussian_kl",
     "jensen_shannon",

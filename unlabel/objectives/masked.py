@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from unlabel.core import Batch, Encoder, Encoding, View, ViewSpec
 from unlabel.objectives.chains import chain
 from unlabel.objectives.gather import global_mean
 from unlabel.objectives.heads import TokenPredictor
-from unlabel.objectives.kernels import classify, regress
+from unlabel.objectives.kernels import classify, cost_of
 from unlabel.objectives.moments import exact
 from unlabel.objectives.objective import Objective, Term
 
@@ -236,9 +235,8 @@ def at_targets(
     asked, off = exact(target).masked_fill(~is_target, 0.0), ~is_target
 
     def distance(made: Tensor) -> Float[Tensor, ""]:
-        apart = rearrange((made - asked).masked_fill(off, 0.0), "... -> ... 1")
-        each = regress(apart, torch.zeros_like(apart), metric=metric, reduction="none")
-        return global_mean(each.flatten(), is_target.flatten())
+        apart = (made - asked).masked_fill(off, 0.0)
+        return global_mean(cost_of(apart, metric).flatten(), is_target.flatten())
 
     with torch.no_grad():
         mean = asked.sum() / is_target.sum().clamp(min=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.objectives.gather import global_mean
-from unlabel.objectives.heads import TokenPredictor, attention_layer
+from unlabel.objectives.heads import AttentionLayer, TokenPredictor
 from unlabel.objectives.kernels import classify
 from unlabel.objectives.objective import Objective, Term
 
@@ -34,7 +34,7 @@ class SentenceDecoder(nn.Module):
         self.start = nn.LayerNorm(width)
         self.places = nn.Parameter(torch.randn(length, width) * 0.02)
         self.bridges = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.blocks = nn.ModuleList(attention_layer(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(AttentionLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(
