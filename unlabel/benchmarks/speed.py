@@ -292,10 +292,10 @@ def picture(found: dict[str, list[Any]], path: Path) -> Path:
     (time, memory), (length, kind) = figure.subplots(2, 2)
     for figures in found.get("loss", []):
         rows = [r for r in figures["speed"] if "note" not in r and r["task"] == "nt_xent"]
-        for method in dict.fromkeys(r["method"] for r in rows):
+        for place, method in enumerate(dict.fromkeys(r["method"] for r in rows)):
             own = [r for r in rows if r["method"] == method]
             style: dict[str, Any] = {"marker": "o", "markersize": 4, "label": method}
-            style |= {"linewidth": 2.5, "color": "C0"} if method == "unlabel" else {"linewidth": 1}
+            style |= {"linewidth": 2.5 if method == "unlabel" else 1, "color": f"C{place}"}
             time.loglog([r["pairs"] for r in own], [r["wall_seconds"] for r in own], **style)
             held = [r["peak_bytes"] / 1e6 for r in own]
             memory.loglog([r["pairs"] for r in own], held, **style)
