@@ -302,7 +302,8 @@ def picture(found: dict[str, list[Any]], path: Path) -> Path:
     for axis, what in ((time, "seconds"), (memory, "megabytes beside the inputs")):
         axis.set(xlabel="pairs in the batch", ylabel=what, title=f"NT-Xent: {what}")
     texts = found.get("text", [])
-    for side, name in (("ours", "unlabel"), ("peer", "sentence-transformers")):
+    names = (("ours", "unlabel"), ("peer", "sentence-transformers")) if texts else ()
+    for side, name in names:
         rates = ["cpu_rate" if _clock(f) == "cpu" else "rate" for f in texts]
         each = [
             statistics.median(1000 / r[side][rate] for r in f["rounds"])
