@@ -1,5 +1,6 @@
 """Benchmarks of runs: before and after training, over the seeds that a run was trained from."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,10 @@ def bench(
             groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
     own = len(groups)
     name, folders = groups[-1]
-    groups += [(Path(c).name, seed_runs(Path(c)) or [Path(c)]) for c in compare]
+    others = [Path(c) for c in compare]
+    taken = [n for n, _ in groups] + [e.name for c in controls for e in c.encoders]
+    names = _names(others, taken)
+    groups += [(n, seed_runs(c) or [c]) for n, c in zip(names, others, strict=True)]
     if whiten_on:
         groups.append((f"{name}, whitened", folders))
 
@@ -80,6 +84,16 @@ def bench(
     if output or runs:
         result.save(output or path / "results" / f"{result.benchmark}.json")
     return result
+
+
+def _names(folders: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """Names of folders, with as much of the path before as tells them from others in the table."""
+    found = [folder.name for folder in folders]
+    for depth in range(2, max((len(f.parts) for f in folders), default=0) + 1):
+        often = Counter([*taken, *found])
+        longer = [str(Path(*folder.parts[-depth:])) for folder in folders]
+        found = [b if often[a] > 1 else a for a, b in zip(found, longer, strict=True)]
+    return found
 
 
 def _whitened(embed: Embedder, sentences: list[str]) -> Any:
