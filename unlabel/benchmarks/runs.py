@@ -1,5 +1,6 @@
 """Benchmarks of runs: before and after training, over the seeds that a run was trained from."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -71,7 +72,8 @@ def bench(
     found = [[measure(name, folder) for folder in folders] for name, folders in groups]
     if len(runs) > 1:
         for i, run in enumerate(runs):
-            _merge([r[i] for r in found[:own]]).save(run / "results" / f"{_kind(found)}.json")
+            mine = replace(_merge([r[i] for r in found[:own]]), steps=_steps([run]))
+            mine.save(run / "results" / f"{_kind(found)}.json")
     pooled = [
         replace(
             several[0],
@@ -79,11 +81,19 @@ def bench(
         )
         for (name, _), several in zip(groups, found, strict=True)
     ]
-    result = _merge([*pooled, *controls])
+    result = replace(_merge([*pooled, *controls]), steps=_steps(runs))
     result.print()
     if output or runs:
         result.save(output or path / "results" / f"{result.benchmark}.json")
     return result
+
+
+def _steps(runs: Sequence[Path]) -> tuple[int, ...]:
+    """That each run has made; none where one does not say."""
+    files = [run / "run.json" for run in runs]
+    abouts = [json.loads(f.read_text()) for f in files if f.is_file()]
+    found = [a["result"]["steps"] for a in abouts if "result" in a]
+    return tuple(found) if len(found) == len(runs) else ()
 
 
 def _names(folders: Sequence[Path], taken: Sequence[str]) -> list[str]:
