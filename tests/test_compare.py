@@ -17,7 +17,7 @@ SMALL = {
     "--training.save_strategy": "no",
     "--training.report_to": "none",
     "--seeds": "2",
-    "--samples": "16",
+    "--samples": "20",  # there are 16
 }
 
 
@@ -51,6 +51,7 @@ def test_every_objective_is_trained_measured_and_ranked(audio):
             "uniformity",
         }
         assert len(figures["scores"]["effective rank"]["seeds"]) == 2
+        assert figures["scores"]["effective rank"]["pairs"] == 16
     means = {n: s["scores"]["synthetic logistic"]["score"] for n, s in found["labels"].items()}
     assert found["ranking"] == sorted(found["ranking"], key=lambda n: -means[n])
     assert set(found["agreement"]) == set(figures["scores"])

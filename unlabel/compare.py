@@ -186,8 +186,8 @@ def compare(
     runs = {n: seed_runs(root / n) for n in methods if n not in found.refused}
     if not runs:
         raise ValueError(f"No objective could be trained: {found.refused}.")
-    looked = _look(setting, held_out, methods[next(iter(runs))], runs, views, samples)
-    found.figures = {n: _over([_plain(f, samples) for f in each]) for n, each in looked.items()}
+    looked, count = _look(setting, held_out, methods[next(iter(runs))], runs, views, samples)
+    found.figures = {n: _over([_plain(f, count) for f in each]) for n, each in looked.items()}
     if labels:
         found.labels = _labelled(modality, root, list(runs), labels)
         found.agreement = _agreement(looked, found.labels)
@@ -218,22 +218,23 @@ def _look(
     runs: Mapping[str, Sequence[Path]],
     views: str | None,
     samples: int,
-) -> dict[str, list[dict[str, float]]]:
-    """The figures of every encoder, by objective; those of the untrained ones first."""
+) -> tuple[dict[str, list[dict[str, float]]], int]:
+    """Figures of every encoder, by objective, the untrained ones first; and of how many samples."""
     folders = {n: [r / "model" for r in each] for n, each in runs.items()}
     folders = {BASE: [r / "untrained" for r in next(iter(runs.values()))], **folders}
     adapter, store = setting.look(data, method, folders[BASE][0])
     seed = setting.training.seed
     how: dict[str, Any] = {"samples": samples, "seed": seed, "device": device_of(None)}
     pair = usual_views(adapter, views)
-    return {
+    found = {
         name: [label_free(adapter.from_pretrained(f), store, pair, **how) for f in each]
         for name, each in folders.items()
     }
+    return found, min(samples, len(store))
 
 
-def _plain(figures: Mapping[str, float], samples: int) -> EncoderScores:
-    return EncoderScores("", {k: Score(v, pairs=samples) for k, v in figures.items()})
+def _plain(figures: Mapping[str, float], count: int) -> EncoderScores:
+    return EncoderScores("", {k: Score(v, pairs=count) for k, v in figures.items()})
 
 
 def _over(scores: Sequence[EncoderScores]) -> EncoderScores:
