@@ -2,13 +2,15 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from unlabel.benchmarks.result import EncoderScores, Score
-from unlabel.candidates import Stopped
+from unlabel.candidates import BUDGET, Setting, Stopped
 from unlabel.cli import main
 from unlabel.compare import Compared, _agreement, compare
+from unlabel.objectives import InstanceContrast
 from unlabel.training.arguments import TrainingArguments
 
 SMALL = {
@@ -95,6 +97,27 @@ def test_other_seeds_do_not_mix_with_those_that_were_trained_before(audio, capsy
     assert not (folder / "simclr/run.json").exists()
 
 
+def test_a_method_of_other_settings_is_not_the_one_that_was_trained_under_its_name(
+    tmp_path, monkeypatch
+):
+    args = TrainingArguments(output_dir=str(tmp_path / "out"), report_to="none")
+    budget = {k: getattr(args, k) for k in (*BUDGET, "seed")}
+    about = {"training": budget, "encoder": {}, "result": {"finished": True}}
+
+    def trained(*, training, **options):
+        (Path(training.output_dir) / "run.json").write_text(json.dumps(about))
+
+    monkeypatch.setattr("unlabel.candidates.train", trained)
+    setting = Setting("audio", None, {"audio": None}, args)
+    for temperature in (0.1, 0.1):
+        setting.train("cold", InstanceContrast(temperature=temperature))
+    with pytest.raises(
+        ValueError, match="another InstanceContrast or other settings of it: take another"
+    ):
+        setting.train("cold", InstanceContrast(temperature=0.5))
+    setting.train("warm", InstanceContrast(temperature=0.5))
+
+
 def test_what_was_stopped_half_way_is_not_ranked(tmp_path, monkeypatch):
     """The training ends in good order when it is asked to, and leaves a run that says so."""
     asked = []
@@ -130,7 +153,8 @@ def test_what_has_no_score_comes_last_and_does_not_hide_what_the_figures_are_wor
     """An encoder that collapsed has no rank correlation: its score is NaN."""
     scores = {"untrained": 1, "a": 10, "b": math.nan, "c": 50, "d": 70}
     kinds = ("effective rank", "views found", "alignment", "uniformity")
-    looked = {n: [dict.fromkeys(kinds, float(i))] for i, n in enumerate(scores)}
+    looked: dict[str, list[dict[str, float]]] = {}
+    looked |= {n: [dict.fromkeys(kinds, float(i))] for i, n in enumerate(scores)}
     figures = {n: EncoderScores("", {k: Score(v) for k, v in f[0].items()})
                for n, f in looked.items()}  # fmt: skip
     labels = {n: EncoderScores("", {"x": Score(s)}) for n, s in scores.items()}

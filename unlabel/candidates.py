@@ -12,9 +12,11 @@ import numpy as np
 from rich.console import Console
 
 from unlabel.benchmarks.runs import seed_runs
+from unlabel.files import write_json
 from unlabel.kinds.visual import FramesOptions
 from unlabel.objectives import Objective
 from unlabel.pretrain import KINDS, Options, is_finished, train
+from unlabel.recipe import plain
 from unlabel.training.arguments import TrainingArguments
 
 # What must be alike for all candidates.
@@ -65,6 +67,7 @@ class Setting:
         runs = self._runs(self.root / name)
         self._refuse_other_seeds(self.root / name, runs)
         self._refuse_other_budget(runs)
+        self._refuse_other_method(self.root / name, runs, method)
         if self.seeds > 1 or not is_finished(self.root / name):
             train(
                 objective=method,
@@ -122,6 +125,21 @@ class Setting:
                 f"{other[0]} is none of the {self.seeds} seeds from {self.training.seed} on: take "
                 "as many seeds as before, another --training.output_dir, or remove it."
             )
+
+    def _refuse_other_method(self, folder: Path, runs: list[Path], method: Objective) -> None:
+        """What was trained before under this name must have been this method, settings and all."""
+        file = folder / "objective.json"
+        try:
+            now = json.loads(json.dumps(plain(method)))
+        except ValueError:  # made of what no recipe can say
+            return
+        if file.is_file() and json.loads(file.read_text()) != now:
+            raise ValueError(
+                f"{folder} was trained with another {type(method).__name__} or other settings of "
+                "it: take another name or --training.output_dir, or remove it."
+            )
+        if not any(map(is_finished, runs)):
+            write_json(file, now)
 
     def _refuse_other_budget(self, runs: list[Path]) -> None:
         """What was trained before must have had this data, this encoder and this budget."""
