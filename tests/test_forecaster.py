@@ -14,7 +14,8 @@ from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_future import season_of, times_of
 from unlabel.data_pipes.series_rows import SeriesRows, filled, windows_between
 from unlabel.data_pipes.series_time import Step, step_of
-from unlabel.forecasting.fit import Split
+from unlabel.forecasting.fit import Split, errors_ahead
+from unlabel.forecasting.prepare import rows_of
 from unlabel.forecasting.scores import naive_forecast, score_forecasts
 from unlabel.forecasts import at_levels
 from unlabel.modalities.series import SeriesEncoder
@@ -231,6 +232,20 @@ def test_the_band_from_0_1_to_0_9_holds_about_80_percent_of_later_values(size):
     within = (found[:, 0] <= truth) & (truth <= found[:, 2])
     assert 0.76 < within.mean() < 0.84
     assert 0.07 < (truth < found[:, 0]).mean() < 0.13
+
+
+@pytest.mark.parametrize("levels", [(0.5, 0.9, 0.99), (0.01, 0.1, 0.5), (0.2, 0.5)])
+def test_the_error_that_is_told_is_that_of_the_median_whatever_the_levels(frame, levels):
+    model = make(quantile_levels=levels).fit(frame).model_
+    rows = rows_of(model, read_series(frame))
+    split = Split.of(rows, context=48, horizon=H, share=0.2, limit=50_000)
+    _, error, _ = errors_ahead(model, rows, split.held, 64)
+    off = [
+        np.abs(seen.normalised(rows.futures(*(w[part] for w in split.held), H)) - read)
+        for part, seen in model.look(rows, *split.held, None, 64)
+        for read in [model.read(seen)[:, levels.index(0.5)]]
+    ]
+    assert error == pytest.approx(np.concatenate(off).mean(), rel=1e-5)
 
 
 def test_no_held_out_future_shares_a_step_with_a_fitted_one():

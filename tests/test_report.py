@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
+from unlabel.benchmarks.retrieval import evaluate_retrieval
+from unlabel.benchmarks.runs import bench as measured
 from unlabel.cli import main
 from unlabel.kinds.text import TextOptions
 from unlabel.objectives import MLM, Cutoff, SimCSE, Sum
@@ -426,6 +428,18 @@ def test_run_that_stopped_early_says_how_to_go_on(run):
     (run / "run.json").write_text(json.dumps(about))
     text = Page(report(str(run))).text
     assert "stopped early, at step 4. Continue it with the same command and --resume" in text
+
+
+def test_scores_from_before_a_run_went_on_are_said_to_be_so(run, sentences):
+    pairs = (sentences[:8], sentences[8:16])
+    measured(run, lambda embed: evaluate_retrieval(embed, *pairs, bootstrap=0))
+    assert json.loads((run / "results" / "retrieval.json").read_text())["steps"] == [6]
+    assert "Measure again" not in Page(report(str(run))).text
+    about = json.loads((run / "run.json").read_text())
+    about["result"].update(steps=12)  # as if it had been continued
+    (run / "run.json").write_text(json.dumps(about))
+    said = "The scores of retrieval are those after 6 steps, but now 12 are made. Measure again"
+    assert said in Page(report(str(run))).text
 
 
 def test_figures_take_their_colours_from_the_page():

@@ -230,6 +230,24 @@ def test_the_graph_finds_what_exact_search_finds_in_a_small_set(space, files, tm
     assert len(list((tmp_path / "index").glob("graph-*.faiss"))) == 1
 
 
+def test_a_graph_is_of_the_vectors_that_are_searched_after_an_interrupted_update_too(
+    space, files, tmp_path, monkeypatch
+):
+    pytest.importorskip("faiss")
+    copied(files, tmp_path / "data", "[cst]*")
+    index, _ = built(space, tmp_path / "data", tmp_path / "index")
+    space.search(index, "rain", approximate=True)
+    (tmp_path / "data" / "c0.mp4").write_bytes((files / "c1.mp4").read_bytes())
+    monkeypatch.setattr(Index, "_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # the part of c0 is written, and not yet merged
+        built(space, tmp_path / "data", tmp_path / "index")
+    opened = Index.open(tmp_path / "index")
+    how = {"like": files / "c2.mp4", "count": len(opened)}
+    plain, near = (space.search(opened, approximate=a, **how) for a in (False, True))
+    assert plain["path"].tolist() == near["path"].tolist()
+    np.testing.assert_allclose(plain["cosine"], near["cosine"], atol=1e-6)
+
+
 def test_without_faiss_the_approximate_search_says_how_to_get_it(
     space, files, tmp_path, monkeypatch
 ):

@@ -1,6 +1,7 @@
 """Several runs on the same data and budget, each in a folder of its own."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +12,19 @@ import numpy as np
 from rich.console import Console
 
 from unlabel.benchmarks.runs import seed_runs
+from unlabel.files import write_json
+from unlabel.kinds.visual import FramesOptions
 from unlabel.objectives import Objective
 from unlabel.pretrain import KINDS, Options, is_finished, train
+from unlabel.recipe import plain
 from unlabel.training.arguments import TrainingArguments
 
 # What must be alike for all candidates.
 BUDGET = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "learning_rate")
+
+
+class Stopped(ValueError):
+    """A candidate was asked to stop before its end, so that it cannot be held against others."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,15 @@ class Setting:
         """Train a candidate into its folder, or go on there; what is finished is kept.
 
         Raises:
-            ValueError: it cannot be trained, or was with another budget or data.
+            Stopped: it was asked to stop before its end.
+            ValueError: it cannot be trained, or was with another encoder, budget or data.
         """
         own = copy.deepcopy(self.training)
         own.output_dir = str(self.root / name)
-        self._refuse_other_budget(self.root / name)
+        runs = self._runs(self.root / name)
+        self._refuse_other_seeds(self.root / name, runs)
+        self._refuse_other_budget(runs)
+        self._refuse_other_method(self.root / name, runs, method)
         if self.seeds > 1 or not is_finished(self.root / name):
             train(
                 objective=method,
@@ -65,6 +77,10 @@ class Setting:
                 seeds=self.seeds,
                 resume=True,
                 **self.options,
+            )
+        if not all(map(is_finished, runs)):
+            raise Stopped(
+                f"{self.root / name} was stopped before its end; the same command goes on there."
             )
         return self.root / name
 
@@ -96,13 +112,50 @@ class Setting:
             )
         return type(prepared.encoder), prepared.store
 
-    def _refuse_other_budget(self, folder: Path) -> None:
-        """What was trained before must have had this data and this budget."""
-        for run in filter(is_finished, seed_runs(folder)):
+    def _runs(self, folder: Path) -> list[Path]:
+        """The runs of a candidate, as `train` lays them out."""
+        first = self.training.seed
+        seeds = [folder / f"seed-{seed}" for seed in range(first, first + self.seeds)]
+        return seeds if self.seeds > 1 else [folder]
+
+    def _refuse_other_seeds(self, folder: Path, runs: list[Path]) -> None:
+        """Figures are taken of every run in the folder, so there may be none beside these."""
+        if other := [run for run in seed_runs(folder) if run not in runs]:
+            raise ValueError(
+                f"{other[0]} is none of the {self.seeds} seeds from {self.training.seed} on: take "
+                "as many seeds as before, another --training.output_dir, or remove it."
+            )
+
+    def _refuse_other_method(self, folder: Path, runs: list[Path], method: Objective) -> None:
+        """What was trained before under this name must have been this method, settings and all."""
+        file = folder / "objective.json"
+        try:
+            now = json.loads(json.dumps(plain(method)))
+        except ValueError:  # made of what no recipe can say
+            return
+        if file.is_file() and json.loads(file.read_text()) != now:
+            raise ValueError(
+                f"{folder} was trained with another {type(method).__name__} or other settings of "
+                "it: take another name or --training.output_dir, or remove it."
+            )
+        if not any(map(is_finished, runs)):
+            write_json(file, now)
+
+    def _refuse_other_budget(self, runs: list[Path]) -> None:
+        """What was trained before must have had this data, this encoder and this budget."""
+        for run in filter(is_finished, runs):
             about = json.loads((run / "run.json").read_text())
+            seed = about["training"]["seed"]
             now = {k: getattr(self.training, k) for k in BUDGET}
+            now |= {} if self.seeds > 1 else {"seed": self.training.seed}
             other = [k for k, v in now.items() if about["training"].get(k) != v]
             other += ["data"] if self.data is not None and about["data"] != self.data else []
+            kind = self.kind
+            if isinstance(kind, FramesOptions):
+                kind = kind.settled(seed, run / "untrained")
+            options = json.loads(json.dumps(dataclasses.asdict(kind)))
+            # What an earlier version did not write down cannot have changed.
+            other += [k for k, v in options.items() if about["encoder"].get(k, v) != v]
             if other:
                 raise ValueError(
                     f"{run} was trained with another {', '.join(other)}: take another "
@@ -116,4 +169,4 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-__all__ = ["BUDGET", "Setting", "wide_console"]
+__all__ = ["BUDGET", "Setting", "Stopped", "wide_console"]

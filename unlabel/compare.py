@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from unlabel.benchmarks.label_free import FIGURES, label_free, usual_views
 from unlabel.benchmarks.result import EncoderScores, Score
 from unlabel.benchmarks.runs import seed_runs
-from unlabel.candidates import Setting, wide_console
+from unlabel.candidates import Setting, Stopped, wide_console
 from unlabel.embedding import device_of
 from unlabel.files import write_json
 from unlabel.kinds.audio import AudioOptions
@@ -24,6 +24,7 @@ from unlabel.kinds.visual import FramesOptions, VideoOptions
 from unlabel.objectives import Objective
 from unlabel.pretrain import named_objective
 from unlabel.training.arguments import TrainingArguments
+from unlabel.training.trainer import Diverged
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Compared:
         seconds: of training, by objective, mean over seeds.
         refused: objectives that could not be trained, and why.
         agreement: Spearman's rank correlation of each figure (its sign so that better is higher)
-            with the mean score with labels, over all encoders of all seeds.
+            with the mean score with labels, over all encoders of all seeds that have one.
     """
 
     figures: dict[str, EncoderScores] = field(default_factory=dict)
@@ -52,11 +53,13 @@ class Compared:
     def ranking(self) -> list[str]:
         """Objectives, best first: by the mean score with labels, else by the figures without.
 
+        One whose score is undefined, as it collapsed, comes last.
         Without labels that is the mean of the places by effective rank and by views found.
         """
         names = [n for n in self.figures if n != BASE]
         if self.labels:
-            return sorted(names, key=lambda n: -_mean(self.labels[n]))
+            means = {n: _mean(self.labels[n]) for n in names}
+            return sorted(names, key=lambda n: (math.isnan(means[n]), -means[n]))
         return sorted(names, key=lambda n: self.places()[n])
 
     def places(self) -> dict[str, float]:
@@ -160,6 +163,7 @@ def compare(
             `classification`, `actions` or `sounds`, there `--sets`); a few labels are enough.
 
     Raises:
+        Stopped: the training was asked to stop; the same command goes on there.
         ValueError: what came cannot be trained on, or no objective could.
     """
     options = {"text": text, "series": series, "frames": frames, "video": video, "audio": audio}
@@ -171,7 +175,9 @@ def compare(
         logger.info("Comparing %s (%d of %d)", name, place, len(methods))
         try:
             setting.train(name, method)
-        except ValueError as error:
+        except Stopped:
+            raise  # what is half trained is not ranked beside the others
+        except (ValueError, Diverged) as error:
             logger.warning("%s is left out: %s", name, error)
             found.refused[name] = str(error)
             continue
@@ -180,8 +186,8 @@ def compare(
     runs = {n: seed_runs(root / n) for n in methods if n not in found.refused}
     if not runs:
         raise ValueError(f"No objective could be trained: {found.refused}.")
-    looked = _look(setting, held_out, methods[next(iter(runs))], runs, views, samples)
-    found.figures = {n: _over([_plain(f, samples) for f in each]) for n, each in looked.items()}
+    looked, count = _look(setting, held_out, methods[next(iter(runs))], runs, views, samples)
+    found.figures = {n: _over([_plain(f, count) for f in each]) for n, each in looked.items()}
     if labels:
         found.labels = _labelled(modality, root, list(runs), labels)
         found.agreement = _agreement(looked, found.labels)
@@ -212,22 +218,23 @@ def _look(
     runs: Mapping[str, Sequence[Path]],
     views: str | None,
     samples: int,
-) -> dict[str, list[dict[str, float]]]:
-    """The figures of every encoder, by objective; those of the untrained ones first."""
+) -> tuple[dict[str, list[dict[str, float]]], int]:
+    """Figures of every encoder, by objective, the untrained ones first; and of how many samples."""
     folders = {n: [r / "model" for r in each] for n, each in runs.items()}
     folders = {BASE: [r / "untrained" for r in next(iter(runs.values()))], **folders}
     adapter, store = setting.look(data, method, folders[BASE][0])
     seed = setting.training.seed
     how: dict[str, Any] = {"samples": samples, "seed": seed, "device": device_of(None)}
     pair = usual_views(adapter, views)
-    return {
+    found = {
         name: [label_free(adapter.from_pretrained(f), store, pair, **how) for f in each]
         for name, each in folders.items()
     }
+    return found, min(samples, len(store))
 
 
-def _plain(figures: Mapping[str, float], samples: int) -> EncoderScores:
-    return EncoderScores("", {k: Score(v, pairs=samples) for k, v in figures.items()})
+def _plain(figures: Mapping[str, float], count: int) -> EncoderScores:
+    return EncoderScores("", {k: Score(v, pairs=count) for k, v in figures.items()})
 
 
 def _over(scores: Sequence[EncoderScores]) -> EncoderScores:
@@ -277,10 +284,12 @@ def _agreement(
         np.mean([s.seeds or (s.score,) * len(looked[n]) for s in labels[n].scores.values()], 0)
         for n in names
     ]
-    truth = np.concatenate(seeds)
-    found = {}
+    every = np.concatenate(seeds)
+    scored = ~np.isnan(every)
+    truth, found = every[scored], {}
     for figure, more in FIGURES.items():
         values = np.array([f[figure] for n in names for f in looked[n]]) * (1 if more else -1)
+        values = values[scored]
         is_known = len(set(values)) > 1 and len(set(truth)) > 1
         found[figure] = float(spearmanr(values, truth).statistic) if is_known else 0.0
     return found

@@ -1,16 +1,21 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse, stats
 
 from unlabel.benchmarks.intervals import (
+    block_mean_resamples,
     cosine_of_pairs,
     embed_all,
+    group_mean_resamples,
     mean_resamples,
     resample_counts,
     spearman,
     spearman_resamples,
     unit_rows,
 )
+from unlabel.benchmarks.result import Score
 
 
 def test_resampled_spearman_equals_scipy_on_the_drawn_rows_with_ties():
@@ -78,3 +83,20 @@ def test_rows_of_zeros_stay_zero_and_broken_rows_become_nan():
 def test_encoder_that_returns_a_wrong_shape_is_refused_with_the_shape():
     with pytest.raises(ValueError, match=r"shape \(2,\) for 2 sentences"):
         embed_all(lambda s: np.zeros(2), ["a", "b"])
+
+
+def test_what_tells_no_spread_has_no_interval():
+    """One value, one group or one block, drawn a thousand times, is a thousand times the same."""
+    random = np.random.default_rng(0)
+    values = random.random(20)
+    how: dict[str, Any] = {"resamples": 50, "rng": random}
+    alone = (
+        mean_resamples(values[:1], **how),
+        group_mean_resamples(values, np.zeros(20, int), **how),
+        block_mean_resamples(values, block=20, **how),
+    )
+    for drawn in alone:
+        score = Score.of(1.0, drawn)
+        assert not len(drawn) and np.isnan(score.low) and np.isnan(score.high)
+    assert len(group_mean_resamples(values, np.arange(20) // 10, **how)) == 50
+    assert len(block_mean_resamples(values, block=19, **how)) == 50

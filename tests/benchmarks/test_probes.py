@@ -122,6 +122,20 @@ def test_refuses_lists_without_labels_lost_files_and_unknown_probes(tmp_path):
         probe_scores(data, np.full((60, 2), np.nan))
 
 
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_a_row_of_a_list_that_says_nothing_is_no_class_and_no_group(tmp_path, column):
+    table = pd.DataFrame({"path": [f"{i}.mp4" for i in range(12)], "label": ["a", "None"] * 6})
+    table["group"] = [f"p{i // 4}" for i in range(12)]
+    for name in table["path"]:
+        (tmp_path / name).touch()
+    table.to_csv(tmp_path / "l.csv", index=False)
+    assert set(read_labelled(tmp_path / "l.csv", (".mp4",)).label) == {"a", "None"}
+    table.loc[4:5, column] = ""
+    table.to_csv(tmp_path / "l.csv", index=False)
+    with pytest.raises(ValueError, match=f"2 rows have no {column}, the first of them line 6;"):
+        read_labelled(tmp_path / "l.csv", (".mp4",))
+
+
 def _lone(folder):
     folder.mkdir()
     (folder / "a.mp4").touch()

@@ -84,6 +84,12 @@ def test_ranks_are_the_same_whatever_the_block():
     assert whole.tolist() == (cosine >= np.diag(cosine)[:, None]).sum(1).tolist()
 
 
+@pytest.mark.parametrize("count", [128, 256, 512])
+def test_any_number_of_equal_pairs_answer_each_other(count):
+    right, _ = measures.answers(np.zeros(count, int), np.zeros(count, int))
+    assert right.shape == (count, 1) and right.toarray().all()
+
+
 def test_chance_of_single_answers_is_k_of_n():
     right, _ = measures.answers(np.arange(40), np.arange(40))
     within = measures.chance_of_ranks(right)

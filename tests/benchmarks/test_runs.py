@@ -7,6 +7,7 @@ import pytest
 from unlabel.benchmarks.result import Score
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.benchmarks.runs import bench, seed_runs
+from unlabel.report.scores import score_table
 
 
 @pytest.fixture
@@ -43,6 +44,23 @@ def test_a_run_of_seeds_gives_means_and_each_seed_keeps_its_own_result(run, sent
     assert trained.low < trained.score < trained.high
     saved = json.loads((run / "results" / "retrieval.json").read_text())
     assert saved["encoders"][1]["scores"]["mrr"]["seeds"] == pytest.approx(scores, abs=1e-5)
+
+
+def test_encoders_of_equal_folder_names_stay_apart(run, sentences):
+    """A report tells columns apart by their names: `untrained` would be another run's."""
+    pairs = (sentences[:8], sentences[8:])
+    result = bench(
+        run / "seed-2",
+        lambda embed: evaluate_retrieval(embed, *pairs, bootstrap=0),
+        compare=[run / "seed-9" / "untrained", run / "seed-10" / "untrained", run / "seed-9"],
+    )
+    names = [e.name for e in result.encoders]
+    beside = ["seed-9/untrained", "seed-10/untrained", "seed-9"]
+    assert names == ["untrained", "trained", *beside]
+    table = score_table(result.to_dict())
+    assert table.columns == ("untrained", "trained", "gain", *beside)
+    own = result.encoders[0].scores["mrr"].score
+    assert table.rows[-1].cells[0]["score"] == pytest.approx(own, abs=1e-6)
 
 
 def test_differences_over_seeds_are_paired():

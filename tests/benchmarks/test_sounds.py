@@ -114,6 +114,21 @@ def test_a_run_is_probed_before_and_after_beside_its_controls(tmp_path):
     ]  # fmt: skip
 
 
+def test_two_lists_of_equal_names_are_two_sets(tmp_path):
+    place = voices(tmp_path) / "fsdd" / "recordings"
+    lists = [tmp_path / part / "labels.csv" for part in ("one", "two")]
+    for i, path in enumerate(lists):  # the second one asks who speaks
+        path.parent.mkdir()
+        rows = [f"{f},{f.stem.split('_')[i]}" for f in sorted(place.glob("*.wav"))]
+        path.write_text("\n".join(["path,label", *rows]))
+    encoder().save_pretrained(tmp_path / "model")
+    how: Any = {"probes": ("5-NN",), "bootstrap": 0, "controls": False}
+    both = bench_sounds(tmp_path / "model", sets=[str(p) for p in lists], **how).encoders[0].scores
+    for path in lists:
+        alone = bench_sounds(tmp_path / "model", sets=[str(path)], **how).encoders[0].scores
+        assert both[f"{path} 5-NN"].score == alone["labels 5-NN"].score
+
+
 def test_probes_read_the_features_that_are_asked_for(tmp_path):
     voices(tmp_path)
     encoder().save_pretrained(tmp_path / "run" / "model")

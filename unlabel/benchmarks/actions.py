@@ -16,7 +16,7 @@ from torch import nn
 
 from unlabel.benchmarks.actions_data import control_features, load_actions, read_views
 from unlabel.benchmarks.clip_pictures import neighbour_examples
-from unlabel.benchmarks.labelled import Labelled
+from unlabel.benchmarks.labelled import Labelled, apart
 from unlabel.benchmarks.probes import (
     Probe,
     accuracy,
@@ -238,7 +238,8 @@ def bench_actions(
 
     Reference: Xu et al. 2019 (VCOP), section 4.3, for retrieval.
     """
-    data = [load_actions(name, folder, seed=seed) for name in dict.fromkeys(sets)]
+    names = list(dict.fromkeys(sets))
+    data = apart(names, [load_actions(name, folder, seed=seed) for name in names])
     shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
     step = stride or trained_stride(path)
     how = (tuning or Tuning()) if finetune else None

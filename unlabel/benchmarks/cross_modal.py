@@ -45,8 +45,8 @@ def answers(
     """
     _, query = np.unique(asked, return_inverse=True)
     _, rows, document = np.unique(searched, return_index=True, return_inverse=True)
-    right = sparse.csr_matrix((np.ones(len(query), np.int8), (query, document)))
-    return right[query].astype(bool), rows
+    right = sparse.csr_matrix((np.ones(len(query), bool), (query, document)))
+    return right[query], rows
 
 
 def chance_of_ranks(right: Any) -> Float[np.ndarray, "documents"]:

@@ -99,8 +99,8 @@ def spearman_resamples(
 def mean_resamples(
     values: Float[np.ndarray, "samples"], *, resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "resamples"]:
-    """Mean of each bootstrap resample of the values."""
-    chunks = resample_counts(len(values), resamples, rng)
+    """Mean of each bootstrap resample of the values; none of a lone value: it has no spread."""
+    chunks = resample_counts(len(values), resamples if len(values) > 1 else 0, rng)
     means = [counts @ values / len(values) for counts in chunks]
     return np.concatenate(means) if means else np.empty(0)
 
@@ -115,6 +115,7 @@ def group_mean_resamples(
     """Mean of each bootstrap resample of whole groups, such as all clips of one person.
 
     Samples of a group depend on each other; drawn singly, they would pass for more than they are.
+    There is none of a lone group, which tells no spread between groups.
 
     Args:
         values: of each sample.
@@ -124,7 +125,7 @@ def group_mean_resamples(
     """
     sizes = np.bincount(groups)
     sums = np.bincount(groups, weights=values)
-    chunks = resample_counts(len(sizes), resamples, rng)
+    chunks = resample_counts(len(sizes), resamples if len(sizes) > 1 else 0, rng)
     means = [counts @ sums / (counts @ sizes) for counts in chunks]
     return np.concatenate(means) if means else np.empty(0)
 
@@ -135,7 +136,8 @@ def block_mean_resamples(
     """Mean of each circular block bootstrap resample of values that depend on their neighbours.
 
     Each resample is as many blocks, of neighbours in a circle, as cover the values; drawing
-    single values would take overlapping windows for independent ones.
+    single values would take overlapping windows for independent ones. There is none where one
+    block covers all values.
 
     Args:
         values: in order of time.
@@ -147,7 +149,8 @@ def block_mean_resamples(
         Politis & Romano 1992, A circular block-resampling procedure for stationary data.
     """
     count = len(values)
-    block = min(block, count)
+    if block >= count:
+        return np.empty(0)
     sums = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[:block]]))])
     starts = rng.integers(count, size=(resamples, -(-count // block)))
     return (sums[starts + block] - sums[starts]).mean(axis=1) / block

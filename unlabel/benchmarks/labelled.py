@@ -1,8 +1,9 @@
 """Labelled files for probes: where they are, what they show, and which are held out together."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,18 @@ def _left_out(groups: np.ndarray) -> tuple[Fold, ...]:
     return tuple(LeaveOneGroupOut().split(groups, groups=groups))
 
 
+def apart(asked: Sequence[str], data: Sequence[Labelled]) -> list[Labelled]:
+    """Sets that would have the same name in tables take what they were asked for by.
+
+    Args:
+        asked: paths or names.
+        data: the set of each.
+    """
+    often = Counter(one.name for one in data)
+    pairs = zip(asked, data, strict=True)
+    return [replace(one, name=name) if often[one.name] > 1 else one for name, one in pairs]
+
+
 def read_labelled(source: Any, suffixes: Sequence[str], *, seed: int = 0) -> Labelled:
     """Labelled files that a folder, a list or `datasets` names.
 
@@ -157,7 +170,7 @@ def read_labelled(source: Any, suffixes: Sequence[str], *, seed: int = 0) -> Lab
 
     Raises:
         FileNotFoundError: no such file or folder, or a list names a file that is not there.
-        ValueError: no labelled file in it, or no column of paths or labels.
+        ValueError: no labelled file in it, no column of paths or labels, or a row without one.
     """
     if isinstance(source, str) and source.startswith("hf:"):
         return _of_datasets(source.removeprefix("hf:"), {"": load_hub(source)}, seed)
@@ -179,13 +192,19 @@ def read_labelled(source: Any, suffixes: Sequence[str], *, seed: int = 0) -> Lab
 
 
 def _of_table(path: Path, name: str, seed: int) -> Labelled:
-    table = pd.read_csv(path, dtype=str)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a class may be called None
     found = {k: next((n for n in names if n in table), None) for k, names in NAMES.items()}
     for wanted in ("path", "label"):
         if found[wanted] is None:
             raise ValueError(
                 f"{path} has columns {', '.join(table.columns)}; one of "
                 f"{', '.join(NAMES[wanted])} is wanted for the {wanted}."
+            )
+    for column in filter(None, (found[k] for k in found if k != "split")):
+        if len(rows := np.flatnonzero(table[column] == "")):
+            raise ValueError(
+                f"{path}: {len(rows)} rows have no {column}, the first of them line {rows[0] + 2}; "
+                "fill it in, or leave the rows out."
             )
     files = [path.parent / p for p in table[found["path"]]]
     if lost := [p for p in files if not p.exists()]:
@@ -235,4 +254,4 @@ def _of_datasets(name: str, splits: Mapping[str, Any], seed: int) -> Labelled:
     return labelled(name, sources, labels, seed=seed, **parted)
 
 
-__all__ = ["Labelled", "labelled", "read_labelled", "set_folder"]
+__all__ = ["Labelled", "apart", "labelled", "read_labelled", "set_folder"]

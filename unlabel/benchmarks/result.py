@@ -187,6 +187,8 @@ class BenchmarkResult:
         unit: what a score is, on the axis of a picture.
         examples: what was scored and what each encoder made of it, by name of the example: plain
             data with the encoders' part under `encoders`. Saved in a file of its own.
+        steps: of the optimizer that the measured run had made, of each seed; empty where it is no
+            run. They tell scores from those of the same run after more training.
     """
 
     benchmark: str
@@ -197,6 +199,7 @@ class BenchmarkResult:
     digits: int = 2
     unit: str = "score x100"
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    steps: tuple[int, ...] = ()
 
     def __add__(self, other: "BenchmarkResult") -> "BenchmarkResult":
         """Both results' encoders in one table; they must come from the same protocol."""
@@ -233,6 +236,7 @@ class BenchmarkResult:
             "note": self.note,
             "better": self.better,
             "digits": self.digits,
+            "steps": list(self.steps),
         }
 
     def save(self, path: str | Path) -> Path:

@@ -1,5 +1,7 @@
 """Benchmarks of runs: before and after training, over the seeds that a run was trained from."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +56,10 @@ def bench(
             groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
     own = len(groups)
     name, folders = groups[-1]
-    groups += [(Path(c).name, seed_runs(Path(c)) or [Path(c)]) for c in compare]
+    others = [Path(c) for c in compare]
+    taken = [n for n, _ in groups] + [e.name for c in controls for e in c.encoders]
+    names = _names(others, taken)
+    groups += [(n, seed_runs(c) or [c]) for n, c in zip(names, others, strict=True)]
     if whiten_on:
         groups.append((f"{name}, whitened", folders))
 
@@ -67,7 +72,8 @@ def bench(
     found = [[measure(name, folder) for folder in folders] for name, folders in groups]
     if len(runs) > 1:
         for i, run in enumerate(runs):
-            _merge([r[i] for r in found[:own]]).save(run / "results" / f"{_kind(found)}.json")
+            mine = replace(_merge([r[i] for r in found[:own]]), steps=_steps([run]))
+            mine.save(run / "results" / f"{_kind(found)}.json")
     pooled = [
         replace(
             several[0],
@@ -75,11 +81,29 @@ def bench(
         )
         for (name, _), several in zip(groups, found, strict=True)
     ]
-    result = _merge([*pooled, *controls])
+    result = replace(_merge([*pooled, *controls]), steps=_steps(runs))
     result.print()
     if output or runs:
         result.save(output or path / "results" / f"{result.benchmark}.json")
     return result
+
+
+def _steps(runs: Sequence[Path]) -> tuple[int, ...]:
+    """That each run has made; none where one does not say."""
+    files = [run / "run.json" for run in runs]
+    abouts = [json.loads(f.read_text()) for f in files if f.is_file()]
+    found = [a["result"]["steps"] for a in abouts if "result" in a]
+    return tuple(found) if len(found) == len(runs) else ()
+
+
+def _names(folders: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """Names of folders, with as much of the path before as tells them from others in the table."""
+    found = [folder.name for folder in folders]
+    for depth in range(2, max((len(f.parts) for f in folders), default=0) + 1):
+        often = Counter([*taken, *found])
+        longer = [str(Path(*folder.parts[-depth:])) for folder in folders]
+        found = [b if often[a] > 1 else a for a, b in zip(found, longer, strict=True)]
+    return found
 
 
 def _whitened(embed: Embedder, sentences: list[str]) -> Any:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
-from unlabel.benchmarks.labelled import Labelled, labelled, read_labelled, set_folder
+from unlabel.benchmarks.labelled import Labelled, apart, labelled, read_labelled, set_folder
 from unlabel.benchmarks.probes import (
     Probe,
     accuracy,
@@ -271,7 +271,8 @@ def bench_sounds(
 
     Reference: Piczak 2015 (ESC), for the folds of ESC-10.
     """
-    data = [load_sounds(name, folder, seed=seed) for name in dict.fromkeys(sets)]
+    names = list(dict.fromkeys(sets))
+    data = apart(names, [load_sounds(name, folder, seed=seed) for name in names])
     shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
     how = (tuning or Tuning()) if finetune else None
     own = {

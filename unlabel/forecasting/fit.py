@@ -168,7 +168,7 @@ def errors_ahead(
         last = seen.normalised(last_values(rows, row, origin, model.encoder.context)[:, None])
         naive.append(np.abs(future - last))
     apart = np.concatenate(errors)
-    middle = np.abs(apart[:, apart.shape[1] // 2])
+    middle = np.abs(model.middle(apart))
     if not np.isfinite(middle).any():
         raise ValueError(
             "No window to check on has both a history that varies and a future that was observed; "

@@ -97,7 +97,7 @@ def _render(folder: Path, runs: list[Run]) -> str:
         seeds=len(runs),
         facts=words.facts([r.about for r in runs]),
         summary=words.summary(lead.about, len(runs)),
-        state=[s for r in runs if (s := words.unfinished(r.path, r.about))],
+        state=_state(folder, runs),
         tables=tables,
         meaning=MEANING,
         verdict=verdict,
@@ -129,6 +129,17 @@ def score_tables(folder: Path, runs: Sequence[Run]) -> list[ScoreTable]:
         score_table(together[n], {r.path.name: r.results[n] for r in seeds if n in r.results})
         for n in sorted(names, key=lambda n: (n != first, n))
     ]
+
+
+def _state(folder: Path, runs: Sequence[Run]) -> list[str]:
+    """What to know of runs that did not end, and of scores from before they went on."""
+    results = (runs[0].results if runs[0].path == folder else read_results(folder)).values()
+    abouts = [run.about for run in runs]
+    said = [words.unfinished(run.path, run.about) for run in runs]
+    # `space` is measured with `retrieval`, and says the same.
+    scores = [r for r in results if "encoders" in r and r["benchmark"] != "space"]
+    said += [words.outdated(result, abouts, folder) for result in scores]
+    return [sentence for sentence in said if sentence]
 
 
 def _dots(table: ScoreTable) -> Any:

@@ -117,7 +117,7 @@ def verdict(before: Cell, after: Cell, gain: Cell, digits: int = 1) -> str:
         return f"is undefined: {gain['reason'] or after['reason'] or before['reason']}."
     ends = f"from {before['score']:.{digits}f} before training to {after['score']:.{digits}f} after"
     if gain["low"] is None:
-        return f"went {ends}; no interval was asked for."
+        return f"went {ends}; there is no interval."
     if gain["low"] <= 0 <= gain["high"]:
         return f"did not clearly change: it went {ends}, and the interval of the gain contains 0."
     return f"{'rose' if gain['low'] > 0 else 'fell'} {ends}."

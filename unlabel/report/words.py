@@ -119,6 +119,18 @@ def unfinished(path: Path, about: About) -> str | None:
     return None
 
 
+def outdated(result: About, abouts: Sequence[About], folder: Path) -> str | None:
+    """What to know of scores that are not of the weights that the runs have now, else None."""
+    then, now = result.get("steps"), [a.get("result", {}).get("steps") for a in abouts]
+    if not then or then == now or None in now:
+        return None
+    before, after = (" and ".join(f"{n:,}" for n in dict.fromkeys(steps)) for steps in (then, now))
+    return (
+        f"The scores of {result['benchmark']} are those after {before} steps, but now {after} are "
+        f"made. Measure again with `unlabel bench {result['benchmark']} {folder}`."
+    )
+
+
 def facts(abouts: Sequence[About]) -> list[tuple[str, list[str]]]:
     """What was trained, as headings with lines below; empty ones left out."""
     about = abouts[0]

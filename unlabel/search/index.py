@@ -1,6 +1,7 @@
 """An index: a folder with a vector for each thing that files hold, and the files it came from."""
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,8 +204,7 @@ class Index:
 
     def _graph(self) -> Path:
         """Where the graph of these vectors is kept; those of earlier ones are removed."""
-        size, changed = identity(self.folder / _WHOLE)
-        file = self.folder / f"graph-{changed}-{size}.faiss"
+        file = self.folder / f"graph-{zlib.crc32(repr(self._states).encode()):08x}.faiss"
         for old in self.folder.glob("graph-*.faiss"):
             if old != file:
                 old.unlink()
@@ -240,6 +240,7 @@ class Index:
         """Take all parts together; of a file that several tell of, the last one counts."""
         whole = self.folder / _WHOLE
         files = [*([whole] if whole.is_file() else []), *self._parts()]
+        self._states = [(f.name, *identity(f)) for f in files]
         tables = [pq.read_table(f) for f in files]
         width = int(self.about["width"])
         vectors = [

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from unlabel.data_pipes.faults import library
+from unlabel.files import replacing
 
 Vectors = Float32[np.ndarray, "rows width"]
 Found = tuple[Int64[np.ndarray, "queries count"], Float32[np.ndarray, "queries count"]]
@@ -61,7 +62,8 @@ class Graph:
         )
         self.graph.hnsw.efConstruction = _BUILD
         self.graph.add(np.ascontiguousarray(vectors))
-        self.faiss.write_index(self.graph, str(file))
+        with replacing(file) as partial:
+            self.faiss.write_index(self.graph, str(partial))
 
     def nearest(self, queries: Vectors, count: int, among: np.ndarray | None = None) -> Found:
         """As `exact`, but a near row may be missed, and is then replaced by a farther one.
