@@ -180,6 +180,22 @@ def test_resume_of_another_recipe_is_refused(notes, tmp_path, capsys):
     main(again)
 
 
+def test_seeds_that_are_finished_are_passed_over_unless_more_is_asked_of_them(
+    notes, tmp_path, capsys
+):
+    out = f"--training.output_dir={tmp_path / 'run'}"
+    again = ["train", "--objective", "simcse", "--data", str(notes), out, "--seeds=2", *TINY]
+    main(again)
+    records = [tmp_path / "run" / f"seed-{n}" / "run.json" for n in (42, 43)]
+    before = [r.read_text() for r in records]
+    main([*again, "--resume"])
+    assert [r.read_text() for r in records] == before
+    said = refused(capsys, *again, "--resume", "--training.learning_rate=0.5")
+    assert "seed-42 was begun with another training.learning_rate, so" in said
+    main([*again, "--resume", "--training.max_steps=6"])
+    assert [json.loads(r.read_text())["result"]["steps"] for r in records] == [6, 6]
+
+
 def test_a_folder_is_of_one_process_at_a_time_and_of_none_that_died(notes, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()

@@ -85,7 +85,7 @@ def train(
     for seed in range(args.seed, args.seed + seeds):
         own = copy.deepcopy(args)
         own.seed, own.output_dir = seed, str(out if seeds == 1 else out / f"seed-{seed}")
-        if seeds > 1 and resume and is_finished(Path(own.output_dir)):
+        if seeds > 1 and resume and _is_done(data, own):
             continue
         run = _folder(own)
         with alone_in(run) if own.process_index == 0 else nullcontext():
@@ -135,7 +135,7 @@ def _train_one(
         model.save_pretrained(untrained)
     about = {
         "modality": modality,
-        "data": [str(d) for d in data] if isinstance(data, list) else data,
+        "data": _said(data),
         "encoder": dataclasses.asdict(options),
         "objective": describe(method),
         "papers": method.paper,
@@ -255,20 +255,38 @@ def _keep_batch(before: dict[str, Any], args: TrainingArguments, run: Path) -> d
     return {"per_device_train_batch_size": size}
 
 
+_KEPT = (  # of the training arguments, from a run's beginning to its end
+    "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window",
+    "micro_tokens",
+    # A checkpoint brings its own of these: another one would be said, and not heeded.
+    "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+)  # fmt: skip
+
+
+def _is_done(data: str | list[str], args: TrainingArguments) -> bool:
+    """Whether a seed's run is finished, as far as it is asked for now."""
+    run = Path(str(args.output_dir))
+    if not is_finished(run):
+        return False
+    before = json.loads((run / "run.json").read_text())
+    asked = _plain(vars(args))
+    length = ("max_steps", "num_train_epochs")
+    same = all(before["training"].get(k) == asked[k] for k in (*_KEPT, *length))
+    return same and before["data"] == _said(data)
+
+
+def _said(data: str | list[str]) -> str | list[str]:
+    return [str(d) for d in data] if isinstance(data, list) else data
+
+
 def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
     names = {n: n for n in ("data", "encoder", "objective")}
     names |= {"samples": "number of samples", "bytes": "size of its files"}
     # What an earlier version did not write down cannot have changed.
     kept = {n: before.get(n, now[n] if n == "bytes" else None) for n in names}
     other = [said for n, said in names.items() if json.dumps(kept[n]) != json.dumps(now[n])]
-    keys = (
-        "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "length_window",
-        "micro_tokens",
-        # A checkpoint brings its own of these: another one would be said, and not heeded.
-        "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-    )  # fmt: skip
     old, new = before.get("training", {}), now["training"]
-    other += [f"training.{k}" for k in keys if old.get(k, 0) != new.get(k)]
+    other += [f"training.{k}" for k in _KEPT if old.get(k, 0) != new.get(k)]
     if other:
         raise ValueError(
             f"{run} was begun with another {', '.join(other)}, so it cannot be continued with "
