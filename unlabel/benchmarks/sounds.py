@@ -59,7 +59,7 @@ def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -
         FileNotFoundError: no such set.
     """
     if name not in SETS:
-        return read_labelled(name, SUFFIXES, seed=seed)
+        return read_labelled(name, SUFFIXES, what="recording", seed=seed)
     if name == "synthetic":
         return _synthetic()
     if name == "esc10":
