@@ -20,6 +20,26 @@ def seed_runs(path: Path) -> list[Path]:
     return [p for p in seeds if run_model_folder(p) is not None]
 
 
+def refuse_unfit(
+    path: str | Path,
+    load: Callable[..., Any] = load_embedder,
+    *,
+    compare: Sequence[str | Path] = (),
+    **loading: Any,
+) -> None:
+    """Load every encoder of a table once, so that what will not do is refused before the work.
+
+    Args:
+        path: as for `bench`; also `compare`, `load` and `loading`.
+        load: makes the encoder of a folder.
+        compare: further ones.
+        loading: options of `load`.
+    """
+    for name, folders in _groups(Path(path), compare):
+        for folder in folders:
+            load(folder, name=name, **loading)
+
+
 def bench(
     path: str | Path,
     evaluate: Evaluate,
@@ -47,14 +67,9 @@ def bench(
     """
     path = Path(path)
     runs = seed_runs(path)
-    groups: list[tuple[str, list[Path]]] = [(path.name, [path])]
-    if runs:
-        groups = [("trained", [r / "model" for r in runs])]
-        if all((r / "untrained" / "config.json").is_file() for r in runs):
-            groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
-    own = len(groups)
-    name, folders = groups[-1]
-    groups += [(Path(c).name, seed_runs(Path(c)) or [Path(c)]) for c in compare]
+    groups = _groups(path, compare)
+    own = len(groups) - len(compare)
+    name, folders = groups[own - 1]
     if whiten_on:
         groups.append((f"{name}, whitened", folders))
 
@@ -80,6 +95,17 @@ def bench(
     if output or runs:
         result.save(output or path / "results" / f"{result.benchmark}.json")
     return result
+
+
+def _groups(path: Path, compare: Sequence[str | Path]) -> list[tuple[str, list[Path]]]:
+    """Columns of the table: a name, and the folders of its seeds."""
+    runs = seed_runs(path)
+    groups: list[tuple[str, list[Path]]] = [(path.name, [path])]
+    if runs:
+        groups = [("trained", [r / "model" for r in runs])]
+        if all((r / "untrained" / "config.json").is_file() for r in runs):
+            groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
+    return groups + [(Path(c).name, seed_runs(Path(c)) or [Path(c)]) for c in compare]
 
 
 def _whitened(embed: Embedder, sentences: list[str]) -> Any:
