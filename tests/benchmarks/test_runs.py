@@ -96,5 +96,5 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(name, run, tmp_pa
     bench_it = getattr(module, f"bench_{name}")
     with pytest.raises(ValueError, match=f"is an encoder of {kind}"):
         bench_it(other, **more)
-    with pytest.raises((ValueError, FileNotFoundError), match="no folder|does not exist"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"no folder|does not exist"):
         bench_it(tmp_path / "nothing there", **more)

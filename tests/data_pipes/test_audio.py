@@ -186,7 +186,7 @@ def test_a_recording_that_is_cut_off_is_left_out_and_named_or_used_and_counted(t
     assert used.report.counts["damaged_used"] == 1
     assert f"cut.{kind}" in used.report.examples["damaged_used"][0]
     assert len(AudioStore(used, rate=8000, seconds=None)[0]["waveform"]) < 1500
-    with pytest.raises(ValueError, match="No usable recording among 1: .*cut off"):
+    with pytest.raises(ValueError, match=r"No usable recording among 1: .*cut off"):
         read_audio(cut)
 
 
