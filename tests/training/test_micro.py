@@ -44,7 +44,7 @@ def test_gradient_is_that_of_one_pass(method):
 
 
 def test_batches_of_one_are_refused_where_a_sample_is_told_from_the_others_of_its_batch(tmp_path):
-    lone = {"per_device_train_batch_size": 1, "max_steps": 1}
+    lone: dict[str, Any] = {"per_device_train_batch_size": 1, "max_steps": 1}
     for method in ("simcse", "sum", "spread"):
         with pytest.raises(ValueError, match="a batch of one has no others"):
             make_trainer(tmp_path / method, method, **lone)
