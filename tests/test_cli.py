@@ -133,6 +133,19 @@ def test_missing_data_is_one_sentence(capsys, tmp_path):
     assert "no/such.txt" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("kind", ["text", "video", "frames", "series", "audio", "pairs"])
+def test_a_pretrained_model_that_is_nowhere_is_one_sentence(capsys, tmp_path, kind):
+    words = ["--modality", kind, "--objective", "clip" if kind == "pairs" else "simclr"]
+    out = str(tmp_path / "r")
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *words, f"--{kind}.pretrained", "no/such/folder",
+              "--training.output_dir", out])  # fmt: skip
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    there = "is no folder" if kind == "pairs" else "no model of that name came from"
+    assert stop.value.code == 2 and "no/such/folder" in said and there in said
+    assert "huggingface.co" not in said
+
+
 def test_an_objective_that_the_data_cannot_feed_is_refused_before_training(capsys, notes, tmp_path):
     run = tmp_path / "run"
     out = f"--training.output_dir={run}"

@@ -59,6 +59,14 @@ def test_a_pretrained_folder_says_what_is_not_asked(tmp_path):
     assert again.settings == first.settings
 
 
+def test_what_there_is_of_a_recording_that_is_cut_off_is_used_where_asked(tmp_path, recordings):
+    file = next(recordings.rglob("0.wav"))
+    file.write_bytes(file.read_bytes()[:4000])
+    skipped, used = (prepare(tmp_path, recordings, damaged=d) for d in ("skip", "use"))
+    assert (skipped.samples, used.samples) == (15, 16)
+    assert "2 broken" in skipped.read and "1 damaged, used up to there" in used.read
+
+
 @pytest.mark.slow
 def test_a_folder_of_recordings_becomes_an_encoder_and_vectors(tmp_path, recordings, capsys):
     out = tmp_path / "run"

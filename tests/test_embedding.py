@@ -73,6 +73,12 @@ def test_unknown_folder_says_what_was_expected(tmp_path):
         load_embedder(tmp_path / "notes.txt")
 
 
+def test_a_name_that_is_no_folder_and_not_on_the_hub_is_one_sentence():
+    with pytest.raises(ValueError, match="There is no folder no/such, and no model") as error:
+        load_embedder("no/such")
+    assert "huggingface.co" not in str(error.value)
+
+
 def test_encoder_of_another_modality_is_refused(run_folder):
     settings = run_folder / "model" / "unlabel.json"
     settings.write_text(json.dumps({"modality": "series"}))

@@ -368,6 +368,8 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(space, files, tmp_path)
         ({}, "one of words and like"),
         ({"words": "a", "like": "b.wav"}, "one of words and like"),
         ({"like": "b.wav"}, "b.wav is no file"),
+        ({"words": ""}, "words to look for are empty"),
+        ({"words": "  "}, "words to look for are empty"),
         ({"words": "a", "count": 0}, "1 or more"),
         ({"words": "a", "among": "video"}, "holds no video to find, but series"),
     ):
@@ -441,6 +443,7 @@ def test_index_search_and_classify_on_the_command_line(run, files, tmp_path, cap
             "No side 'smell'",
         ),
         (["search", "{run}", "rain"], "is no index"),
+        (["search", "{run}", ""], "words to look for are empty"),
         (["search", "{run}", "--like", "none.wav", "--data", "{files}"], "none.wav is no file"),
         (
             ["classify", "{run}", "{files}", "--output", "a.txt", "--classes", "[a]"],

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from unlabel.embedding_parts import Parts
-from unlabel.modalities.configs import SETTINGS, saved_settings
+from unlabel.modalities.configs import SETTINGS, nowhere, saved_settings
 from unlabel.modalities.text import TextEncoder
 
 WHOLE = 512  # tokens of a plain transformers folder's sentences; the model's limit if lower
@@ -112,6 +112,8 @@ def load_embedder(
     except ValueError:
         raise
     except Exception as error:  # each loader has its own; all end in the same advice
+        if not path.exists():
+            raise ValueError(nowhere(path_or_name)) from error
         raise ValueError(
             f"Could not load {path_or_name}: {type(error).__name__}: {error}. Its files may be "
             "incomplete; save or fetch the model again."

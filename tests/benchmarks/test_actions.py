@@ -153,6 +153,23 @@ def test_refuses_encoders_of_something_else_and_sets_that_are_not_there(tmp_path
         load_actions(str(tmp_path / "nothing.csv"))
 
 
+def test_a_broken_video_in_a_class_folder_is_left_out_and_named(tmp_path):
+    for kind in ("left", "right"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+    data = dots(tmp_path, count=12)
+    for file, kind in zip(data.sources, data.label, strict=True):
+        file.rename(tmp_path / "mine" / str(kind) / file.name)
+    torn = tmp_path / "mine" / "left" / "torn.mp4"
+    torn.write_bytes(b"no video" * 100)
+    read = load_actions(str(tmp_path / "mine"))
+    assert len(read) == 12 and torn not in read.sources
+    assert "1 of 13 files are broken and left out" in read.note and "torn.mp4" in read.note
+    assert len(control_features(read)["mean pixels"]) == 12
+    (tmp_path / "list.csv").write_text("path,label\nmine/left/torn.mp4,a\n")
+    with pytest.raises(ValueError, match=r"No usable video among 1: .*torn\.mp4"):
+        load_actions(str(tmp_path / "list.csv"))
+
+
 def test_amount_of_motion_is_two_numbers_and_none_of_a_still():
     frames = np.zeros((5, 32, 32, 3), np.uint8)
     assert np.allclose(motion_amount(frames), np.log(1e-3))

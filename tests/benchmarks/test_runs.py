@@ -4,6 +4,16 @@ import json
 
 import pytest
 
+from unlabel.benchmarks import (
+    actions,
+    alignment,
+    classification,
+    forecasting,
+    propagation,
+    retrieval,
+    sounds,
+    sts,
+)
 from unlabel.benchmarks.result import Score
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.benchmarks.runs import bench, seed_runs
@@ -71,3 +81,38 @@ def test_differences_over_seeds_are_paired():
     # Student's interval: 1.5 -+ 4.3027 * 0.5 / sqrt(3)
     assert gain.low == pytest.approx(1.5 - 1.2421, abs=1e-3)
     assert (after - Score(10.0)).seeds == pytest.approx((1.0, 11.5, 22.0))
+
+
+BENCHES = {
+    "sts": (sts, {"controls_from": "none.txt"}, "series"),
+    "retrieval": (retrieval, {}, "series"),
+    "forecasting": (forecasting, {}, "text"),
+    "classification": (classification, {}, "text"),
+    "actions": (actions, {}, "text"),
+    "alignment": (alignment, {}, "text"),
+    "propagation": (propagation, {}, "text"),
+    "sounds": (sounds, {}, "text"),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_what_cannot_be_measured_is_refused_before_anything_is(name, run, tmp_path, monkeypatch):
+    """Neither sets are read nor controls computed for a run of something else, or for none."""
+    module, more, kind = BENCHES[name]
+    of_text = run / "seed-2" / "model"
+    other = tmp_path / "other"
+    of_text.rename(other)
+    (other / "unlabel.json").write_text(json.dumps({"modality": kind}))
+
+    def computed(*args, **kwargs):
+        raise AssertionError("it was computed")
+
+    works = [n for n in vars(module) if n.startswith(("evaluate_", "load_", "read_", "docstring"))]
+    for work in works:
+        if not work.endswith(("_encoder", "_embedder")):
+            monkeypatch.setattr(module, work, computed)
+    bench_it = getattr(module, f"bench_{name}")
+    with pytest.raises(ValueError, match=f"is an encoder of {kind}"):
+        bench_it(other, **more)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"no folder|does not exist"):
+        bench_it(tmp_path / "nothing there", **more)

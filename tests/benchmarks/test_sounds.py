@@ -148,6 +148,23 @@ def test_probes_read_the_features_that_are_asked_for(tmp_path):
     assert notes == [False, True] and scores[0] != scores[1]
 
 
+def test_a_broken_recording_in_a_class_folder_is_left_out_and_named(tmp_path):
+    for place in sorted((voices(tmp_path) / "fsdd" / "recordings").glob("*.wav")):
+        own = tmp_path / "mine" / place.name[0]
+        own.mkdir(parents=True, exist_ok=True)
+        place.rename(own / place.name)
+    (tmp_path / "mine" / "0" / "torn.wav").write_bytes(b"no sound" * 100)
+    encoder().save_pretrained(tmp_path / "run" / "model")
+    found = bench_sounds(
+        tmp_path / "run", sets=(str(tmp_path / "mine"),), probes=("5-NN",), bootstrap=0
+    )
+    assert found.encoders[0].scores["mine 5-NN"].pairs == 54
+    assert "1 of 55 files are broken and left out" in found.note and "torn.wav" in found.note
+    (tmp_path / "list.csv").write_text("path,label\nmine/0/torn.wav,a\n")
+    with pytest.raises(ValueError, match=r"No usable recording among 1: .*torn\.wav"):
+        load_sounds(str(tmp_path / "list.csv"))
+
+
 def test_refuses_encoders_of_something_else(tmp_path):
     encoder().save_pretrained(tmp_path / "e")
     assert load_audio_encoder(tmp_path / "e").rate == RATE

@@ -4,10 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import soundfile
 
 from unlabel.data_pipes.audio import read_waveform, resampled, resampled_length
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
 from unlabel.data_pipes.faults import DecodeError
+from unlabel.data_pipes.media import examine
+from unlabel.data_pipes.sound_header import promised_share
 
 from .conftest import numbered, write_video, write_wave
 
@@ -166,6 +169,35 @@ def test_bad_recordings_are_left_out_and_later_ones_replaced(tmp_path, caplog):
         assert {store[i]["index"] for i in range(30)} == {0, 2}
     assert caplog.text.count("it is gone") == 1
     assert [name[-5:] for name in store.lost] == ["b.wav"]
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+def test_a_recording_that_is_cut_off_is_left_out_and_named_or_used_and_counted(tmp_path, kind):
+    for name in ("cut", "whole"):
+        soundfile.write(tmp_path / f"{name}.{kind}", tone(440, 0.5, 8000), 8000)
+    cut = tmp_path / f"cut.{kind}"
+    cut.write_bytes(cut.read_bytes()[:3000])
+    data = read_audio(tmp_path)
+    assert len(data) == 1 and "1 broken" in data.summary()
+    ((name, why),) = data.report.broken.items()
+    assert name == str(cut) and "header tells of 4000 samples; 1" in why
+    used = read_audio(tmp_path, damaged="use")
+    assert [i.media.frames for i in used] == [len(read_waveform(cut)[0]), 4000]
+    assert used.report.counts["damaged_used"] == 1
+    assert f"cut.{kind}" in used.report.examples["damaged_used"][0]
+    assert len(AudioStore(used, rate=8000, seconds=None)[0]["waveform"]) < 1500
+    with pytest.raises(ValueError, match=r"No usable recording among 1: .*cut off"):
+        read_audio(cut)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000, 8044])
+def test_a_stream_that_did_not_know_its_length_is_not_cut_off(tmp_path, size):
+    path = write_wave(tmp_path / "x.wav", tone(440, 0.5, 8000))
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert promised_share(path) == 1
+    assert not size or not examine(path).fault
 
 
 def test_in_memory_recordings_and_sound_tracks_are_read(tmp_path):

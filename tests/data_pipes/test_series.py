@@ -27,6 +27,14 @@ def long(ids=("x", "y"), names=("item_id", "timestamp", "target")) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
+def clock() -> pd.DataFrame:
+    """Two days, whose times lie in two columns."""
+    stamps = pd.date_range("2024-01-01", periods=24, freq="2h")
+    return pd.DataFrame(
+        {"date": stamps.strftime("%Y-%m-%d"), "time": stamps.strftime("%H:%M"), "load": range(24)}
+    )
+
+
 def same(values, expected) -> None:
     np.testing.assert_array_equal(values, np.asarray(expected, dtype=np.float32))
 
@@ -423,6 +431,8 @@ def test_a_bad_file_of_a_folder_is_skipped_and_reported(tmp_path):
         (np.zeros((2, 2, 2, 2)), r"shape \(2, 2, 2, 2\)"),
         (pd.DataFrame({"a": []}), "no rows"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "several columns called 'a'"),
+        (clock(), "'time' seems to hold the rest of it; join them into one column"),
+        (clock().assign(time=range(0, 48, 2)), "'time' seems to hold the rest of it"),
         (long(names=("city", "date", "load")), r"repeat a time of 'date'.* id_column='city'"),
         (pd.DataFrame({"item_id": [None], "target": [1]}), "no row has an id"),
         (pd.DataFrame({"ds": [None], "y": [1]}), "no row has both an id and a time"),

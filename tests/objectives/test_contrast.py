@@ -454,6 +454,8 @@ pairs = torch.arange(4).roll(2)
         ((some(3, D)[0],), {}, "one embedding a row"),
         ((some(0, D), some(3, D)), {}, "at least one row"),
         ((some(3, D), some(0, D)), {}, "at least one row"),
+        ((some(3, 0), some(3, 0)), {}, "one number in it"),
+        ((some(4, 0), None, pairs), {}, "one number in it"),
         ((some(3, D), some(2, D)), {}, "have no diagonal"),
         ((some(3, D), some(2, D), torch.tensor([0, 1, 2])), {}, "numbered 0 to 1"),
         ((some(3, D), some(2, D), torch.tensor([0, 1])), {}, "one whole number a query"),

@@ -40,6 +40,7 @@ from unlabel.objectives import (
 )
 from unlabel.objectives.clusters import Clusterings, Clusters
 from unlabel.objectives.state import Fixed, Tally
+from unlabel.training.micro import _part
 from unlabel.training.pretraining import Pretraining
 
 TEXT = {
@@ -115,6 +116,21 @@ def method(made):
 def test_the_tester_knows_every_method_of_the_catalogue():
     tested = {type(make()) for make in METHODS.values()}
     assert set(CATALOGUE.values()) <= tested
+
+
+def test_what_learns_nothing_of_a_sample_by_itself_says_so(made):
+    module, batch = made
+    widths = [batch.mask.shape[1], *(p["mask"].shape[1] for p in batch.partners.values())]
+    try:
+        step = module(_part(batch, [0], widths))
+    except ValueError as error:  # what takes a spread of its batch says it itself
+        assert "give at least two" in str(error)
+        return
+    step.loss.backward()
+    slopes = [p.grad.norm() for p in module.encoder.parameters() if p.grad is not None]
+    chances = [float(t.chance) for t in step.terms.values() if t.chance is not None]
+    if sum(slopes) < 1e-5 and chances and not any(chances):  # one candidate: nothing to guess
+        assert module.objective.needs_others
 
 
 def test_every_method_says_what_it_is_and_whose(method):

@@ -43,6 +43,16 @@ def test_gradient_is_that_of_one_pass(method):
     _assert_close(_gradients(cached), _gradients(plain))
 
 
+def test_batches_of_one_are_refused_where_a_sample_is_told_from_the_others_of_its_batch(tmp_path):
+    lone: dict[str, Any] = {"per_device_train_batch_size": 1, "max_steps": 1}
+    for method in ("simcse", "sum", "spread"):
+        with pytest.raises(ValueError, match="a batch of one has no others"):
+            make_trainer(tmp_path / method, method, **lone)
+    assert make_trainer(tmp_path / "mlm", "mlm", **lone)
+    assert make_trainer(tmp_path / "hard", "pairs", **lone)  # it has a hard negative of its own
+    assert make_trainer(tmp_path / "two", "simcse", **lone, gradient_accumulation_steps=2)
+
+
 @pytest.mark.parametrize("method", ["simcse", "pairs"])
 def test_no_forward_pass_holds_more_tokens_and_every_sample_is_in_one(method):
     module = _module(method, 0.0)

@@ -149,6 +149,12 @@ def test_arguments_of_models_with_a_loss_of_their_own_are_refused_by_name(tmp_pa
         make_trainer(tmp_path, "simcse", **options)
 
 
+@pytest.mark.parametrize("value", [0, 7])
+def test_a_seed_of_the_data_alone_is_refused_by_name(tmp_path, value):
+    with pytest.raises(ValueError, match="data_seed does nothing here"):
+        make_trainer(tmp_path, "simcse", data_seed=value)
+
+
 def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplog):
     trainer = make_trainer(tmp_path, "moco", max_steps=6, save_strategy="no")
     trainer.train()  # the queue's random start makes the first step easy: no alarm for that

@@ -25,7 +25,7 @@ from unlabel.benchmarks.probes import (
     probe_scores,
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench, seed_runs
+from unlabel.benchmarks.runs import bench, refuse_unfit, seed_runs
 from unlabel.benchmarks.saved import projector_layers, saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.modalities.visual import VisualEncoder
@@ -238,20 +238,21 @@ def bench_actions(
 
     Reference: Xu et al. 2019 (VCOP), section 4.3, for retrieval.
     """
-    names = list(dict.fromkeys(sets))
-    data = apart(names, [load_actions(name, folder, seed=seed) for name in names])
-    shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
-    step = stride or trained_stride(path)
     how = (tuning or Tuning()) if finetune else None
-    own = {
-        **shared, "one_frame": one_frame, "tuning": how,
-        "batch_size": batch_size, "read": kept_views(stride=step, clips=clips),
-    }  # fmt: skip
 
     def load(path: Path, name: str) -> tuple[VisualEncoder, dict[str, Any]]:
         below = projector_layers(path, how.projector_layers) if how else None
         return load_visual_encoder(path, device=device), {"name": name, "below": below}
 
+    refuse_unfit(path, load, compare=compare)
+    names = list(dict.fromkeys(sets))
+    data = apart(names, [load_actions(name, folder, seed=seed) for name in names])
+    shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
+    step = stride or trained_stride(path)
+    own = {
+        **shared, "one_frame": one_frame, "tuning": how,
+        "batch_size": batch_size, "read": kept_views(stride=step, clips=clips),
+    }  # fmt: skip
     return bench(
         path,
         lambda loaded: evaluate_actions(loaded[0], data, **loaded[1], **own),

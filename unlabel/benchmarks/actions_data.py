@@ -36,7 +36,7 @@ def load_actions(name: str, folder: str | Path | None = None, *, seed: int = 0) 
     if name == "embedded":
         return _embedded()
     if name not in SETS:
-        return read_labelled(name, VIDEO_SUFFIXES, seed=seed)
+        return read_labelled(name, VIDEO_SUFFIXES, what="video", seed=seed)
     place = set_folder(name, "video", folder)
     return {"weizmann9": _weizmann, "surveillance_fights": _fights}.get(name, _gestures)(
         place, seed

@@ -21,7 +21,7 @@ from unlabel.benchmarks.actions_data import grays, small
 from unlabel.benchmarks.intervals import mean_resamples
 from unlabel.benchmarks.labelled import set_folder
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.runs import bench, refuse_unfit
 from unlabel.core import ViewSpec, over_time
 from unlabel.data_pipes.faults import library
 from unlabel.data_pipes.video import read_clip
@@ -231,12 +231,14 @@ def bench_alignment(
 
     Reference: Sermanet et al. 2018, arXiv 1704.06888, section 4.
     """
-    data = read_takes(takes, folder, subject=subject)
-    shared: Mapping[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    how = {"stride": stride or trained_stride(path), "batch_size": batch_size}
 
     def load(path: Path, name: str) -> tuple[str, VisualEncoder]:
         return name, load_visual_encoder(path, device=device)
+
+    refuse_unfit(path, load, compare=compare)
+    data = read_takes(takes, folder, subject=subject)
+    shared: Mapping[str, Any] = {"bootstrap": bootstrap, "seed": seed}
+    how = {"stride": stride or trained_stride(path), "batch_size": batch_size}
 
     def evaluate(loaded: tuple[str, VisualEncoder]) -> BenchmarkResult:
         name, encoder = loaded

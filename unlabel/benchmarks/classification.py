@@ -18,7 +18,7 @@ from unlabel.benchmarks.forecasting_data import series_folder
 from unlabel.benchmarks.intervals import mean_resamples
 from unlabel.benchmarks.probes import Probe, predict
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.runs import bench, refuse_unfit
 from unlabel.data_pipes.series import read_series
 from unlabel.modalities.series import SeriesEncoder
 
@@ -199,6 +199,7 @@ def bench_classification(
         encoder = load_series_encoder(path, device=device)
         return name, encoder_vectors(encoder, batch_size=batch_size)
 
+    refuse_unfit(path, load, compare=compare)
     return bench(
         path,
         lambda loaded: evaluate_classification(loaded[1], name=loaded[0], **options),

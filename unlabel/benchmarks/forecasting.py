@@ -29,7 +29,7 @@ from unlabel.benchmarks.forecasting_data import (
 )
 from unlabel.benchmarks.intervals import block_mean_resamples
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.runs import bench, refuse_unfit
 
 PROTOCOLS = {
     "ltsf": "LTSF protocol",
@@ -237,11 +237,13 @@ def bench_forecasting(
             notes.append(f"{was_made} and sees the last {seen}.")
         return replace(result, note="\n".join(notes))
 
+    load = partial(load_forecast_encoder, take=features, batch_size=batch_size, device=device)
+    refuse_unfit(path, load, compare=compare)
     return bench(
         path,
         evaluate,
         compare=compare,
         controls=[evaluate_forecasting(**options)] if controls else (),
         output=output,
-        load=partial(load_forecast_encoder, take=features, batch_size=batch_size, device=device),
+        load=load,
     )

@@ -1,23 +1,31 @@
 """Labelled files for probes: where they are, what they show, and which are held out together."""
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 
+from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import load_hub
+from unlabel.data_pipes.video_list import Entry
+from unlabel.data_pipes.videos import look_into
 from unlabel.files import files_in
+
+logger = logging.getLogger(__name__)
 
 Fold = tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]
 # A value for each file: a list, an array or a column of a table.
 Column = Any
+Make = Callable[..., "Labelled"]  # `labelled`, or what leaves broken files out before it
 FOLDS = 5
 MOST_LEFT_OUT = 12  # groups at most that are left out one by one; more make folds
 NAMES = {
@@ -157,7 +165,13 @@ def apart(asked: Sequence[str], data: Sequence[Labelled]) -> list[Labelled]:
     return [replace(one, name=name) if often[one.name] > 1 else one for name, one in pairs]
 
 
-def read_labelled(source: Any, suffixes: Sequence[str], *, seed: int = 0) -> Labelled:
+def read_labelled(
+    source: Any,
+    suffixes: Sequence[str],
+    *,
+    what: Literal["recording", "video"] | None = None,
+    seed: int = 0,
+) -> Labelled:
     """Labelled files that a folder, a list or `datasets` names.
 
     Args:
@@ -166,32 +180,61 @@ def read_labelled(source: Any, suffixes: Sequence[str], *, seed: int = 0) -> Lab
             `split`, `fold` or `group` (or `subject`, `speaker`, `scene`); `hf:name[:config
             [:split]]`; a `datasets` object, or a dict of its splits.
         suffixes: of the files in class folders.
+        what: they are: each is decoded once, and broken ones are left out, counted and named, as
+            in training; None leaves them unopened.
         seed: of folds that are drawn.
 
     Raises:
         FileNotFoundError: no such file or folder, or a list names a file that is not there.
-        ValueError: no labelled file in it, no column of paths or labels, or a row without one.
+        ValueError: no labelled file in it, no usable one, no column of paths or labels, or a row
+            without one.
     """
+    make = labelled if what is None else partial(_whole, what=what)
+    make = partial(make, seed=seed)
     if isinstance(source, str) and source.startswith("hf:"):
-        return _of_datasets(source.removeprefix("hf:"), {"": load_hub(source)}, seed)
+        return _of_datasets(source.removeprefix("hf:"), {"": load_hub(source)}, make)
     if isinstance(source, Mapping):
-        return _of_datasets("data set", source, seed)
+        return _of_datasets("data set", source, make)
     if not isinstance(source, (str, Path)):
-        return _of_datasets("data set", {"": source}, seed)
+        return _of_datasets("data set", {"": source}, make)
     path = Path(source).expanduser()
     if path.is_dir():
         table = path / "labels.csv"
         return (
-            _of_table(table, path.name, seed)
+            _of_table(table, path.name, make)
             if table.is_file()
-            else _of_folders(path, suffixes, seed)
+            else _of_folders(path, suffixes, make)
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no folder of class folders and no CSV list.")
-    return _of_table(path, path.stem, seed)
+    return _of_table(path, path.stem, make)
 
 
-def _of_table(path: Path, name: str, seed: int) -> Labelled:
+def _whole(
+    name: str, sources: Sequence[Any], label: Column, *, what: str, seed: int, **columns: Column
+) -> Labelled:
+    """`labelled` of the files that can be decoded."""
+    entries = [Entry(_name(s, i), s, row={"place": i}) for i, s in enumerate(sources)]
+    report = ReadReport()
+    good = look_into(entries, report, what=what, kind="sound" if what == "recording" else None)
+    places = [item.row["place"] for item in good]
+    note = ""
+    if report.broken:
+        named = "; ".join(f"{f} ({why})" for f, why in list(report.broken.items())[:3])
+        lost = len(sources) - len(places)
+        note = f"{name}: {lost} of {len(sources)} files are broken and left out: {named}."
+        logger.warning(note)
+    kept = {key: [column[i] for i in places] for key, column in columns.items()}
+    files, classes = ([column[i] for i in places] for column in (sources, label))
+    return labelled(name, files, classes, seed=seed, note=note, **kept)
+
+
+def _name(source: Any, place: int) -> str:
+    path = source.get("path") if isinstance(source, Mapping) else source
+    return str(path or f"row {place}")
+
+
+def _of_table(path: Path, name: str, make: Make) -> Labelled:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a class may be called None
     found = {k: next((n for n in names if n in table), None) for k, names in NAMES.items()}
     for wanted in ("path", "label"):
@@ -210,10 +253,10 @@ def _of_table(path: Path, name: str, seed: int) -> Labelled:
     if lost := [p for p in files if not p.exists()]:
         raise FileNotFoundError(f"{path} names {lost[0]}, and {len(lost)} in all are not there.")
     extra = {k: table[c].tolist() for k in ("group", "split", "fold") if (c := found[k])}
-    return labelled(name, files, table[found["label"]].tolist(), seed=seed, **extra)
+    return make(name, files, table[found["label"]].tolist(), **extra)
 
 
-def _of_folders(path: Path, suffixes: Sequence[str], seed: int) -> Labelled:
+def _of_folders(path: Path, suffixes: Sequence[str], make: Make) -> Labelled:
     files = [p for p in files_in(path) if p.suffix.lower() in suffixes]
     parts = [p.relative_to(path).parts for p in files]
     if any(len(p) < 2 for p in parts) or not files:
@@ -222,13 +265,11 @@ def _of_folders(path: Path, suffixes: Sequence[str], seed: int) -> Labelled:
             "folder; put each class in a folder of its own, or write labels.csv."
         )
     if {p[0].lower() for p in parts} >= {"train", "test"} and all(len(p) > 2 for p in parts):
-        return labelled(
-            path.name, files, [p[1] for p in parts], split=[p[0] for p in parts], seed=seed
-        )
-    return labelled(path.name, files, [p[0] for p in parts], seed=seed)
+        return make(path.name, files, [p[1] for p in parts], split=[p[0] for p in parts])
+    return make(path.name, files, [p[0] for p in parts])
 
 
-def _of_datasets(name: str, splits: Mapping[str, Any], seed: int) -> Labelled:
+def _of_datasets(name: str, splits: Mapping[str, Any], make: Make) -> Labelled:
     """Rows of `datasets` objects, their files left undecoded."""
     import datasets
 
@@ -251,7 +292,7 @@ def _of_datasets(name: str, splits: Mapping[str, Any], seed: int) -> Labelled:
             labels.append(kind.int2str(value) if isinstance(kind, datasets.ClassLabel) else value)
             where.append(split)
     parted = {"split": where} if {"train", "test"} <= set(splits) else {}
-    return labelled(name, sources, labels, seed=seed, **parted)
+    return make(name, sources, labels, **parted)
 
 
 __all__ = ["Labelled", "apart", "labelled", "read_labelled", "set_folder"]

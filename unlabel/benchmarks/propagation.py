@@ -30,7 +30,7 @@ from unlabel.benchmarks.mask_carrying import (
     by_features,
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.runs import bench, refuse_unfit
 from unlabel.core import View
 from unlabel.data_pipes.video import read_clip
 from unlabel.modalities.clip import Clip
@@ -211,6 +211,7 @@ def bench_propagation(
         features = token_features(encoder, height=height, batch_size=batch_size)
         return name, by_features(features, how)
 
+    refuse_unfit(path, load, compare=compare)
     beside = CONTROLS.items() if controls else ()
     return bench(
         path,

@@ -13,7 +13,7 @@ from scipy import sparse
 from unlabel.benchmarks.baselines import tfidf
 from unlabel.benchmarks.intervals import Embed, Embeddings, embed_all, mean_resamples, unit_rows
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench, seed_runs
+from unlabel.benchmarks.runs import bench, refuse_unfit, seed_runs
 from unlabel.data_pipes.docstrings import docstring_corpus, docstring_pairs
 from unlabel.data_pipes.text import read_text
 from unlabel.embedding import modality_of
@@ -181,6 +181,7 @@ def bench_retrieval(
         return bench_pairs(path, reader=reader, bootstrap=bootstrap, seed=seed, **shared)
     if unused := [name for name, value in about_pairs.items() if value]:
         raise ValueError(f"The encoder is of text, which has no {', '.join(unused)}.")
+    refuse_unfit(path, compare=compare)
     if data is None:
         queries, documents = docstring_pairs(limit=limit)
     else:

@@ -16,7 +16,8 @@ from unlabel.benchmarks.pair_pictures import draw_heat, draw_space, plane
 from unlabel.benchmarks.pair_vectors import PairReader, PairVectors
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.retrieval import ranks_of_own
-from unlabel.benchmarks.runs import bench, seed_runs
+from unlabel.benchmarks.runs import bench, refuse_unfit, seed_runs
+from unlabel.benchmarks.saved import saved_encoder
 from unlabel.embedding import run_model_folder
 
 NOTE = (
@@ -225,6 +226,7 @@ def bench_pairs(
             kept[folder] = reader(folder)
         return Measured(name, kept[folder], **settings)
 
+    refuse_unfit(path, lambda folder, name: saved_encoder(folder, "pairs"), compare=compare)
     runs = seed_runs(Path(path))
     lead = load(runs[0] if runs else Path(path), "trained")
     files = _files(Path(path), output, is_run=bool(runs))

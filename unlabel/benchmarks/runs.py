@@ -22,6 +22,26 @@ def seed_runs(path: Path) -> list[Path]:
     return [p for p in seeds if run_model_folder(p) is not None]
 
 
+def refuse_unfit(
+    path: str | Path,
+    load: Callable[..., Any] = load_embedder,
+    *,
+    compare: Sequence[str | Path] = (),
+    **loading: Any,
+) -> None:
+    """Load every encoder of a table once, so that what will not do is refused before the work.
+
+    Args:
+        path: as for `bench`; also `compare`, `load` and `loading`.
+        load: makes the encoder of a folder.
+        compare: further ones.
+        loading: options of `load`.
+    """
+    for name, folders in _groups(Path(path), compare):
+        for folder in folders:
+            load(folder, name=name, **loading)
+
+
 def bench(
     path: str | Path,
     evaluate: Evaluate,
@@ -49,17 +69,9 @@ def bench(
     """
     path = Path(path)
     runs = seed_runs(path)
-    groups: list[tuple[str, list[Path]]] = [(path.name, [path])]
-    if runs:
-        groups = [("trained", [r / "model" for r in runs])]
-        if all((r / "untrained" / "config.json").is_file() for r in runs):
-            groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
-    own = len(groups)
-    name, folders = groups[-1]
-    others = [Path(c) for c in compare]
-    taken = [n for n, _ in groups] + [e.name for c in controls for e in c.encoders]
-    names = _names(others, taken)
-    groups += [(n, seed_runs(c) or [c]) for n, c in zip(names, others, strict=True)]
+    groups = _groups(path, compare, [e.name for c in controls for e in c.encoders])
+    own = len(groups) - len(compare)
+    name, folders = groups[own - 1]
     if whiten_on:
         groups.append((f"{name}, whitened", folders))
 
@@ -104,6 +116,21 @@ def _names(folders: Sequence[Path], taken: Sequence[str]) -> list[str]:
         longer = [str(Path(*folder.parts[-depth:])) for folder in folders]
         found = [b if often[a] > 1 else a for a, b in zip(found, longer, strict=True)]
     return found
+
+
+def _groups(
+    path: Path, compare: Sequence[str | Path], taken: Sequence[str] = ()
+) -> list[tuple[str, list[Path]]]:
+    """Columns of the table: a name that none of the `taken` has, and the folders of its seeds."""
+    runs = seed_runs(path)
+    groups: list[tuple[str, list[Path]]] = [(path.name, [path])]
+    if runs:
+        groups = [("trained", [r / "model" for r in runs])]
+        if all((r / "untrained" / "config.json").is_file() for r in runs):
+            groups.insert(0, ("untrained", [r / "untrained" for r in runs]))
+    others = [Path(c) for c in compare]
+    names = _names(others, [*taken, *(n for n, _ in groups)])
+    return groups + [(n, seed_runs(c) or [c]) for n, c in zip(names, others, strict=True)]
 
 
 def _whitened(embed: Embedder, sentences: list[str]) -> Any:

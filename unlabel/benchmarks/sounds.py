@@ -28,7 +28,7 @@ from unlabel.benchmarks.probes import (
     probe_scores,
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.runs import bench, refuse_unfit
 from unlabel.benchmarks.saved import projector_layers, saved_encoder
 from unlabel.benchmarks.tuning import Tuning, tuned_accuracy
 from unlabel.data_pipes.audio import read_waveform
@@ -59,7 +59,7 @@ def load_sounds(name: str, folder: str | Path | None = None, *, seed: int = 0) -
         FileNotFoundError: no such set.
     """
     if name not in SETS:
-        return read_labelled(name, SUFFIXES, seed=seed)
+        return read_labelled(name, SUFFIXES, what="recording", seed=seed)
     if name == "synthetic":
         return _synthetic()
     if name == "esc10":
@@ -271,10 +271,16 @@ def bench_sounds(
 
     Reference: Piczak 2015 (ESC), for the folds of ESC-10.
     """
+    how = (tuning or Tuning()) if finetune else None
+
+    def load(path: Path, name: str) -> tuple[AudioEncoder, dict[str, Any]]:
+        below = projector_layers(path, how.projector_layers) if how else None
+        return load_audio_encoder(path, device=device), {"name": name, "below": below}
+
+    refuse_unfit(path, load, compare=compare)
     names = list(dict.fromkeys(sets))
     data = apart(names, [load_sounds(name, folder, seed=seed) for name in names])
     shared: dict[str, Any] = {"probes": probes, "bootstrap": bootstrap, "seed": seed}
-    how = (tuning or Tuning()) if finetune else None
     own = {
         **shared,
         "features": features,
@@ -282,11 +288,6 @@ def bench_sounds(
         "batch_size": batch_size,
         "read": read_once(),
     }
-
-    def load(path: Path, name: str) -> tuple[AudioEncoder, dict[str, Any]]:
-        below = projector_layers(path, how.projector_layers) if how else None
-        return load_audio_encoder(path, device=device), {"name": name, "below": below}
-
     return bench(
         path,
         lambda loaded: evaluate_sounds(loaded[0], data, **loaded[1], **own),

@@ -24,7 +24,7 @@ from unlabel.benchmarks.intervals import (
     unit_rows,
 )
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.runs import bench
+from unlabel.benchmarks.runs import bench, refuse_unfit
 from unlabel.benchmarks.sts_data import SETS, SEVEN, STSPairs, load_sts
 from unlabel.data_pipes.text import read_text
 
@@ -216,6 +216,10 @@ def bench_sts(
         batch_size: sentences a forward pass.
         output: JSON file; default `results/sts.json` in a run's output folder, else none.
     """
+    loading: dict[str, Any] = {
+        "pooling": pooling, "max_length": max_length, "batch_size": batch_size
+    }  # fmt: skip
+    refuse_unfit(path, compare=compare, **loading)
     options: dict[str, Any] = {
         "folder": folder, "sets": sets, "setting": setting, "bootstrap": bootstrap, "seed": seed
     }  # fmt: skip
@@ -232,7 +236,5 @@ def bench_sts(
         controls=beside,
         whiten_on=sentences[:WHITEN] if "whitened" in controls else [],
         output=output,
-        pooling=pooling,
-        max_length=max_length,
-        batch_size=batch_size,
+        **loading,
     )

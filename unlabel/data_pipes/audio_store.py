@@ -36,6 +36,7 @@ def read_audio(
     start_column: str | None = None,
     end_column: str | None = None,
     pattern: str | None = None,
+    damaged: Literal["skip", "use"] = "skip",
     manifest: str | Path | None = None,
     limit: int | None = None,
     jobs: int | None = None,
@@ -51,6 +52,7 @@ def read_audio(
         start_column: of a list.
         end_column: of a list.
         pattern: as for `read_videos`: `"(?P<label>[0-9])_(?P<speaker>[a-z]+)"`.
+        damaged: as for `read_videos`; a WAV or AIFF that is cut off is damaged.
         manifest: as for `scan`.
         limit: recordings taken at most.
         jobs: as for `scan`.
@@ -74,7 +76,7 @@ def read_audio(
             raise e from None
     by_pattern(entries, pattern)
     about = {"manifest": manifest, "jobs": jobs, "patience": patience}
-    return look_into(entries, report, what="recording", kind="sound", **about)
+    return look_into(entries, report, damaged=damaged, what="recording", kind="sound", **about)
 
 
 class AudioStore(ByOrdinal):

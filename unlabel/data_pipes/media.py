@@ -12,6 +12,7 @@ import numpy as np
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.kept_frames import Spool
 from unlabel.data_pipes.pixels import resized, rgb, upright
+from unlabel.data_pipes.sound_header import promised_share
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, pictures_in
 from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
 from unlabel.files import identity
@@ -37,7 +38,7 @@ class Media:
         columns: pixels, likewise.
         codec: as FFmpeg names it.
         fault: what is wrong, "" where nothing is.
-        header: frames that the header told of (or its duration), 0 where it is silent.
+        header: frames or samples that the header told of (or its duration), 0 where it is silent.
         size: bytes of the file.
         changed: time of its last change, in nanoseconds.
         sound: whether a video has a sound track.
@@ -171,7 +172,12 @@ def _sound(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any
     from unlabel.data_pipes.audio import measure_waveform
 
     samples, rate = measure_waveform(path, alive)
-    return {"frames": samples, "fps": float(rate), "codec": path.suffix.lower()[1:]}
+    about = {"frames": samples, "fps": float(rate), "codec": path.suffix.lower()[1:]}
+    if (share := promised_share(path)) > 1:
+        header = round(samples * share)
+        fault = f"it is cut off, its header tells of {header} samples"
+        return {**about, "header": header, "fault": fault}
+    return about
 
 
 def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:

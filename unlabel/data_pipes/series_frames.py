@@ -159,10 +159,17 @@ def _refuse_many_in_one(
     """Several series one below the other, whose ids nobody named, would lose most rows."""
     if 3 * len(np.unique(stamps)) > 2 * len(stamps):
         return
-    others = [c for c in frame.columns if c not in (columns.time, *columns.target)]
+    repeated = f"a third or more of its rows repeat a time of {columns.time!r}"
+    others = [c for c in frame.columns if c != columns.time]
+    if rest := [c for c in others if c.lower() in _TIMES]:
+        raise BrokenFile(
+            f"{repeated}, and {rest[0]!r} seems to hold the rest of it; join them into one column, "
+            f"or name the column that tells the series apart with id_column="
+        )
+    others = [c for c in others if c not in columns.target]
     raise BrokenFile(
-        f"a third or more of its rows repeat a time of {columns.time!r}; name the column that "
-        f"tells the series apart with id_column={(others or ['...'])[0]!r}"
+        f"{repeated}; name the column that tells the series apart with "
+        f"id_column={(others or ['...'])[0]!r}"
     )
 
 

@@ -186,7 +186,8 @@ def look_into(
 def _usable(entry: Entry, media: Media, damaged: str) -> tuple[int, int, str]:
     """First and last frame of the part that counts, and why it cannot be used."""
     if media.fault and (damaged == "skip" or not media.frames):
-        before = f"; {media.frames} whole frames before" if media.frames else ""
+        what = "samples" if media.kind == "sound" else "whole frames"
+        before = f"; {media.frames} {what} before" if media.frames else ""
         return 0, 0, media.fault + before
     first, last = 0, media.frames
     if entry.start or entry.end is not None:

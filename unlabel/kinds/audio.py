@@ -51,6 +51,7 @@ class AudioOptions:
         start_column: likewise, in seconds.
         end_column: likewise.
         pattern: reads label and speaker or the like out of file names, by named groups.
+        damaged: `skip` a recording that is cut off, or `use` what there is of it.
         short: recordings shorter than a sample: `pad`, `loop` or `skip`.
         clips: samples of each recording in an epoch.
         limit: recordings read at most.
@@ -75,6 +76,7 @@ class AudioOptions:
     start_column: str | None = None
     end_column: str | None = None
     pattern: str | None = None
+    damaged: Literal["skip", "use"] = "skip"
     short: Literal["pad", "loop", "skip"] = "pad"
     clips: int = 1
     limit: int | None = None
@@ -132,6 +134,7 @@ class AudioOptions:
             start_column=self.start_column,
             end_column=self.end_column,
             pattern=self.pattern,
+            damaged=self.damaged,
             limit=self.limit,
         )
         source.keep_labels(self.labels, seed=seed)

@@ -155,7 +155,8 @@ class PairsOptions:
         """
         saved = {} if self.pretrained is None else saved_settings(self.pretrained).get("sides", {})
         if self.pretrained is not None and not saved:
-            raise ValueError(f"{self.pretrained} holds no encoder of pairs.")
+            what = "holds no encoder of pairs" if Path(self.pretrained).is_dir() else "is no folder"
+            raise ValueError(f"{self.pretrained} {what}; give that of an encoder of pairs.")
         said: Mapping[str, Mapping[str, Any]] = self.sides
         if not said and saved:
             said = {n: {"kind": kind} for n, kind in saved.items()}

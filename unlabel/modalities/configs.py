@@ -43,7 +43,7 @@ def saved_config(
     """The configuration of a saved model, by its folder or hub name, with its dropout set.
 
     Raises:
-        FileNotFoundError: the folder holds no model.
+        FileNotFoundError: the folder holds no model, or is not there and no name on the hub.
     """
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -51,9 +51,20 @@ def saved_config(
             f"{folder} holds no config.json, so it is no transformers model folder. "
             "Give the folder of a saved model, or a model's name on the hub."
         )
-    config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
+    try:
+        config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
+    except (OSError, ValueError) as error:
+        raise (error if folder.exists() else FileNotFoundError(nowhere(path))) from error
     set_dropout(config, dropout)
     return config
+
+
+def nowhere(path: str | Path) -> str:
+    """What is said of a model that is neither a folder nor on the hub."""
+    return (
+        f"There is no folder {path}, and no model of that name came from the hub, which knows none "
+        "or cannot be reached."
+    )
 
 
 def save_settings(folder: str | Path, settings: Mapping[str, Any]) -> None:
@@ -69,4 +80,4 @@ def saved_settings(folder: str | Path) -> dict[str, Any]:
     return {k: v for k, v in said.items() if k != "modality"}
 
 
-__all__ = ["SETTINGS", "new_config", "save_settings", "saved_config", "saved_settings"]
+__all__ = ["SETTINGS", "new_config", "nowhere", "save_settings", "saved_config", "saved_settings"]

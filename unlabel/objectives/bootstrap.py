@@ -134,6 +134,7 @@ class MoCoV3(_Bootstrap):
     """
 
     paper = "MoCo v3 (Chen et al. 2021, arXiv 2104.02057)"
+    needs_others = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class _Between(Sided):
     """
 
     needs = frozenset({"pooled", "sides"})
+    needs_others = True
 
     def __init__(self, sides: Sequence[Side] | None, anchor: str | None):
         super().__init__(sides)

@@ -54,6 +54,8 @@ def in_batch(
 class _Pooled(Objective):
     """Contrast of pooled vectors, behind a train-only head unless there is none."""
 
+    needs_others = True
+
     def __init__(self, *, projector: bool):
         super().__init__()
         self.with_projector = projector
@@ -172,6 +174,7 @@ class Pairs(_Pooled):
         super().__init__(projector=projector)
         partners = ("positive", "negative") if negative else ("positive",)
         self.views = (view("plain"), *(view("plain", partner=p) for p in partners))
+        self.needs_others = not negative
         self.temperature = temperature
 
     def forward(

@@ -39,6 +39,7 @@ class CURL(Objective):
     """
 
     paper = "CURL (Srinivas et al. 2020, arXiv 2004.04136)"
+    needs_others = True
 
     def __init__(
         self,

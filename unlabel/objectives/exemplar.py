@@ -64,6 +64,7 @@ class Exemplar(Objective):
             )
         self.views = tuple(chain(augment, draw=draw, args=args) for draw in range(copies))
         self.loss, self.width = loss, width
+        self.needs_others = loss == "triplet"
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector, or a class for each sample."""

@@ -115,6 +115,7 @@ class DeepInfoMax(Objective):
 
     paper = "Deep InfoMax (Hjelm et al. 2019, arXiv 1808.06670)"
     needs = frozenset({"pooled", "tokens"})
+    needs_others = True
 
     def __init__(
         self,

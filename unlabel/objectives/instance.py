@@ -41,6 +41,7 @@ class InstanceContrast(Twins):
     """
 
     paper = "SimCLR (Chen et al. 2020, arXiv 2002.05709)"
+    needs_others = True
     form: Mapping[str, Any] = MappingProxyType({})  # what more `contrast` is told
 
     def __init__(

@@ -36,6 +36,8 @@ class Objective(nn.Module):
         views: the views it wants encoded, in the order `forward` gets them.
         needs: what it asks of an encoding (`pooled`, `tokens`, `layers`, `table`).
         teacher_momentum: set where a view wants the `teacher` encoder; a `Ramp` where it changes.
+        needs_others: whether the other samples of the batch are all that it tells a sample from, so
+            that it learns nothing of one by itself.
         horizon: steps after the encoder's view that it wants of each sample, to predict them.
         samples: of the data set, where their number is known.
         classes: of its labels, where it has any.
@@ -48,6 +50,7 @@ class Objective(nn.Module):
     views: tuple[ViewSpec, ...] = ()
     needs: frozenset[str] = frozenset({"pooled"})
     teacher_momentum: float | Ramp | None = None
+    needs_others: bool = False
     horizon: int = 0
     samples: int | None = None
     classes: int | None = None

@@ -53,10 +53,10 @@ def check_vectors(query: Tensor, keys: Tensor | None, positive: Tensor | None) -
     for name, x in named.items():
         if x is None:
             continue
-        if x.dim() != 2 or not x.is_floating_point() or not len(x):
+        if x.dim() != 2 or not x.is_floating_point() or not x.numel():
             raise ValueError(
                 f"{name} has shape {_shape(x)} and type {x.dtype}: give one embedding a row, "
-                "(rows, width), of a float type, at least one row."
+                "(rows, width), of a float type, at least one row and one number in it."
             )
         if x.shape[1] != query.shape[1]:
             raise ValueError(

@@ -115,6 +115,7 @@ class CMC(Sided):
     ):
         super().__init__(sides, augment, args)
         self.bank, self.temperature, self.width = bank, temperature, width
+        self.needs_others = not bank
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector and, with `bank`, a memory for each side."""

@@ -75,6 +75,7 @@ class Sum(Objective):
             )
         self.teacher_momentum = next(iter(momenta), None)
         self.horizon = max(o.horizon for o in active.values())
+        self.needs_others = any(o.needs_others for o in active.values())
 
     def meet(
         self,

@@ -144,10 +144,12 @@ class Space:
         """Refuse what cannot be asked.
 
         Raises:
-            ValueError: words and an example, or neither; or what no side can take.
+            ValueError: words and an example, or neither; no word; or what no side can take.
         """
         if (words is None) == (like is None):
             raise ValueError("Ask by words or by an example: give one of words and like.")
+        if words is not None and not words.strip():
+            raise ValueError("The words to look for are empty; say what you look for.")
         if words is not None:
             self.text_side()
         elif not Path(like or "").expanduser().is_file():

@@ -73,5 +73,10 @@ class TrainingArguments(transformers.TrainingArguments):
                     f"{name} is for models of language that bring their own loss, and has no "
                     "meaning here; leave it out."
                 )
+        if self.data_seed is not None:
+            raise ValueError(
+                "data_seed does nothing here: the order of the data, too, follows from seed; leave "
+                "it out."
+            )
         if self.micro_tokens < 0:
             raise ValueError(f"micro_tokens is at least 0 (off), but {self.micro_tokens} came.")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlabel.core import Batch
+from unlabel.objectives import Objective
 from unlabel.training.pretraining import Pretraining
 
 
@@ -42,6 +43,26 @@ def refuse_parts(args: Any, encoder: nn.Module, fsdp: bool, deepspeed: bool) -> 
             "Ranks split their batches into unlike numbers of parts, which sharded parameters "
             "(fsdp) do not allow; set micro_tokens to 0 and gradient_accumulation_steps to what "
             "the memory needs."
+        )
+
+
+def refuse_lone(args: Any, objective: Objective) -> None:
+    """Refuse batches of one sample where the objective tells a sample from the others of its own.
+
+    Args:
+        args: `TrainingArguments`.
+        objective: what is trained.
+
+    Raises:
+        ValueError: ranks and micro-batches together hold one sample.
+    """
+    each = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    if objective.needs_others and each * args.world_size < 2:
+        raise ValueError(
+            f"{type(objective).__name__} tells a sample from the others of its batch, and a batch "
+            "of one has no others, so that nothing would be learned. Set "
+            "per_device_train_batch_size (or processes, or gradient_accumulation_steps) to 2 or "
+            "more."
         )
 
 
@@ -108,4 +129,4 @@ def _cut(
     return cut, mask[rows, :length]
 
 
-__all__ = ["by_tokens", "refuse_parts"]
+__all__ = ["by_tokens", "refuse_lone", "refuse_parts"]

@@ -19,7 +19,7 @@ from unlabel.objectives.gather import average_gradients, world
 from unlabel.training import restore
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.journal import Journal
-from unlabel.training.micro import by_tokens, refuse_parts
+from unlabel.training.micro import by_tokens, refuse_lone, refuse_parts
 from unlabel.training.pretraining import Pretraining, Step, cached_step
 from unlabel.training.profile import StepProfile, part
 from unlabel.training.saving import Saving
@@ -59,7 +59,7 @@ class Trainer(Saving):
 
     Raises:
         ValueError: micro-batches are asked of an encoder with batch normalisation, or of an engine
-            that cannot make them.
+            that cannot make them; or batches of one where the objective needs others in them.
     """
 
     args: TrainingArguments
@@ -83,6 +83,7 @@ class Trainer(Saving):
         )
         cuda = args.device.type == "cuda"
         refuse_parts(args, model.encoder, self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        refuse_lone(args, model.objective)
         self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
         self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
