@@ -98,7 +98,8 @@ def test_a_teacher_whose_weights_are_too_coarse_for_its_steps_says_so_once(caplo
     ):
         caplog.clear()
         teacher = Teacher(online, momentum=momentum)
-        online.to(dtype), teacher.to(dtype)
+        online.to(dtype)
+        teacher.to(dtype)
         teacher.step()
         teacher.step()
         assert caplog.text.count("hardly moves") == said
