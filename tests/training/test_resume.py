@@ -46,6 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "uneven_epoch": {"gradient_accumulation_steps": 2, "rows": 36},
     "mlm": {"method": "mlm"},
     "bf16": {"bf16": True},
+    "factored": {"optim": "adafactor"},
 }
 
 
