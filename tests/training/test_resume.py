@@ -94,7 +94,7 @@ def test_the_number_of_loader_workers_may_change_on_the_way(tmp_path, workers):
     assert differences(whole, run(folder, True, **after)) == []
 
 
-def test_a_stream_whose_workers_stay_goes_on_where_it_was_without_the_picture_of_its_start(
+def test_a_stream_whose_workers_stay_goes_on_where_it_was_without_its_first_batch(
     tmp_path,
 ):
     losses = []
