@@ -137,6 +137,27 @@ def test_killed_at_any_moment_and_begun_anew_nothing_is_made_twice_or_lost(tmp_p
     assert not list(out.glob(".part-*")), "what killed processes left is cleared away"
 
 
+def test_a_process_that_was_started_twice_takes_nothing_from_itself(tmp_path):
+    out = tmp_path / "out"
+    with parts(out).writing(0) as one:
+        one.write_bytes(b"whole")
+        with parts(out).writing(0) as two:
+            assert one.exists() and one != two
+            two.write_bytes(b"whole")
+    assert [p.read_bytes() for p in out.iterdir()] == [b"whole"]
+
+
+def test_vectors_of_another_model_of_older_files_are_refused(tmp_path, source):
+    models = [tmp_path / "a", tmp_path / "b"]
+    for folder in models:
+        folder.mkdir()
+        (folder / "pytorch_model.bin").write_text(folder.name)
+    for folder in models[:1] * 2:
+        Parts(tmp_path / "out").begin("text", folder, source)
+    with pytest.raises(ValueError, match="holds vectors of another model"):
+        Parts(tmp_path / "out").begin("text", models[1], source)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, source):
     out = tmp_path / "out"
     embed_file(model(tmp_path / "n"), source, parts(out), progress=False)

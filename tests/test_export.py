@@ -1,3 +1,4 @@
+import ast
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from unlabel import model_card
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.embedding import load_embedder
 from unlabel.export import export
@@ -90,6 +92,16 @@ def test_code_in_the_transformers_card_gives_the_same_embeddings(
     exec(code.replace("path/to/this/folder", str(folder)), names)
     expected = encoder.encode(["A man plays the guitar.", "Someone makes music."])
     np.testing.assert_allclose(names["embeddings"].numpy(), expected, atol=1e-5)
+
+
+def test_code_in_every_card_uses_all_that_it_imports():
+    cards = [v for v in vars(model_card).values() if isinstance(v, str) and "```python" in v]
+    assert len(cards) >= 5
+    for card in cards:
+        nodes = list(ast.walk(ast.parse(card.split("```")[1].removeprefix("python"))))
+        taken = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+        brought = {a.asname or a.name for n in taken for a in n.names}
+        assert brought == brought & {n.id for n in nodes if isinstance(n, ast.Name)}, card
 
 
 def test_card_tells_objectives_papers_and_scores_and_no_private_folder(tmp_path, make_run):

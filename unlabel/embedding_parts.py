@@ -6,11 +6,12 @@ was killed, or all of them, are started again and make what is missing. The fold
 as pyarrow, pandas and `datasets` read them.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -125,8 +126,11 @@ class Parts:
         """A place to write a part to; when the block ends well, it is done."""
         path = self._path(part)
         for left in self.folder.glob(f".{path.name}.*.partial"):
-            left.unlink()  # of a process that was killed: nobody else makes this part
-        with replacing(path) as partial:
+            if _is_left(left):
+                left.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("wb") as mine:
+            with suppress(OSError):  # a file system that knows no locks
+                fcntl.flock(mine, fcntl.LOCK_EX)
             yield partial
             flush(partial)
         flush(self.folder)
@@ -231,13 +235,27 @@ def _join_npy(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) 
     return write_npy(path, (([], [], np.reshape(c, (-1, width))) for c in columns if len(c)))[0]
 
 
+def _is_left(partial: Path) -> bool:
+    """Whether nobody writes to it any more; who was started twice may make the same part."""
+    try:
+        with partial.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a file system that knows no locks
+        pass
+    return True
+
+
 def _weights_of(model: Any) -> Mapping[str, str] | str:
     """What the weights of a folder are, file by file; of what is no folder, its name."""
     folder = Path(model) if isinstance(model, (str, Path)) else None
     if folder is None or not folder.is_dir():
         return str(getattr(model, "name", model))
-    found = {}
-    for path in sorted(folder.rglob("*.safetensors")):
+    safe, found = set(folder.rglob("*.safetensors")), {}
+    beside = {path.parent for path in safe}  # where those are, nobody reads the older kind
+    older = {path for path in folder.rglob("*.bin") if path.parent not in beside}
+    for path in sorted(safe | older):
         with path.open("rb") as file:
             found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

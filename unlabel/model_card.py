@@ -70,9 +70,7 @@ The weights alone load with `transformers.AutoModel`, the image processor with
 _AUDIO = """\
 ```python
 import numpy as np
-from unlabel.joint_card import about_joint, about_side
 from unlabel.modalities.audio import AudioEncoder
-from unlabel.modalities.joint import JointEncoder
 
 encoder = AudioEncoder.from_pretrained("path/to/this/folder")
 sounds = list(np.random.default_rng(0).normal(size=(2, 2 * {rate})).astype(np.float32))

@@ -283,7 +283,9 @@ def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) ->
     names = {n: n for n in ("data", "encoder", "objective")}
     names |= {"samples": "number of samples", "bytes": "size of its files"}
     # What an earlier version did not write down cannot have changed.
-    kept = {n: before.get(n, now[n] if n == "bytes" else None) for n in names}
+    kept = {n: before.get(n) for n in names}
+    if kept["bytes"] is None:
+        kept["bytes"] = now["bytes"]
     other = [said for n, said in names.items() if json.dumps(kept[n]) != json.dumps(now[n])]
     old, new = before.get("training", {}), now["training"]
     other += [f"training.{k}" for k in _KEPT if old.get(k, 0) != new.get(k)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from unlabel.core import View
@@ -118,7 +119,10 @@ class FirstBatch(TrainerCallback):
         if not state.is_world_process_zero or self.path.exists():
             return
         device = next(self.module.parameters()).device  # a whole copy of shards is on the CPU
-        batch = next(iter(train_dataloader)).to(device)
+        # A stream's own: workers that stay would keep to where they began, wherever a run goes on.
+        stream = isinstance(self.store, IterableDataset)
+        batch = self.collate(next(iter(self.store))) if stream else next(iter(train_dataloader))
+        batch = batch.to(device)
         views = self.module.view(batch)
         about = {"index": batch.index[: self.rows].tolist(), "views": self._shown(views)}
         write_json(self.path, about)

@@ -84,6 +84,12 @@ def test_resume_without_any_checkpoint_starts_from_the_beginning_and_says_so(tmp
     assert trainer.state.global_step == 2 and "No whole checkpoint" in caplog.text
 
 
+def test_a_checkpoint_of_weights_alone_is_refused_in_one_sentence(tmp_path):
+    make_trainer(tmp_path, max_steps=4, save_only_model=True).train()
+    with pytest.raises(ValueError, match="holds weights alone"):
+        make_trainer(tmp_path, max_steps=8).train(resume_from_checkpoint=True)
+
+
 def test_a_checkpoint_of_another_objective_is_refused_in_one_sentence(tmp_path):
     make_trainer(tmp_path, "simcse", max_steps=2).train()
     with pytest.raises(ValueError, match="does not fit this encoder and objective"):

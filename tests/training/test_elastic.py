@@ -1,6 +1,7 @@
 """A run goes on with another batch, or on another number of ranks, and no sample is lost."""
 
 import itertools
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,19 @@ from typing import Any
 import pytest
 from tiny import launch, make_trainer, training_lines
 
+from unlabel.kinds.series import SeriesOptions
+from unlabel.kinds.text import TextOptions
 from unlabel.objectives.gather import world
-from unlabel.pretrain import _keep_batch
+from unlabel.pretrain import _keep_batch, train
+from unlabel.training.arguments import TrainingArguments
 
 ROWS = 50
+BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+CONV = {"model_type": "dilated_conv", "hidden_size": 8, "output_size": 8, "num_hidden_layers": 1}
+TINY: dict[str, Any] = {
+    "text": TextOptions(vocabulary=60, config=BERT, streaming=True),
+    "series": SeriesOptions(context=8, config=CONV, streaming=True),
+}
 
 
 def _run(
@@ -119,3 +129,35 @@ def test_a_run_keeps_its_batch_on_another_number_of_processes(tmp_path, caplog):
     args = SimpleNamespace(per_device_train_batch_size=8, world_size=3)
     with pytest.raises(ValueError, match="32 samples of a stream a step, which 3 processes"):
         _keep_batch(before | {"samples": None}, args, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["text", "series"])
+def test_a_stream_whose_files_changed_is_refused_for_its_places_are_others(tmp_path, kind):
+    data, run, options = tmp_path / "data", tmp_path / "run", TINY[kind]
+    data.mkdir()
+    for i in range(3):
+        rows = "\n".join(f"{(i + 3 * k) % 7},{k}" for k in range(40))
+        name, lines = ("a.csv", f"x,y\n{rows}") if kind == "series" else ("a.txt", rows)
+        (data / f"{i}{name}").write_text(lines)
+
+    def go(steps: int, resume: bool) -> None:
+        args = TrainingArguments(
+            output_dir=str(run), max_steps=steps, save_steps=2, per_device_train_batch_size=4,
+            use_cpu=True, report_to="none",
+        )  # fmt: skip
+        given: Any = {kind: options}
+        train(
+            objective="simcse" if kind == "text" else "ts2vec", data=str(data), modality=kind,
+            training=args, resume=resume, **given,
+        )  # fmt: skip
+
+    go(2, False)
+    go(4, True)
+    about = json.loads((run / "run.json").read_text())
+    assert about["bytes"] == sum(p.stat().st_size for p in data.iterdir())
+    next(data.iterdir()).unlink()
+    with pytest.raises(ValueError, match="begun with another size of its files"):
+        go(6, True)
+    # A run of an earlier version did not write it down.
+    (run / "run.json").write_text(json.dumps({**about, "bytes": None}))
+    go(6, True)

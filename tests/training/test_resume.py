@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerState
 
 from unlabel.benchmarks.fault_runs import differences
 from unlabel.data_pipes import marks, text
+from unlabel.record import FirstBatch
 from unlabel.training import checkpoint
 from unlabel.training.trainer import MARKS
 
@@ -46,6 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "uneven_epoch": {"gradient_accumulation_steps": 2, "rows": 36},
     "mlm": {"method": "mlm"},
     "bf16": {"bf16": True},
+    "factored": {"optim": "adafactor"},
 }
 
 
@@ -90,6 +92,26 @@ def test_the_number_of_loader_workers_may_change_on_the_way(tmp_path, workers):
     whole = run(tmp_path / "whole", **before)
     folder = only(tmp_path / "whole", 6, tmp_path / "resumed")
     assert differences(whole, run(folder, True, **after)) == []
+
+
+def test_a_stream_whose_workers_stay_goes_on_where_it_was_without_its_first_batch(
+    tmp_path,
+):
+    losses = []
+    for folder in (tmp_path / "whole", tmp_path / "resumed"):
+        resume = folder.name == "resumed"
+        if resume:
+            only(tmp_path / "whole", 3, folder)  # and no first_batch.json
+        trainer = make_trainer(
+            folder, stream=True, max_steps=6, save_steps=3,
+            dataloader_num_workers=1, dataloader_persistent_workers=True,
+        )  # fmt: skip
+        trainer.add_callback(
+            FirstBatch(folder, trainer.model, trainer.train_dataset, trainer.data_collator)
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert losses[0] == losses[1]
 
 
 def test_resume_of_a_finished_run_makes_no_step_more(tmp_path):

@@ -149,10 +149,20 @@ def test_arguments_of_models_with_a_loss_of_their_own_are_refused_by_name(tmp_pa
         make_trainer(tmp_path, "simcse", **options)
 
 
-@pytest.mark.parametrize("value", [0, 7])
-def test_a_seed_of_the_data_alone_is_refused_by_name(tmp_path, value):
-    with pytest.raises(ValueError, match="data_seed does nothing here"):
-        make_trainer(tmp_path, "simcse", data_seed=value)
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"dataloader_drop_last": False},
+        {"train_sampling_strategy": "sequential"},
+        {"data_seed": 3},
+        {"save_strategy": "best", "metric_for_best_model": "loss"},
+    ],
+)
+def test_arguments_that_would_not_be_heeded_are_refused_by_name(
+    tmp_path: Path, option: dict[str, Any]
+):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}.* would "):
+        make_trainer(tmp_path, "simcse", **option)
 
 
 def test_an_alarm_is_raised_once_and_only_for_two_lines_in_a_row(tmp_path, caplog):

@@ -1,10 +1,14 @@
 """The share of time that a run waits for data: what is counted, and when it is told."""
 
 import time
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tiny import make_trainer
 
+from unlabel.data_pipes.faults import DecodeError
 from unlabel.training.waiting import Waiting, waiting_alarm
 
 
@@ -51,3 +55,27 @@ def test_a_slow_loader_is_told_and_a_slow_step_is_not(tmp_path, caplog, slow):
 def test_up_to_a_third_of_waiting_is_no_alarm():
     assert waiting_alarm(0.33) is None
     assert "34 % of the training time" in (waiting_alarm(0.34) or "")
+
+
+class _Bad(torch.utils.data.Dataset):
+    def __init__(self, error: Exception):
+        self.error, self.lengths = error, np.ones(8, np.int64)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, ordinal: int) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_gone_bad_is_one_sentence_from_any_worker(tmp_path, workers):
+    for error in (DecodeError("a.png", "gone"), ValueError("No window: take a smaller one.")):
+        trainer = make_trainer(tmp_path, dataloader_num_workers=workers)
+        trainer.train_dataset = _Bad(error)
+        with pytest.raises(ValueError) as met:
+            trainer.train()
+        assert str(met.value) == str(error)
+    trainer.train_dataset = _Bad(KeyError("a fault of ours"))
+    with pytest.raises(KeyError, match="a fault of ours"):
+        trainer.train()

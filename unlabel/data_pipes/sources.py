@@ -22,7 +22,7 @@ from unlabel.data_pipes.formats import (
 )
 from unlabel.data_pipes.marks import Tape
 from unlabel.data_pipes.report import ReadReport
-from unlabel.files import files_in
+from unlabel.files import files_in, identity
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Files:
 
     paths: tuple[Path, ...]
     ignored: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Of all files together; one that is gone has none."""
+        return sum(identity(path)[0] for path in self.paths)
 
 
 def rows_of(

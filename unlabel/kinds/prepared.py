@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlabel.data_pipes.sources import Files
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -25,6 +27,11 @@ class Prepared:
     samples: int | None
     classes: int | None = None
     bytes: int | None = None
+
+
+def stream_bytes(stream: Any) -> int | None:
+    """Of the files that a stream of text or series reads, None where it reads no files."""
+    return stream.source.bytes if isinstance(stream.source, Files) else None
 
 
 def is_named(data: Any, corpus: str) -> bool:

@@ -11,7 +11,7 @@ from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.series_stream import stream_series
 from unlabel.data_pipes.stream_windows import StreamWindows
 from unlabel.data_pipes.synthetic_series import embedded_series
-from unlabel.kinds.prepared import Prepared, encoder_of, is_named
+from unlabel.kinds.prepared import Prepared, encoder_of, is_named, stream_bytes
 from unlabel.modalities.series import SeriesEncoder
 from unlabel.objectives import Objective
 from unlabel.objectives.gather import world
@@ -168,7 +168,8 @@ class SeriesOptions:
         first.time_gap = source.time_gap
         read = f"a stream that begins with {first.summary()}"
         logger.info("%s", read)
-        return Prepared(self.encoder(first, args.seed, begun), store, read, None)
+        encoder = self.encoder(first, args.seed, begun)
+        return Prepared(encoder, store, read, None, bytes=stream_bytes(source))
 
     def _read(self, data: Any) -> SeriesData:
         if isinstance(data, SeriesData):

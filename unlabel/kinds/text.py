@@ -11,7 +11,7 @@ from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.text import TextData, TextStream, read_documents, read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
-from unlabel.kinds.prepared import Prepared
+from unlabel.kinds.prepared import Prepared, stream_bytes
 from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import Objective
 from unlabel.objectives.gather import world
@@ -108,7 +108,8 @@ class TextOptions:
         store = _store(source, encoder, args)
         samples = len(store) if isinstance(store, TokenStore) else None
         classes = len(getattr(source, "classes", ())) or None
-        return Prepared(encoder, store, _told(source), samples, classes)
+        size = stream_bytes(source) if isinstance(source, TextStream) else None
+        return Prepared(encoder, store, _told(source), samples, classes, size)
 
     def _read(self, data: str | Sequence[str], seed: int) -> TextData | TextStream:
         if data == self.corpus:

@@ -5,6 +5,21 @@ from dataclasses import dataclass, field
 
 import transformers
 
+# Of transformers' arguments, what cannot be chosen here, the value that it has, and why.
+_SETTLED = (
+    (
+        "dataloader_drop_last",
+        True,
+        "every batch is whole, and what is left at the end of an epoch begins the next",
+    ),
+    (
+        "train_sampling_strategy",
+        "random",
+        "samples are shuffled, and sorted by length within windows (length_window)",
+    ),
+    ("data_seed", None, "seed draws the order of samples, too"),
+)
+
 
 @dataclass
 class TrainingArguments(transformers.TrainingArguments):
@@ -73,10 +88,13 @@ class TrainingArguments(transformers.TrainingArguments):
                     f"{name} is for models of language that bring their own loss, and has no "
                     "meaning here; leave it out."
                 )
-        if self.data_seed is not None:
+        for name, only, why in _SETTLED:
+            if (came := getattr(self, name, only)) not in (only, None):
+                raise ValueError(f"{name}={came} would not be heeded: {why}. Leave it out.")
+        if self.save_strategy == "best":
             raise ValueError(
-                "data_seed does nothing here: the order of the data, too, follows from seed; leave "
-                "it out."
+                "save_strategy=best waits for an evaluation, and there is none in a run, so that "
+                "nothing would be saved; choose steps, epoch or no."
             )
         if self.micro_tokens < 0:
             raise ValueError(f"micro_tokens is at least 0 (off), but {self.micro_tokens} came.")

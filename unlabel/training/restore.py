@@ -18,6 +18,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 Made = TypeVar("Made")
 
+# Adafactor keeps a matrix's means over rows and over columns in place of the matrix.
+_FACTORED: dict[str, Callable[[torch.Size], torch.Size]] = {
+    "exp_avg_sq_row": lambda shape: shape[:-1],
+    "exp_avg_sq_col": lambda shape: shape[:-2] + shape[-1:],
+}
+
 
 def whole(nest: Any) -> Any:
     """A nest of dicts, lists and tensors without shards, on the CPU; a call of all ranks."""
@@ -60,8 +66,11 @@ def load_optimizer(file: Path, optimizer: Any) -> None:
         for number, values in state["state"].items():
             like = parameters[number]
             for name, value in values.items():
-                if isinstance(value, Tensor) and value.dim():
-                    values[name] = _like(value, like)
+                if not isinstance(value, Tensor) or not value.dim():
+                    continue
+                if name in _FACTORED and value.shape == _FACTORED[name](like.shape):
+                    continue
+                values[name] = _like(value, like)
         optimizer.load_state_dict(state)
 
 

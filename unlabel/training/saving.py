@@ -121,6 +121,11 @@ class Saving(transformers.Trainer):
         if checkpoint is None or self.is_deepspeed_enabled:
             return super()._load_optimizer_and_scheduler(checkpoint)
         folder = Path(checkpoint)
+        if not (folder / OPTIMIZER).is_file():
+            raise ValueError(
+                f"{folder} holds weights alone (save_only_model), from which no run goes on as it "
+                "was; begin a new one from its encoder (pretrained)."
+            )
         restore.load_optimizer(folder / OPTIMIZER, self.optimizer)
         self.lr_scheduler.load_state_dict(restore.load_numbers(folder / SCHEDULER))
         own, first = (folder / _counters(r) for r in (world()[0], 0))

@@ -24,7 +24,7 @@ from unlabel.training.pretraining import Pretraining, Step, cached_step
 from unlabel.training.profile import StepProfile, part
 from unlabel.training.saving import Saving
 from unlabel.training.stop import StopSignal
-from unlabel.training.waiting import Waiting
+from unlabel.training.waiting import Waiting, told_by_worker
 
 logger = logging.getLogger(__name__)
 
@@ -161,9 +161,19 @@ class Trainer(Saving):
         self._seen, self._block = batches.place(skip), batches.block
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The batches of a step, with the time that the loader takes for them."""
-        with self._waiting.for_batches(), part("batches"):
-            return super().get_batch_samples(*args, **kwargs)
+        """The batches of a step, with the time that the loader takes for them.
+
+        Raises:
+            ValueError: what is wrong with the data, in the one sentence that a worker said.
+        """
+        try:
+            with self._waiting.for_batches(), part("batches"):
+                return super().get_batch_samples(*args, **kwargs)
+        except (ValueError, RuntimeError) as error:
+            said = told_by_worker(error)
+            if said is None:
+                raise
+            raise ValueError(said) from error
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         with part("transfer"):

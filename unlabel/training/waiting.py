@@ -65,4 +65,16 @@ def waiting_alarm(share: float) -> str | None:
     )
 
 
-__all__ = ["MUCH", "Waiting", "waiting_alarm"]
+def told_by_worker(error: Exception) -> str | None:
+    """What a worker of torch's loader found wrong with the data, without its traces; else None.
+
+    torch puts the trace into the message, and that of an error which it cannot make anew into a
+    RuntimeError.
+    """
+    said = str(error).strip()
+    if not said.startswith(("Caught ValueError in Data", "Caught DecodeError in Data")):
+        return None
+    return said.splitlines()[-1].partition(": ")[2] or None
+
+
+__all__ = ["MUCH", "Waiting", "told_by_worker", "waiting_alarm"]
