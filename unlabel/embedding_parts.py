@@ -6,12 +6,11 @@ was killed, or all of them, are started again and make what is missing. The fold
 as pyarrow, pandas and `datasets` read them.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from unlabel.files import flush, replacing, write_json
+from unlabel.files import flush, lock, replacing, write_json
 from unlabel.vector_files import check_suffix, write_npy
 
 _MANIFEST, _END = "_manifest.json", "_end.json"  # readers of data sets pass over such names
@@ -129,8 +128,7 @@ class Parts:
             if _is_left(left):
                 left.unlink(missing_ok=True)
         with replacing(path) as partial, partial.open("wb") as mine:
-            with suppress(OSError):  # a file system that knows no locks
-                fcntl.flock(mine, fcntl.LOCK_EX)
+            lock(mine.fileno())
             yield partial
             flush(partial)
         flush(self.folder)
@@ -239,12 +237,9 @@ def _is_left(partial: Path) -> bool:
     """Whether nobody writes to it any more; who was started twice may make the same part."""
     try:
         with partial.open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
+            return lock(file.fileno()) is not False
+    except FileNotFoundError:
         return False
-    except OSError:  # a file system that knows no locks
-        pass
-    return True
 
 
 def _weights_of(model: Any) -> Mapping[str, str] | str:

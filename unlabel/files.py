@@ -33,6 +33,24 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def lock(handle: int) -> bool | None:
+    """Make an open file or folder this process's own until it is closed, or the process dies.
+
+    Returns:
+        False where another process has it; None where no locks are known (Windows, and some file
+        systems).
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
 @contextmanager
 def alone_in(folder: Path, *, patience: float = 10.0) -> Iterator[None]:
     """No other process has the folder while the block runs; one that dies has it no more.
@@ -44,27 +62,17 @@ def alone_in(folder: Path, *, patience: float = 10.0) -> Iterator[None]:
     Raises:
         ValueError: another process has it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
+    if os.name == "nt":  # where no folder can be opened
         yield
         return
     handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + patience
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise ValueError(
-                        f"Another process is at work in {folder}; wait for it, or give another "
-                        "folder."
-                    ) from None
-                time.sleep(0.2)
-                continue
-            except OSError:  # a file system that knows no locks
-                pass
-            break
+        while lock(handle) is False:
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"Another process is at work in {folder}; wait for it, or give another folder."
+                )
+            time.sleep(0.2)
         yield
     finally:
         os.close(handle)

@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from unlabel.files import lock
 
 LONGEST = 1 << 28  # bytes of one video: a longer one is not decoded as a whole
 _EMPTY, _WHOLE, _LOST = 0, 1, 2
@@ -148,9 +145,9 @@ def temporary_folder(owner: object, prefix: str) -> Path:
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         _sweep(left)
     new = Path(tempfile.mkdtemp(prefix=f"new-{prefix}"))
-    lock = _lock(new)
+    handle = _lock(new)
     folder = new.rename(new.with_name(new.name.removeprefix("new-")))  # locked when it is found
-    weakref.finalize(owner, _remove, folder, os.getpid(), lock)
+    weakref.finalize(owner, _remove, folder, os.getpid(), handle)
     return folder
 
 
@@ -174,32 +171,29 @@ def _lock(folder: Path) -> int | None:
     Returns:
         the open lock; None where somebody holds it, or the system has no such locks.
     """
-    if fcntl is None:
-        return None
-    lock = None
     try:
-        lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # it is held, another user's, gone by now, or on a file system without locks
-        if lock is not None:
-            os.close(lock)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # another user's, gone by now, or on Windows
         return None
-    return lock
+    if lock(handle):
+        return handle
+    os.close(handle)
+    return None
 
 
 def _sweep(folder: Path) -> None:
     """Remove a folder that nobody uses any more."""
-    lock = _lock(folder)
-    if lock is not None:
+    handle = _lock(folder)
+    if handle is not None:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        os.close(handle)
 
 
-def _remove(folder: Path, process: int, lock: int | None) -> None:
+def _remove(folder: Path, process: int, handle: int | None) -> None:
     if os.getpid() == process:  # a forked worker leaves it to the process that made it
         shutil.rmtree(folder, ignore_errors=True)
-    if lock is not None:
-        os.close(lock)
+    if handle is not None:
+        os.close(handle)
 
 
 __all__ = ["LONGEST", "FrameCache", "passing_folder", "temporary_folder"]
