@@ -181,7 +181,7 @@ def _train_one(
         write_json(run / "run.json", about)
         first.fill(args.device)
         first.draw()
-    if not finished:
+    if lead and not finished:
         logger.warning(
             "Stopped at step %d of %d; continue with --resume.",
             trainer.state.global_step,

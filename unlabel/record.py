@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class LogFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         last = 0
-        with replacing(self.path) as partial, partial.open("w", encoding="utf-8") as file:
+        with self._writing(), replacing(self.path) as new, new.open("w", encoding="utf-8") as file:
             for line in self._lines():
                 if line["step"] <= state.global_step and "train_runtime" not in line:
                     file.write(json.dumps(line) + "\n")
@@ -79,11 +79,15 @@ class LogFile(TrainerCallback):
         """Append one line."""
         del state.log_history[: -self.kept]
         if state.is_world_process_zero:
-            try:
-                with self.path.open("a", encoding="utf-8") as f:
-                    f.write(json.dumps({**logs, "step": state.global_step}) + "\n")
-            except OSError as error:  # a write that fails does not say where
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            with self._writing(), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a write that fails does not say where
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """The whole lines of the file, one by one; one that was torn is left out."""

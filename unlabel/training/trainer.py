@@ -359,7 +359,8 @@ class _EveryStep(TrainerCallback):
         """All ranks have agreed on whether to stop, see `_get_grad_norm`."""
         self.trainer._waiting.end_step()
         if self.trainer._stopping:
-            logger.warning("Asked to stop at step %d: saving, then ending.", state.global_step)
+            if state.is_world_process_zero:
+                logger.warning("Asked to stop at step %d: saving, then ending.", state.global_step)
             control.should_save = control.should_training_stop = True
 
 
