@@ -240,7 +240,7 @@ def test_bench_puts_a_run_before_and_after_in_one_saved_table(
         bootstrap=50,
     )
     saved = json.loads((tmp_path / "run" / "results" / "sts.json").read_text())
-    names = ["untrained", "trained", "untrained", "TF-IDF"]
+    names = ["untrained", "trained", "run/untrained", "TF-IDF"]
     assert [e["name"] for e in saved["encoders"]] == names
     assert saved["differences"][0]["name"] == "trained - untrained"
     same = result.differences[1].average
