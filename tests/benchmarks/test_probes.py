@@ -37,6 +37,18 @@ def test_probes_find_classes_and_nothing_in_shuffled_labels():
     assert all(10 < s.score < 60 for s in chance.values())
 
 
+def test_groups_that_a_sets_own_parts_do_not_keep_together_are_told():
+    label, group = ["a", "b"] * 4, ["x", "x", "y", "y", "z", "z", "w", "w"]
+    split = ["train"] * 5 + ["test"] * 3
+    note = labelled("mine", range(8), label, group=group, split=split).note
+    assert note == "mine: 1 group(s) (z, ...) in both parts of its own train and test."
+    whole = ["train"] * 4 + ["test"] * 4
+    assert not labelled("mine", range(8), label, group=group, split=whole).note
+    fold = [0, 0, 0, 1, 1, 1, 1, 1]
+    note = labelled("mine", range(8), label, group=group, fold=fold, note="more").note
+    assert note == "mine: 1 group(s) (y, ...) in both parts of its own folds. more"
+
+
 def test_groups_are_whole_in_every_fold_and_in_the_folds_inside_it():
     group = np.repeat(np.arange(20), 3).astype(str)
     label = np.random.default_rng(0).integers(0, 2, 60).astype(str)

@@ -102,7 +102,8 @@ def labelled(
     """Files with the strictest split that is known of them.
 
     Their own train and test parts; or their own folds; or one group left out at a time, with more
-    than 12 groups five folds of whole groups; or, with a note, five folds.
+    than 12 groups five folds of whole groups; or, with a note, five folds. A note tells of groups
+    that its own parts or folds do not keep together.
 
     Args:
         name: in tables.
@@ -137,7 +138,15 @@ def labelled(
         cut = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         folds, words = tuple(cut.split(classes, classes)), f"{FOLDS} folds"
         about["note"] = " ".join(filter(None, (f"{name}: {ALONE}", about.get("note"))))
+    if groups is not None and (both := _in_both(groups, folds)):
+        said = f"{name}: {len(both)} group(s) ({both[0]}, ...) in both parts of its {words}."
+        about["note"] = " ".join(filter(None, (said, about.get("note"))))
     return Labelled(name, tuple(sources), classes, folds, words, groups, **about)
+
+
+def _in_both(groups: np.ndarray, folds: Sequence[Fold]) -> list[str]:
+    shared = [np.intersect1d(groups[train], groups[test]) for train, test in folds]
+    return np.unique(np.concatenate(shared)).tolist()
 
 
 def _given(name: str, split: np.ndarray) -> tuple[Fold, ...]:
