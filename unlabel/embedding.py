@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from unlabel.checks import check_above_0
 from unlabel.embedding_parts import Parts
 from unlabel.modalities.configs import SETTINGS, nowhere, saved_settings
 from unlabel.modalities.text import TextEncoder
@@ -271,13 +272,6 @@ def _embed(
     settings["column"] = loading.pop("column")
     embedder = load_embedder(model, **loading)
     return embed_file(embedder, source, output, **settings).summary()
-
-
-def check_above_0(**numbers: int | None) -> None:
-    """Refuse sizes and counts, by name, with which nothing would be done; None is left out."""
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} is at least 1, but {number} came.")
 
 
 def refuse_unused(kind: str, series: Mapping[str, Any], text: Mapping[str, Any]) -> None:

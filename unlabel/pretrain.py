@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import transformers
 
+from unlabel.checks import check_above_0
 from unlabel.files import alone_in, write_json
 from unlabel.heads import save_heads
 from unlabel.kinds.audio import AudioOptions
@@ -72,8 +73,7 @@ def train(
     Raises:
         ValueError: what came cannot be trained on; the message says why and what would work.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds is at least 1, but {seeds} came.")
+    check_above_0(seeds=seeds)
     args = training or TrainingArguments(output_dir=f"runs/{modality}")
     if "" in (data, args.output_dir):  # else the present folder, as of an unset $VARIABLE
         raise ValueError("An empty --data or --training.output_dir came; name it.")

@@ -10,13 +10,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from unlabel.checks import check_above_0
 from unlabel.core import view
 from unlabel.data_pipes.audio_store import AudioStore
 from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_future import times_of
 from unlabel.data_pipes.series_rows import SeriesRows
-from unlabel.embedding import check_above_0, device_of, modality_of, run_model_folder
+from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.files import replacing
 from unlabel.heads import load_scoring
 from unlabel.media_embedding import clips_of, names_of

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
+from unlabel.checks import check_above_0
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.text import TextStream, read_text
 from unlabel.embedding import Embedder, load_embedder
@@ -79,8 +80,7 @@ def embed_file(
         ValueError: another ending, batches of nothing, nothing to read, or a vector that is not
             finite.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
+    check_above_0(batch_size=batch_size)
     if not isinstance(output, Parts):
         check_suffix(output)
     # The overloads of read_text take their options as Any, and pyright then joins both.

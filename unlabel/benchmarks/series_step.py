@@ -28,6 +28,7 @@ from rich.table import Table
 from unlabel.benchmarks.commands import run_command
 from unlabel.benchmarks.series_step_job import PADDING, Job
 from unlabel.benchmarks.series_step_sides import SIDES
+from unlabel.checks import check_above_0
 from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.synthetic_series import generate_series
 
@@ -110,11 +111,7 @@ def _about(
 def _refuse(tasks: list[str] | None, rounds: int, steps: int, windows: int, slice: int) -> None:
     if unknown := sorted(set(tasks or []) - set(SIDES)):
         raise ValueError(f"There is no task {unknown[0]!r}; the tasks are {', '.join(SIDES)}.")
-    for name, value in (
-        ("rounds", rounds), ("steps", steps), ("windows", windows), ("slice", slice)
-    ):  # fmt: skip
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, but {value} came.")
+    check_above_0(rounds=rounds, steps=steps, windows=windows, slice=slice)
 
 
 def _refuse_short(values: np.ndarray, jobs: list[dict[str, Any]]) -> None:

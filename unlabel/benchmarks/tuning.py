@@ -21,6 +21,7 @@ from transformers import PrinterCallback
 
 from unlabel.benchmarks.labelled import Labelled
 from unlabel.benchmarks.probes import inner_folds
+from unlabel.checks import check_above_0
 from unlabel.core import Batch, Encoder, Encoding, View, view
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.objectives import Supervised, Term
@@ -79,9 +80,7 @@ class Tuning:
 
 def check_training(how: Any) -> None:
     """Refuse counts below 1 and learning rates that are none."""
-    for name in ("steps", "batch_size", "checks"):
-        if getattr(how, name) < 1:
-            raise ValueError(f"{name} is at least 1, but {getattr(how, name)} came.")
+    check_above_0(steps=how.steps, batch_size=how.batch_size, checks=how.checks)
     if not how.learning_rates or not all(rate > 0 for rate in how.learning_rates):
         raise ValueError(
             f"learning_rates is {list(how.learning_rates)}: give at least one, above 0."

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from unlabel.benchmarks.commands import run_command
+from unlabel.checks import check_above_0
 from unlabel.core import Batch, view
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives.autoencoder import MAE
@@ -91,8 +92,7 @@ def video_step(
     names = sizes or ["default", "small"]
     if unknown := sorted(set(names) - set(SIZES)):
         raise ValueError(f"There is no size {unknown[0]!r}; the sizes are {', '.join(SIZES)}.")
-    if steps < 1:
-        raise ValueError(f"steps is at least 1, but {steps} came.")
+    check_above_0(steps=steps)
     torch.set_num_threads(threads)
     rows = [_compare(name, ratio, steps, device, autocast) for name in names]
     Console(width=100).print(_table(rows, ratio))

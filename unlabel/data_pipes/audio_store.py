@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from unlabel.checks import check_above_0
 from unlabel.data_pipes.audio import resampled_length
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import shard_sizes
@@ -245,9 +246,7 @@ class AudioStore(ByOrdinal):
 
 
 def _check(store: AudioStore) -> None:
-    for name, value in (("rate", store.rate), ("clips", store.clips)):
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, but {value} came.")
+    check_above_0(rate=store.rate, clips=store.clips)
     if store.seconds is not None and store.seconds * store.rate < 1:
         raise ValueError(f"seconds is above 0, but {store.seconds} came.")
     for name, words in (("start", ("random", "even")), ("short", ("pad", "loop", "skip"))):

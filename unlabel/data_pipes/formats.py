@@ -178,7 +178,7 @@ def _table(
     first = next(lines)
     if not first[1].strip():
         raise BrokenFile("line 1 is empty, but the names of the columns go there")
-    delimiter = max(",;\t|", key=first[1].count) if quoted else "\t"
+    delimiter = delimiter_of(first[1]) if quoted else "\t"
     again = chain([first], lines)
     rows = _quoted(again, delimiter) if quoted else _unquoted(again, delimiter)
     if by_place:
@@ -199,6 +199,11 @@ def _table(
             yield Row(row.line, row.values, "ragged")
         else:
             yield Row(row.line, tuple(row.values[i] for i in places))
+
+
+def delimiter_of(first: str) -> str:
+    """What parts the fields of a table that is no .tsv, by its first line."""
+    return max(",;\t|", key=first.count)
 
 
 def _unquoted(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.kept_frames import Spool
-from unlabel.data_pipes.pixels import resized, rgb, upright
+from unlabel.data_pipes.pixels import resized, rgb
 from unlabel.data_pipes.sound_header import promised_share
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, pictures_in
 from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
@@ -159,8 +159,8 @@ def _folder(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, An
 def _picture(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     with library("PIL.Image", "video").open(path) as picture:
         picture.load()
-        columns, rows = upright(picture).size
         pixels = rgb(picture)
+        rows, columns = pixels.shape[:2]
         spool.add((rows, columns), lambda size: resized(pixels[None], size)[0])
         return {
             "frames": 1, "fps": 25.0, "rows": rows, "columns": columns,

@@ -61,7 +61,7 @@ def resized(frames: Frames, size: Size) -> Frames:
     return np.stack([np.asarray(s) for s in scaled])
 
 
-def upright(picture: Any) -> Any:
+def _upright(picture: Any) -> Any:
     """A picture of PIL, turned as its file asks for (as a phone's does)."""
     try:
         turn = picture.getexif().get(_ORIENTATION, 1)
@@ -76,7 +76,7 @@ def rgb(picture: Any) -> UInt8[np.ndarray, "rows columns 3"]:
     Raises:
         ValueError: grey values that are neither.
     """
-    picture = upright(picture)
+    picture = _upright(picture)
     if picture.mode[0] not in "IF":
         return np.asarray(picture.convert("RGB"))
     values = np.asarray(picture).astype(np.float64)
@@ -127,5 +127,4 @@ __all__ = [
     "resized",
     "rewound",
     "rgb",
-    "upright",
 ]

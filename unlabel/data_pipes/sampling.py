@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Int
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
+from unlabel.checks import check_above_0
 from unlabel.data_pipes.order import ShardOrder, scattered
 
 logger = logging.getLogger(__name__)
@@ -305,9 +306,7 @@ class StreamBatches(IterableDataset):
 
 def check_sizes(rank: int, *, world_size: int, **sizes: int) -> None:
     """Refuse sizes below 1 and a rank outside the world."""
-    for name, value in {**sizes, "world_size": world_size}.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, but {value} came.")
+    check_above_0(**sizes, world_size=world_size)
     if not 0 <= rank < world_size:
         raise ValueError(
             f"rank={rank} is not one of the {world_size} ranks, 0 to {world_size - 1}."

@@ -6,6 +6,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Int64
 
+from unlabel.checks import check_above_0
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_time import timestamp
@@ -188,11 +189,8 @@ def _check(
     count: int, length: int, channels: int, drivers: int,
     noise: float, missing: float, mean_gap: float, mean_regime: float,
 ) -> None:  # fmt: skip
-    least = {"count": count, "length": length, "channels": channels, "drivers": drivers}
-    least |= {"mean_gap": mean_gap, "mean_regime": mean_regime}
-    for name, value in least.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, but {value} came.")
+    check_above_0(count=count, length=length, channels=channels, drivers=drivers)
+    check_above_0(mean_gap=mean_gap, mean_regime=mean_regime)
     if not 0 <= missing < 1:
         raise ValueError(f"missing is a share of at least 0 and below 1, but {missing} came.")
     if noise < 0:

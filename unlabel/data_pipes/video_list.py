@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from unlabel.data_pipes.cells import cells_of, held_columns
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.formats import UNREADABLE, open_text
+from unlabel.data_pipes.formats import UNREADABLE, delimiter_of, open_text
 from unlabel.data_pipes.held import Held, Row
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.shards import is_shard, members_of, shards_of
@@ -235,7 +235,7 @@ def _read_list(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         with open_text(path, None, errors="strict") as file:
             first = file.readline()
-            separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=first.count)
+            separator = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(first)
             file.seek(0)
             # Names such as 007 stay text; start and end are numbers below.
             about: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}

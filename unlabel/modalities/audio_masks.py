@@ -12,6 +12,7 @@ from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.audio_sound import Layout, Sound, frames_of, tokens_of
 from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import one_run, random_spans, smallest
+from unlabel.modalities.visible import narrowed
 
 UNITS = ("patch", "time", "span", "band", "block", "centre")
 
@@ -101,8 +102,7 @@ def token_cutoff(sound: Sound, batch: Batch, spec: ViewSpec, *, layout: Layout, 
     ratio = arguments(spec, ratio=0.1)["ratio"]
     can = tokens_of(sound.mask, layout)
     keep = ~smallest(draw(batch, spec, can.shape[1]), can, (can.sum(1) * ratio).long())
-    both = keep if sound.keep_positions is None else sound.keep_positions & keep
-    return replace(sound, keep_positions=both)
+    return replace(sound, keep_positions=narrowed(sound.keep_positions, keep))
 
 
 def feature_cutoff(
@@ -116,8 +116,7 @@ def feature_cutoff(
     scores = draw(batch, spec, layout.width)
     count = torch.full((len(scores),), int(layout.width * ratio), device=scores.device)
     keep = ~smallest(scores, scores >= 0, count)
-    both = keep if sound.keep_features is None else sound.keep_features & keep
-    return replace(sound, keep_features=both)
+    return replace(sound, keep_features=narrowed(sound.keep_features, keep))
 
 
 def _chosen(

@@ -12,6 +12,7 @@ from unlabel.core import Batch, ViewSpec, stream_of, uniform
 from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import random_channels, smallest
 from unlabel.modalities.series_window import Window
+from unlabel.modalities.visible import narrowed
 
 
 def token_cutoff(window: Window, batch: Batch, spec: ViewSpec, *, patch: int, **_: Any) -> Window:
@@ -51,8 +52,7 @@ def feature_cutoff(window: Window, batch: Batch, spec: ViewSpec, *, width: int, 
     ratio = arguments(spec, ratio=0.1)["ratio"]
     scores = draw(batch, spec, width)
     cut = smallest(scores, scores >= 0, torch.full((len(scores),), int(width * ratio)).to(scores))
-    keep = window.keep_features
-    return replace(window, keep_features=~cut if keep is None else keep & ~cut)
+    return replace(window, keep_features=narrowed(window.keep_features, ~cut))
 
 
 def channel_cutoff(window: Window, batch: Batch, spec: ViewSpec, **_: Any) -> Window:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from unlabel.checks import check_above_0
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.core import view as named
 from unlabel.modalities.configs import (
@@ -308,8 +309,7 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: one string instead of a list, or batches of nothing.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
+        check_above_0(batch_size=batch_size)
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
         try:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlabel.checks import check_above_0
 from unlabel.core import Batch
 
 
@@ -26,8 +27,7 @@ class TextCollator:
     def __init__(
         self, pad_id: int, *, seed: int = 0, multiple_of: int = 1, limit: int | None = None
     ):
-        if multiple_of < 1:
-            raise ValueError(f"multiple_of is at least 1, but {multiple_of} came.")
+        check_above_0(multiple_of=multiple_of)
         self.pad_id, self.seed, self.multiple_of, self.limit = pad_id, seed, multiple_of, limit
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> Batch:

@@ -14,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unlabel.core import Batch, View, ViewSpec
 from unlabel.modalities.draws import arguments, draw
+from unlabel.modalities.visible import narrowed
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ def feature_cutoff(view: View, batch: Batch, spec: ViewSpec, *, width: int, **_:
     ratio = _fraction("ratio", arguments(spec, ratio=0.1)["ratio"])
     scores = draw(batch, spec, width)
     count = torch.full((len(batch),), int(width * ratio), device=scores.device)
-    keep, before = ~_smallest(scores, count), view.keep_features
-    return replace(view, keep_features=keep if before is None else before & keep)
+    keep = ~_smallest(scores, count)
+    return replace(view, keep_features=narrowed(view.keep_features, keep))
 
 
 def choose_tokens(
@@ -215,9 +216,8 @@ def _by_word(chance: Tensor, ids: Tensor, can: Tensor, vocabulary: Vocabulary) -
 
 
 def _cut(view: View, is_cut: Bool[Tensor, "batch length"]) -> View:
-    keep, before = ~is_cut, view.keep_positions
-    both = keep if before is None else before & keep
-    return replace(view, mask=view.mask & keep, keep_positions=both)
+    both = narrowed(view.keep_positions, ~is_cut)
+    return replace(view, mask=view.mask & ~is_cut, keep_positions=both)
 
 
 VIEWS = {

@@ -45,4 +45,11 @@ def visible_only(
     )
 
 
-__all__ = ["visible_only"]
+def narrowed(
+    kept: Bool[Tensor, "batch n"] | None, keep: Bool[Tensor, "batch n"]
+) -> Bool[Tensor, "batch n"]:
+    """What is kept of what links before kept; None where they kept all."""
+    return keep if kept is None else kept & keep
+
+
+__all__ = ["narrowed", "visible_only"]

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from unlabel.checks import check_above_0
 from unlabel.core import Batch, Encoding, View, ViewSpec
 from unlabel.core import view as named
 from unlabel.modalities.clip import Clip
@@ -331,8 +332,7 @@ class VisualEncoder(nn.Module):
         Raises:
             ValueError: batches of nothing.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, but {batch_size} came.")
+        check_above_0(batch_size=batch_size)
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device

@@ -13,6 +13,7 @@ from unlabel.core import Batch, ViewSpec
 from unlabel.modalities.clip import Cell, Clip
 from unlabel.modalities.draws import arguments, draw
 from unlabel.modalities.series_masks import smallest
+from unlabel.modalities.visible import narrowed
 from unlabel.modalities.visual_fit import real_cells
 
 UNITS = ("patch", "tube", "frame", "block", "square", "centre")
@@ -115,8 +116,7 @@ def feature_cutoff(clip: Clip, batch: Batch, spec: ViewSpec, *, width: int, **_:
     scores = draw(batch, spec, width)
     count = torch.full((len(scores),), int(width * ratio), device=scores.device)
     keep = ~smallest(scores, torch.ones_like(scores, dtype=torch.bool), count)
-    before = clip.keep_features
-    return replace(clip, keep_features=keep if before is None else keep & before)
+    return replace(clip, keep_features=narrowed(clip.keep_features, keep))
 
 
 def _hidden(
@@ -203,8 +203,7 @@ def _share(count: int, ratio: float) -> int:
 
 
 def _zero(clip: Clip, cut: Tensor) -> Clip:
-    before = clip.keep_positions
-    return replace(clip, keep_positions=~cut if before is None else before & ~cut)
+    return replace(clip, keep_positions=narrowed(clip.keep_positions, ~cut))
 
 
 __all__ = [

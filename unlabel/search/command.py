@@ -8,8 +8,8 @@ import pandas as pd
 from rich.table import Table
 
 from unlabel.candidates import wide_console
+from unlabel.checks import check_above_0
 from unlabel.data_pipes.sources import find_files
-from unlabel.embedding import check_above_0
 from unlabel.files import replacing
 from unlabel.search.index import Index
 from unlabel.search.page import write_page

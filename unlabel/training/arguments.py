@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import transformers
 
+from unlabel.checks import check_above_0
+
 # Of transformers' arguments, what cannot be chosen here, the value that it has, and why.
 _SETTLED = (
     (
@@ -75,9 +77,7 @@ class TrainingArguments(transformers.TrainingArguments):
             self.ddp_backend = None  # transformers would ask a group that one process does not make
         super().__post_init__()
         above_0 = ("length_window", "shard_window", "max_skipped", "gradient_accumulation_steps")
-        for name in above_0:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, but {getattr(self, name)} came.")
+        check_above_0(**{name: getattr(self, name) for name in above_0})
         for name in (
             "include_num_input_tokens_seen",
             "label_smoothing_factor",
