@@ -5,18 +5,19 @@ import json
 import random
 from itertools import islice
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unlabel.data_pipes import marks, text
+from unlabel.data_pipes import marks, sources, text
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.text import read_text
 
 
 @pytest.fixture(autouse=True)
 def close_marks(monkeypatch):
-    for module in (marks, text):
+    for module in (marks, sources, text):
         monkeypatch.setattr(module, "EVERY", 16)
 
 
@@ -67,6 +68,57 @@ def _parquet(folder):
     table = pa.table({"id": range(100), "text": lines(100)})
     pq.write_table(table, folder / "a.parquet", row_group_size=24)
     pq.write_table(table.slice(3, 50), folder / "b.parquet")
+
+
+def _rows(shards: int = 3) -> datasets.IterableDataset:
+    table = datasets.Dataset.from_dict({"id": range(100), "text": lines(100)})
+    return table.to_iterable_dataset(num_shards=shards)
+
+
+def _generated(shards):
+    for shard in shards:
+        yield from ({"id": shard, "text": text} for text in lines(25, shard))
+
+
+DATASETS = {
+    "in memory": lambda: datasets.Dataset.from_dict({"id": range(100), "text": lines(100)}),
+    "in shards": _rows,
+    "filtered": lambda: _rows().filter(lambda row: row["id"] % 5 > 0),
+    "mapped": lambda: _rows().map(lambda row: {"text": row["text"] + "."}),
+    "in another order": lambda: _rows(20).shuffle(seed=1, buffer_size=2),
+    "mixed": lambda: datasets.interleave_datasets([_rows(), _rows(2)], [0.4, 0.6], seed=1),
+    "generated": lambda: datasets.IterableDataset.from_generator(
+        _generated, gen_kwargs={"shards": [0, 1, 2, 3]}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_is_entered_where_its_state_is_exact(tmp_path, name):
+    made, kept = DATASETS[name](), tmp_path / "marks"
+    stream = read_text(made, column="text", streaming=True)
+    records = list(stream.enter(0, kept, writes=True)[1])
+    assert records == list(stream)
+    places = []
+    for start in range(0, len(records), 7):
+        place, rest = stream.enter(start, kept)
+        assert place <= start and list(rest) == records[place:]
+        places.append(place)
+    exact = name != "in another order"  # a buffer is lost
+    assert (max(places) > len(records) // 2) == exact
+    assert list(stream) == records
+
+
+def test_marks_of_a_data_set_that_gives_something_else_are_forgotten(tmp_path):
+    kept = tmp_path / "marks"
+    rows = [f"line {i}" for i in range(60)]
+    for changed in (False, True):
+        made = datasets.Dataset.from_dict({"text": [row + "!" * changed for row in rows]})
+        stream = read_text(made.to_iterable_dataset(), streaming=True)
+        place, rest = stream.enter(59, kept, writes=True)
+        assert place == 0 and len(list(rest)) == 60
+        assert stream.enter(59, kept)[0] == 48
+    assert len(kept.read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(

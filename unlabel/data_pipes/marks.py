@@ -18,14 +18,15 @@ class Mark(NamedTuple):
         rows: before it, of all files.
         file: number of the file.
         line: of that file before it; of Parquet the row.
-        cookie: place in the file, as `io.TextIOWrapper.tell` gives it; 0 in Parquet.
+        cookie: place in the file, as `io.TextIOWrapper.tell` gives it; 0 in Parquet; of a
+            `datasets` object its state, and a digest of the rows behind.
     """
 
     kept: int
     rows: int
     file: int
     line: int
-    cookie: int
+    cookie: Any
 
 
 class Tape:
@@ -42,10 +43,11 @@ class Tape:
         self.of = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
         self.path, self.writes = path, writes
         known = self._known()
-        self._last = max(known, default=Mark(0, 0, -1, 0, 0)).rows
-        self.begin = max((mark for mark in known if mark.kept <= start), default=None)
+        self._last = max((mark.rows for mark in known), default=0)
+        before = (mark for mark in known if mark.kept <= start)
+        self.begin = max(before, key=lambda mark: mark.rows, default=None)
         self._file, self._line = 0, 0
-        self._place: Callable[[], int] | None = None
+        self._place: Callable[[], Any] | None = None
 
     def _known(self) -> list[Mark]:
         found = []
@@ -86,9 +88,15 @@ class Tape:
         """Rows of the present file that need not be read, where it is no text."""
         return self.begin.line if self.begin is not None and self.enters else 0
 
-    def reaches(self, row: int) -> None:
+    def reaches(self, row: int, cookie: Any = 0) -> None:
         """So many rows of the present file, which is no text, have been read."""
-        self._place, self._line = int, row
+        self._place, self._line = None if cookie is None else lambda: cookie, row
+
+    def forget(self) -> None:
+        """The marks are not of what the source gives now; it is read from its beginning."""
+        self.begin, self._last = None, 0
+        if self.writes:
+            self.path.unlink(missing_ok=True)
 
     def here(self, rows: int) -> Mark | None:
         """The place behind the latest row, where it is worth a mark, but for its `kept`."""

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from unlabel.data_pipes.formats import (
     pick_values,
     read_rows,
 )
-from unlabel.data_pipes.marks import Tape
+from unlabel.data_pipes.marks import EVERY, Mark, Tape
 from unlabel.data_pipes.report import ReadReport
 from unlabel.files import files_in, identity
+
+_BATCH = 1024  # rows of a `datasets` object read together; of these there are whole ones to a mark
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def rows_of(
         try:
             if columns is None and not hasattr(source, "select_columns"):
                 columns = in_first(source)
-            yield from ((name, row) for row in pick_values(_items(source, columns), columns))
+            items = _items(source, columns, tape)
+            yield from ((name, row) for row in pick_values(items, columns))
         except BrokenFile as e:
             raise ValueError(f"{name}: {e}.") from e
         return
@@ -92,16 +96,62 @@ def _shifted(wanted: Wanted, by: int, start: int, stop: int) -> bool:
     return wanted(by + start, by + stop)
 
 
-def _items(source: Any, columns: Columns) -> Iterator[tuple[int, Any]]:
+def _items(source: Any, columns: Columns, tape: Tape | None) -> Iterator[tuple[int, Any]]:
     if not hasattr(source, "select_columns"):
         return enumerate(source)
-    if source.column_names:  # unknown for some streams; other columns may be costly to decode
-        source = source.select_columns(list(choose(source.column_names, columns)))
+    begin = 0 if tape is None else tape.row
+    batches = _batches(source, columns, tape)
+    rows = (dict(zip(b, v, strict=True)) for b in batches for v in zip(*b.values(), strict=True))
+    return enumerate(rows, begin)
+
+
+def _batches(source: Any, columns: Columns, tape: Tape | None) -> Iterator[dict[str, list[Any]]]:
+    """Rows of a `datasets` object; with each batch the tape is told where the next one begins."""
+    begin = tape.begin if tape is not None else None
+    place = begin.rows if begin is not None else 0
+    source = _from(source, columns, begin)
     # A `datasets` stream splits itself among DataLoader workers when iterated row by row; in
     # batches it does not, and every worker sees the same rows, as StreamBatches needs.
-    batches = source.iter(1000)
-    rows = (dict(zip(b, v, strict=True)) for b in batches for v in zip(*b.values(), strict=True))
-    return enumerate(rows)
+    batches = source.iter(min(_BATCH, EVERY))
+    following = next(batches, None)
+    while (batch := following) is not None:
+        place += len(next(iter(batch.values())))
+        state = source.state_dict() if hasattr(source, "state_dict") else place
+        following = next(batches, None)
+        if tape is not None and tape.writes:
+            tape.reaches(place, None if following is None else [state, _digest(following)])
+        yield batch
+
+
+def _from(source: Any, columns: Columns, mark: Mark | None) -> Any:
+    """The wanted columns of a `datasets` object, from a mark on; never the object itself."""
+    if source.column_names:  # unknown for some streams; other columns may be costly to decode
+        source = source.select_columns(list(choose(source.column_names, columns)))
+    else:
+        source = source.skip(0)
+    if mark is None:
+        return source
+    state, _ = mark.cookie
+    if not hasattr(source, "load_state_dict"):
+        return source.skip(state)
+    source.load_state_dict(state)
+    return source
+
+
+def _digest(batch: Mapping[str, Any]) -> str:
+    return sha256(repr(batch).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def stands(source: Any, columns: Columns, mark: Mark) -> bool:
+    """Whether a `datasets` object gives behind a mark what it gave when the mark was made.
+
+    It does not where it has changed, or draws from a buffer, which its state does not hold.
+    """
+    try:
+        batch = next(_from(source, columns, mark).iter(min(_BATCH, EVERY)), None)
+    except Exception:  # a state of another object
+        return False
+    return batch is not None and _digest(batch) == mark.cookie[1]
 
 
 def resolve(source: Any) -> Any:

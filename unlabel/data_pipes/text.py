@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from unlabel.data_pipes.formats import PASSED, Columns, Row, Wanted
 from unlabel.data_pipes.marks import EVERY, Tape
 from unlabel.data_pipes.report import ReadReport
-from unlabel.data_pipes.sources import Files, resolve, rows_of
+from unlabel.data_pipes.sources import Files, resolve, rows_of, stands
 from unlabel.files import identity
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
@@ -103,7 +103,7 @@ class TextStream:
         """A record at or before `start`, by its place, and a pass from it on.
 
         Args:
-            start: the record that is wanted; files are entered near it.
+            start: the record that is wanted; files and `datasets` are entered near it.
             marks: file of the places that earlier passes came by; None begins at the first record.
             writes: add the places that this pass comes by.
         """
@@ -111,6 +111,10 @@ class TextStream:
         if marks is not None and isinstance(self.source, Files):
             files = [(str(p), *identity(p)) for p in self.source.paths]
             tape = Tape((files, self.options), marks, start, writes=writes)
+        elif marks is not None and hasattr(self.source, "select_columns"):
+            tape = Tape((self.source, self.options), marks, start, writes=writes)
+            if tape.begin and not stands(self.source, self.options.columns, tape.begin):
+                tape.forget()
         self.report = ReadReport()
         first = 0
         if tape is not None and tape.begin is not None:
