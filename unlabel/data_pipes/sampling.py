@@ -191,7 +191,8 @@ class StreamBatches(IterableDataset):
     Attributes:
         start: global batches to leave out at the beginning; set it to resume.
         marks: file where to note places at which the source can be entered (text, tables,
-            Parquet and `datasets` can), so that resuming does not read it from the beginning; None notes none.
+            Parquet and `datasets` can), so that resuming does not read it from the beginning; None
+            notes none.
 
     Args:
         source: gives the same records (dicts of texts, or texts) on every iteration: `TextStream`.
