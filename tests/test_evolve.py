@@ -166,9 +166,13 @@ def test_views_are_found_where_the_second_is_nearest_and_are_the_kinds_own():
     assert alike == {"fitness": worst("zipf", 2)}
 
 
-def test_of_equally_fit_candidates_the_first_is_the_best():
+def test_of_equally_fit_candidates_the_first_is_the_best_and_it_says_so(capsys):
     tried = [Candidate((1.0, w), 0, f) for w, f in ((1.0, -0.5), (0.4, -0.2), (0.2, -0.2))]
-    assert Evolved(("a", "b"), tuple(tried)).weights == {"a": 1.0, "b": 0.4}
+    found = Evolved(("a", "b"), tuple(tried))
+    assert found.weights == {"a": 1.0, "b": 0.4}
+    found.print()
+    assert "2 of 3 candidates are equally fit" in capsys.readouterr().out
+    assert not Evolved(("a", "b"), tuple(tried[:2])).undecided
 
 
 def run(folder, *more, generations=2):

@@ -268,6 +268,7 @@ def _write_best(found: Evolved, setting: Setting, method: Sum, args: TrainingArg
         f"unlabel train {path}",
         f"Fitness {found.best.fitness:.4f}, the best of {len(found.candidates)}.",
         f"Found without labels, by {measure.title}: {measure.said}.",
+        *filter(None, [found.undecided]),
     ]
     write_recipe(path, recipe, head=head)
     logger.info("The best weights are a recipe: unlabel train %s", path)

@@ -63,6 +63,17 @@ class Evolved:
         """The best weights, by the name of the loss."""
         return dict(zip(self.parts, self.best.weights, strict=True))
 
+    @property
+    def undecided(self) -> str:
+        """A sentence where several candidates are the fittest; else nothing."""
+        first = sum(c.fitness == self.best.fitness for c in self.candidates)
+        if first == 1:
+            return ""
+        return (
+            f"{first} of {len(self.candidates)} candidates are equally fit, so fitness does not "
+            "choose among them and the first is taken; try the other --fitness, or more --samples."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data, the schema of `evolve.json`."""
         tried = [{"name": c.name, **asdict(c)} for c in self.candidates]
@@ -94,6 +105,8 @@ class Evolved:
             "before you trust them.",
             markup=False,
         )
+        if self.undecided:
+            console.print(self.undecided, markup=False)
 
 
 def named(weights: Weights) -> str:
