@@ -81,7 +81,8 @@ def _apart(word: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; user errors end in one sentence and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", force=True)
     for noisy in ("httpx", "filelock", "urllib3", "datasets", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)

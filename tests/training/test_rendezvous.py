@@ -20,15 +20,15 @@ COMMAND = """-m torch.distributed.run --nproc_per_node=2 --max-restarts=2 -m unl
     --objective moco --objective.queue 24 --objective.width 8 --data notes.txt --text.vocabulary 80
     --text.config {"hidden_size":16,"num_hidden_layers":1,"num_attention_heads":2}
     --training.output_dir run --training.max_steps 120 --training.save_steps 3
-    --training.logging_steps 3 --training.per_device_train_batch_size 4 --training.use_cpu true
-    --training.ddp_backend gloo --training.save_total_limit 100 --resume"""
+    --training.logging_steps 3 --training.per_device_train_batch_size 4
+    --training.save_total_limit 100 --resume"""
 
 
 def _run(folder: Path, *, broken: bool) -> dict[str, Any]:
     """The run's outcome; `broken` kills a rank after the first checkpoint."""
     folder.mkdir()
     (folder / "notes.txt").write_text("\n".join(sentences(60)))
-    path = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    path = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     about: dict[str, Any] = {"cwd": folder, "env": os.environ | path, "text": True}
     both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen([sys.executable, *COMMAND.split()], **about, **both) as launch:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 
+import torch
 import transformers
 
 from unlabel.checks import check_above_0
@@ -75,6 +76,8 @@ class TrainingArguments(transformers.TrainingArguments):
         """Check our own fields."""
         if os.environ.get("WORLD_SIZE", "1") == "1":
             self.ddp_backend = None  # transformers would ask a group that one process does not make
+        elif not torch.accelerator.is_available() or torch.backends.mps.is_available():
+            self.use_cpu = True  # where no device has a backend, each rank would train by itself
         super().__post_init__()
         above_0 = ("length_window", "shard_window", "max_skipped", "gradient_accumulation_steps")
         check_above_0(**{name: getattr(self, name) for name in above_0})
