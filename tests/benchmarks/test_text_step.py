@@ -1,6 +1,7 @@
 import json
 import random
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ def sts(tmp_path, sentences):
     return str(tmp_path / "sts")
 
 
-WORK = Work("", 8, 32, "mean", 1, False, False, 1e-3, 1, 16, 0, 0.0, 0.0)
+WORK = Work("", ("text",), 8, 32, "mean", 1, False, False, 1e-3, 1, 16, 0, 0.0, 0.0)
 BURN = """
 import json, pathlib, sys, time
 
@@ -63,11 +64,17 @@ def test_a_training_that_fails_is_reported_with_what_it_said(tmp_path):
 
 
 @pytest.mark.slow
-def test_both_sides_do_the_same_work_and_are_timed(model, data, sts, tmp_path):
+@pytest.mark.parametrize("columns", [None, ["short", "long"]])
+def test_both_sides_do_the_same_work_and_are_timed(columns, model, data, sts, tmp_path):
     output = tmp_path / "results" / "step.json"
+    if columns:
+        lines = Path(data).read_text().splitlines()
+        data = str(tmp_path / "pairs.csv")
+        beside = [f"{i},{line} {line} {line}" for i, line in enumerate(lines)]
+        Path(data).write_text("short,long\n" + "\n".join(beside))
     result = text_step(
-        model=model, data=data, sentences=96, batch=8, max_length=32, lr=1e-3, rounds=1, seed=3,
-        length_window=1, sts=sts, output=str(output),
+        model=model, data=data, columns=columns, sentences=96, batch=8, max_length=32, lr=1e-3,
+        rounds=1, seed=3, length_window=1, sts=sts, output=str(output),
     )  # fmt: skip
     (entry,) = result["rounds"]
     assert entry["seed"] == 3
@@ -92,6 +99,11 @@ def test_both_sides_do_the_same_work_and_are_timed(model, data, sts, tmp_path):
 def test_sentences_that_fill_no_whole_batches_are_refused(model, data):
     with pytest.raises(ValueError, match=r"30 sentences .* batches of 8.* take 32"):
         text_step(model=model, data=data, sentences=30, batch=8)
+
+
+def test_columns_are_those_of_a_pair(model, data):
+    with pytest.raises(ValueError, match="the two of a pair"):
+        text_step(model=model, data=data, columns=["text"], sentences=96, batch=8)
 
 
 def test_too_few_sentences_are_refused(model, data):

@@ -68,6 +68,15 @@ def test_ranks_have_equally_long_sentences():
         assert max(longest) - min(longest) <= 2
 
 
+def test_texts_of_a_sample_are_padded_apart_and_sorted_by_their_sum():
+    first = lengths_of(6400)
+    both = np.stack([first, first[::-1]], 1)
+    batches = LengthBatches(both, 64)
+    assert list(batches) == list(LengthBatches(both.sum(1), 64))
+    padded = sum(both[b].max(0).sum() * len(b) for b in batches)
+    assert batches.padding_share()["by_length"] == pytest.approx(1 - both.sum() / padded)
+
+
 def test_padding_share_is_that_of_the_batches_and_small_by_length():
     lengths = lengths_of(6400)
     batches = LengthBatches(lengths, 64)

@@ -118,6 +118,8 @@ def test_partners_stay_with_their_sentence(tokenizer, tmp_path, in_file):
     store = pickle.loads(pickle.dumps(store))
     sample = store[len(store) + 2]
     np.testing.assert_array_equal(sample["partners"]["positive"], store[117]["input_ids"])
+    own = TokenStore(SENTENCES, tokenizer, max_length=16, progress=False).lengths
+    assert store.lengths.tolist() == list(map(list, zip(own, own[::-1], strict=True)))
 
 
 def test_a_store_in_a_file_travels_as_its_path_and_opens_again(tokenizer, tmp_path):

@@ -40,6 +40,7 @@ from unlabel.objectives import (
 )
 from unlabel.objectives.clusters import Clusterings, Clusters
 from unlabel.objectives.state import Fixed, Tally
+from unlabel.training import pretraining
 from unlabel.training.micro import _part
 from unlabel.training.pretraining import Pretraining
 
@@ -435,6 +436,29 @@ def test_a_sum_encodes_shared_views_once_in_one_call(make_encoder, make_batch):
     module(make_batch(encoder, rows=8))
     # plain 0 (shared), plain 1, cutoff, masked
     assert calls == [32]
+
+
+def test_partners_much_longer_go_by_themselves_and_nothing_else_changes(make_encoder, monkeypatch):
+    encoder = make_encoder(dropout=0.0)
+    texts = [{"input_ids": [2, *range(5, 5 + n), 3], "index": n, "ordinal": n} for n in range(8)]
+    for n, sample in enumerate(texts):
+        sample["partners"] = {"positive": [2, *range(5 + n, 40), 3]}
+    batch = encoder.collator(seed=0)(texts)
+    found = []
+    for like, expected in ((0.0, [(16, 37)]), (0.8, [(8, 37), (8, 9)])):
+        monkeypatch.setattr(pretraining, "LIKE", like)
+        torch.manual_seed(5)
+        module, calls = Pretraining(encoder, Pairs()), []
+        hook = encoder.model.register_forward_hook(
+            lambda m, args, out, calls=calls: calls.append(tuple(out[0].shape[:2]))
+        )
+        encoder.zero_grad()
+        loss = module(batch).loss
+        loss.backward()
+        hook.remove()
+        assert calls == expected
+        found.append([loss.detach(), *(p.grad for p in encoder.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found)
 
 
 def test_refusals_name_what_is_missing(make_encoder):

@@ -1,8 +1,10 @@
-"""How fast is the SimCSE step of `unlabel train` beside the sentence-transformers trainer's?
+"""How fast is the step of `unlabel train` on text beside the sentence-transformers trainer's?
 
     python -m unlabel.benchmarks.text_step --model FOLDER --data sentences.txt.gz
+    python -m unlabel.benchmarks.text_step --model FOLDER --data FILE.csv --columns '[one,other]'
 
-Both start from the same weights and see the same sentences once, with the same batch, length
+The step is SimCSE's, or with columns that of pairs of texts. Both start from the same weights and
+see the same sentences once, with the same batch, length
 limit, pooling, temperature, precision, optimizer, schedule, threads and device (a GPU where there
 is one); without a head, an evaluation or a checkpoint. Each trains in a process of its own, in
 turn, round after round with another seed. Wall seconds are what transformers' trainer, under both,
@@ -42,6 +44,7 @@ def text_step(
     *,
     model: str,
     data: str,
+    columns: list[str] | None = None,
     sentences: int = 2560,
     batch: int = 64,
     max_length: int = 128,
@@ -61,8 +64,9 @@ def text_step(
 
     Args:
         model: folder of a transformers or sentence-transformers model.
-        data: sentences, as for `read_text`; the first ones are taken.
-        sentences: how many, a multiple of `batch`.
+        data: sentences or pairs, as for `read_text`; the first ones are taken.
+        columns: two, of the texts of a pair; None: each sentence is its own partner, as in SimCSE.
+        sentences: how many, or pairs; a multiple of `batch`.
         batch: sentences a step.
         max_length: longest sentence in tokens.
         pooling: how tokens become a sentence, for both.
@@ -82,13 +86,13 @@ def text_step(
         ValueError: no such folder, too few sentences, or no whole number of batches.
         RuntimeError: a side failed, or the two did not do the same work.
     """
-    _refuse(model, sentences, batch, rounds)
+    _refuse(model, columns, sentences, batch, rounds)
     with tempfile.TemporaryDirectory() as name:
-        corpus = Path(name) / "sentences.txt"
-        texts = _corpus(data, sentences, corpus)
+        corpus = Path(name) / "corpus.jsonl"
+        texts = _corpus(data, columns, sentences, corpus)
         costs = _tokenise(model, texts, max_length)
-        given = (model, batch, max_length, pooling, length_window, unpadded, bf16, lr, threads)
-        work = Work(*given, sentences, *costs)
+        how = (batch, max_length, pooling, length_window, unpadded, bf16, lr, threads)
+        work = Work(model, tuple(texts), *how, sentences, *costs)
         before = _untrained_stsb_dev(work, sts) if quality else None
         done = []
         for number in range(seed, seed + rounds):
@@ -105,7 +109,9 @@ def text_step(
     return result
 
 
-def _refuse(model: str, sentences: int, batch: int, rounds: int) -> None:
+def _refuse(model: str, columns: list[str] | None, sentences: int, batch: int, rounds: int) -> None:
+    if columns is not None and len(columns) != 2:
+        raise ValueError(f"columns= takes the two of a pair, but {columns} came.")
     if not (Path(model) / "config.json").is_file():
         raise ValueError(
             f"{model} is no model folder (it holds no config.json); give the folder of a saved "
@@ -121,24 +127,30 @@ def _refuse(model: str, sentences: int, batch: int, rounds: int) -> None:
         )
 
 
-def _corpus(data: str, sentences: int, file: Path) -> list[str]:
-    texts = read_text(data, limit=sentences).columns["text"]
-    if len(texts) < sentences:
+def _corpus(
+    data: str, columns: list[str] | None, sentences: int, file: Path
+) -> dict[str, list[str]]:
+    texts = read_text(data, columns=columns, limit=sentences).columns
+    found = len(next(iter(texts.values())))
+    if found < sentences:
         raise ValueError(
-            f"{data} holds {len(texts)} usable sentences, {sentences} were asked for; lower "
+            f"{data} holds {found} usable sentences, {sentences} were asked for; lower "
             "sentences or bring more data."
         )
-    file.write_text("".join(t + "\n" for t in texts), encoding="utf-8")
+    rows = (dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return texts
 
 
-def _tokenise(model: str, texts: list[str], max_length: int) -> tuple[int, float, float]:
-    """Tokens, seconds and CPU seconds of tokenising as `unlabel train` does it."""
+def _tokenise(model: str, texts: dict[str, list[str]], max_length: int) -> tuple[int, float, float]:
+    """Tokens of both views, seconds and CPU seconds of tokenising as `unlabel train` does it."""
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    first, *more = texts.values()
     began, cpu = time.perf_counter(), time.process_time()
-    store = TokenStore(texts, tokenizer, max_length=max_length, progress=False)
+    partners = {str(i): one for i, one in enumerate(more)}
+    store = TokenStore(first, tokenizer, max_length=max_length, partners=partners, progress=False)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    return int(store.lengths.sum()), seconds, cpu_seconds
+    return int(store.lengths.sum()) * 2 // len(texts), seconds, cpu_seconds
 
 
 # -- one round ----------------------------------------------------------------------------------
@@ -201,7 +213,7 @@ def _machine() -> dict[str, Any]:
 def _table(result: dict[str, Any]) -> Table:
     work, scored = result["work"], "stsb_dev" in result["rounds"][0]
     table = Table(
-        title=f"SimCSE, {work['sentences']} sentences of {work['tokens'] / work['sentences']:.1f} "
+        title=f"{_title(work)} of {work['tokens'] / work['sentences'] / 2:.1f} "
         f"tokens (limit {work['max_length']}), batch {work['batch']}, threads {work['threads']}, "
         f"{result['device']}",
         title_justify="left",
@@ -222,6 +234,11 @@ def _table(result: dict[str, Any]) -> Table:
         ratio = entry["ratio"]
         table.add_row("", "ratio", f"{ratio['wall']:.2f}", f"{ratio['cpu']:.2f}", end_section=True)
     return table
+
+
+def _title(work: dict[str, Any]) -> str:
+    name, what = ("Pairs", "of two") if len(work["columns"]) > 1 else ("SimCSE", "sentences")
+    return f"{name}, {work['sentences']} {what}"
 
 
 def _caption(result: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""The other side of `text_step`: SimCSE by the sentence-transformers trainer, in its own process.
+"""The other side of `text_step`: the sentence-transformers trainer, in its own process.
 
     python -m unlabel.benchmarks.text_step_peer job.json
 
-As that library's users write it: each sentence paired with itself, one forward pass for either
-column, cosines times `scale` into a cross-entropy.
+As that library's users write it: pairs of texts, or for SimCSE each sentence paired with itself,
+one forward pass for either column, cosines times `scale` into a cross-entropy.
 """
 
 import json
@@ -60,7 +60,7 @@ def train_peer(job: dict[str, Any]) -> None:
     """Train as the job says; writes the log, the model folder, and `tokens.json`.
 
     Args:
-        job: `model` and `folder` (paths), `sentences` (a file, one a line), `pooling`,
+        job: `model` and `folder` (paths), `corpus` (JSON lines) and its `columns`, `pooling`,
             `max_length`, `scale`, and `training`, transformers' training arguments.
     """
     folder = Path(job["folder"])
@@ -69,11 +69,13 @@ def train_peer(job: dict[str, Any]) -> None:
     )
     width = transformer.get_embedding_dimension()
     model = SentenceTransformer(modules=[transformer, Pooling(width, job["pooling"])])
-    sentences = Path(job["sentences"]).read_text(encoding="utf-8").splitlines()
+    with Path(job["corpus"]).open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    anchor, *_, positive = [[row[name] for row in rows] for name in job["columns"] * 2]
     trainer = SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(**job["training"]),
-        train_dataset=Dataset.from_dict({"anchor": sentences, "positive": sentences}),
+        train_dataset=Dataset.from_dict({"anchor": anchor, "positive": positive}),
         loss=MultipleNegativesRankingLoss(model, scale=job["scale"]),
         callbacks=[LogFile(folder / "log.jsonl")],
     )

@@ -21,6 +21,7 @@ class Work:
 
     Attributes:
         model: folder of the weights both start from.
+        columns: of the corpus: sentences, each its own partner (SimCSE), or pairs of texts.
         batch: sentences a step.
         max_length: longest sentence in tokens, special ones included.
         pooling: `cls` or `mean`.
@@ -29,13 +30,14 @@ class Work:
         bf16: both multiply in bfloat16.
         lr: learning rate of the first step; it falls to 0 in a straight line.
         threads: of torch, in each process.
-        sentences: how many; each is seen once, as two views.
-        tokens: how many tokens the sentences have.
+        sentences: how many, or pairs; each is seen once, as two texts.
+        tokens: how many tokens these have.
         tokenise_seconds: what tokenising them once takes.
         tokenise_cpu_seconds: the same in CPU time.
     """
 
     model: str
+    columns: tuple[str, ...]
     batch: int
     max_length: int
     pooling: str
@@ -106,18 +108,23 @@ def train_ours(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
 
     Args:
         work: what to do.
-        corpus: the sentences, one a line.
+        corpus: the sentences or pairs, JSON lines.
         folder: a new one, for everything this training writes.
         seed: of the run.
 
     Raises:
         RuntimeError: it failed, or did not make the steps that were asked for.
     """
-    simcse = {"temperature": TEMPERATURE, "projector": False}
+    pairs = len(work.columns) > 1
+    method = {"temperature": TEMPERATURE, "projector": False}
     recipe = {
         "data": str(corpus),
-        "objective": {"class_path": "unlabel.objectives.SimCSE", "init_args": simcse},
+        "objective": {
+            "class_path": f"unlabel.objectives.{'Pairs' if pairs else 'SimCSE'}",
+            "init_args": method,
+        },
         "text": {
+            **({"columns": list(work.columns)} if pairs else {"column": work.columns[0]}),
             "pretrained": str(Path(work.model).resolve()),
             "pooling": work.pooling,
             "max_length": work.max_length,
@@ -144,7 +151,8 @@ def train_peer(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
     job = {
         "model": str(Path(work.model).resolve()),
         "folder": str(folder),
-        "sentences": str(corpus),
+        "corpus": str(corpus),
+        "columns": work.columns,
         "pooling": work.pooling,
         "max_length": work.max_length,
         "scale": 1 / TEMPERATURE,
@@ -155,10 +163,10 @@ def train_peer(work: Work, corpus: Path, folder: Path, seed: int) -> Run:
     command = [sys.executable, "-m", "unlabel.benchmarks.text_step_peer", str(file)]
     line, cpu = timed(command, folder, work)
     seen = json.loads((folder / "tokens.json").read_text())
-    if seen["real"] != 2 * work.tokens:
+    if seen["real"] != work.tokens:
         raise RuntimeError(
-            f"The two sides did not see the same tokens: sentence-transformers {seen['real']} in "
-            f"two views, unlabel {2 * work.tokens}; their tokenisers read {work.model} differently."
+            f"The two sides did not see the same tokens: sentence-transformers {seen['real']}, "
+            f"unlabel {work.tokens}; their tokenisers read {work.model} differently."
         )
     return _run(work, line, cpu, 1 - seen["real"] / seen["all"], tokenised=True)
 

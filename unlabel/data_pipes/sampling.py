@@ -19,7 +19,7 @@ from unlabel.data_pipes.order import ShardOrder, scattered
 logger = logging.getLogger(__name__)
 
 _Chosen = Callable[[np.ndarray], np.ndarray]
-Lengths = Int[np.ndarray, "count"] | Sequence[int]
+Lengths = Int[np.ndarray, "count *parts"] | Sequence[int]
 # An epoch's order of more samples than this is computed when it is needed, and not held.
 _HELD = 1 << 24
 
@@ -49,7 +49,7 @@ class LengthBatches(Sampler[list[int]]):
         skip: batches that are left empty at its beginning, for who throws them away.
 
     Args:
-        lengths: of the samples, in tokens.
+        lengths: of the samples, in tokens; of each of their texts where they have several.
         batch_size: samples a rank sees in a step.
         seed: of the run.
         window: blocks sorted together; 1 shuffles without regard to length.
@@ -73,7 +73,9 @@ class LengthBatches(Sampler[list[int]]):
         order: ShardOrder | None = None,
     ):
         check_sizes(rank, batch_size=batch_size, window=window, world_size=world_size)
-        self.lengths = np.asarray(lengths)
+        parts = np.asarray(lengths)
+        self._parts = parts if parts.ndim > 1 else parts[:, None]  # each is padded by itself
+        self.lengths = parts.sum(1) if parts.ndim > 1 else parts
         self.batch_size, self.seed, self.order = batch_size, seed, order
         # Samples of one length stay where the order of shards has them, for nothing is gained.
         self.window = window if order is None or any(self.lengths.strides) else 1
@@ -170,8 +172,8 @@ class LengthBatches(Sampler[list[int]]):
         real = padded = 0
         for batch in self._global_batches(0, len(self), window):
             for rank in range(self.world_size):
-                mine = self.lengths[batch[rank :: self.world_size] % len(self.lengths)]
-                real, padded = real + int(mine.sum()), padded + int(mine.max()) * len(mine)
+                mine = self._parts[batch[rank :: self.world_size] % len(self.lengths)]
+                real, padded = real + int(mine.sum()), padded + int(mine.max(0).sum()) * len(mine)
         return 1 - real / padded if padded else 0.0
 
 
@@ -255,7 +257,7 @@ class StreamBatches(IterableDataset):
                 return
             random = np.random.default_rng([self.seed, number])
             order = random.permutation(len(held))[:whole]
-            lengths = np.array([max(map(self.length_of, held[i][2])) for i in order])
+            lengths = np.array([sum(map(self.length_of, held[i][2])) for i in order])
             batches = _sorted_batches(order, lengths, self.global_size, random)
             yield from ([held[i] for i in batch] for batch in islice(batches, skip, None))
             skip = 0

@@ -81,9 +81,11 @@ class TokenStore(ByOrdinal):
         return store
 
     @property
-    def lengths(self) -> Int64[np.ndarray, "count"]:
-        """Tokens of each sentence, special ones included."""
-        return np.diff(self._offsets)
+    def lengths(self) -> Int64[np.ndarray, "count *texts"]:
+        """Tokens of each sentence, special ones included; with partners also theirs beside it."""
+        own = np.diff(self._offsets)
+        beside = [s.lengths for s in self.partners.values()]
+        return np.stack([own, *beside], 1) if beside else own
 
     def __len__(self) -> int:
         """Number of sentences."""

@@ -25,6 +25,8 @@ from unlabel.training.profile import part
 # What an encoding always holds; the rest is asked for by name.
 _FREE = frozenset({"pooled", "tokens"})
 
+LIKE = 0.8  # a view of this share of the longest one's length is padded to it, a shorter one is not
+
 
 class Step(NamedTuple):
     """What a forward pass gives the trainer: the loss, its terms, and what was encoded."""
@@ -71,6 +73,10 @@ class Pretraining(nn.Module):
         momentum = objective.teacher_momentum
         self.teacher = None if momentum is None else Teacher(encoder, momentum=momentum)
         self._want = objective.needs - _FREE
+        # A batch norm's statistics are of what it sees at once; nothing is padded in unpadded text.
+        self._at_once = getattr(encoder, "first_position", None) is not None or any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules()
+        )
         self.train()  # a loaded encoder evaluates: no dropout, and batch norms that stand still
 
     def forward(self, batch: Batch) -> Step:
@@ -96,7 +102,7 @@ class Pretraining(nn.Module):
                 return list(self.objective.rewrite(made, batch))
 
     def encode(self, views: Sequence[View]) -> list[Encoding]:
-        """All views that the same encoder sees, in one call of it."""
+        """All views that the same encoder sees, in one call of it if they are about as long."""
         # The online encoder comes first, so that its dropout is the same with and without teacher.
         found = self.encode_by("online", views) | self.encode_by("teacher", views)
         return [found[i] for i in range(len(views))]
@@ -105,7 +111,8 @@ class Pretraining(nn.Module):
         """Encodings of the views that `online` or `teacher` sees, by their place.
 
         Views whose inputs differ in more than length (crops of two sizes) go one size at a time,
-        those of several sides one side at a time.
+        those of several sides one side at a time, and those much shorter (questions beside their
+        answers) by themselves, where padding them would cost more than a call.
         """
         encoder: Any = self.encoder if who == "online" else self.teacher
         sizes: dict[Any, list[int]] = {}
@@ -114,7 +121,7 @@ class Pretraining(nn.Module):
                 shape = tuple((k, views[i].inputs[k].shape[2:]) for k in sorted(views[i].inputs))
                 sizes.setdefault((views[i].side, shape), []).append(i)
         found = {}
-        for rows in sizes.values():
+        for rows in (call for alike in sizes.values() for call in self._calls(alike, views)):
             # Targets differ in shape from objective to objective; no encoder reads them or places.
             unread = ("is_target", "target", "weight", "places", "label")
             off: dict[str, None] = dict.fromkeys(unread)
@@ -124,6 +131,19 @@ class Pretraining(nn.Module):
             parts = split_encoding(together, [len(views[i].mask) for i in rows])
             found.update(zip(rows, parts, strict=True))
         return found
+
+    def _calls(self, places: list[int], views: Sequence[View]) -> list[list[int]]:
+        """Places of views, those apart that are much shorter than the others."""
+        if self._at_once:
+            return [places]
+        length = {i: views[i].mask.shape[1] for i in places}
+        calls: list[list[int]] = []
+        for i in sorted(places, key=lambda i: -length[i]):
+            if calls and length[i] >= LIKE * length[calls[-1][0]]:
+                calls[-1].append(i)
+            else:
+                calls.append([i])
+        return [sorted(call) for call in calls]
 
     def score(self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch) -> Step:
         """The objective's terms and their weighted sum."""
