@@ -286,13 +286,14 @@ def test_a_learned_prior_fits_codes_that_are_no_gaussian():
     code = torch.randn(512, 2).sign() * 2 + 0.1 * torch.randn(512, 2)  # four points
     mean, log_variance = code, torch.full_like(code, -6.0)
     optimizer = torch.optim.Adam(method.flow.parameters(), 5e-3)
-    first = method.divergence(mean, log_variance, code).mean().item()
-    for _ in range(200):
+    losses = []
+    for _ in range(150):
         loss = method.divergence(mean, log_variance, code).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < first - 1
+        losses.append(loss.item())
+    assert min(losses) < losses[0] - 3  # so narrow a density is left again by single steps
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"width": 1}])
