@@ -70,8 +70,11 @@ def method(name):
 
 @pytest.fixture(scope="module")
 def read(data_folder, tmp_path_factory):
+    return reader(data_folder, tmp_path_factory.mktemp("matrix"))
+
+
+def reader(data_folder, folder):
     """Makes an encoder and real samples of a kind of data, read once for each use of it."""
-    folder = tmp_path_factory.mktemp("matrix")
     with gzip.open(data_folder / "text/wiki_en_valid.txt.gz", "rt") as lines:
         given = [next(lines).strip() for _ in range(60)]
     table = pd.DataFrame({"one": given, "positive": given[1:] + given[:1]})
@@ -117,6 +120,11 @@ class _Asks:
 
 @pytest.mark.parametrize(("name", "kind"), [c for c in CELLS if runs(*c)])
 def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
+    _learns(name, *cell(name, kind, read))
+
+
+def cell(name, kind, read):
+    """The method on the first encoder that suits it, and a batch of real data."""
     objective = method(name)
     beside = tuple(sorted({v.partner for v in objective.views if v.partner is not None}))
     links = ("motion",) if "motion" in {p.name for v in objective.views for p in v.parts()} else ()
@@ -130,7 +138,10 @@ def test_a_cell_that_runs_trains_on_real_data(name, kind, read):
         except ValueError:  # another encoder of this kind of data may do
             if place == len(ENCODERS[kind]) - 1:
                 raise
-    _learns(name, module, encoder.collator(seed=0)([made.store[i] for i in range(ROWS)]))
+    batch = encoder.collator(seed=0)([made.store[i] for i in range(ROWS)])
+    if (batch.label < 0).all():  # of data without classes, as if it had three
+        batch.label = torch.arange(ROWS) % 3
+    return module, batch
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "cmc", "distill_sides"])
@@ -154,8 +165,6 @@ def test_sides_of_real_samples_are_trained(name, data_folder, tmp_path):
 
 def _learns(name, module, batch):
     """The loss falls, and every part that learns is reached."""
-    if (batch.label < 0).all():  # of data without classes, as if it had three
-        batch.label = torch.arange(ROWS) % 3
     with torch.no_grad():
         module(batch)
     module.step()  # clusters and memories have seen something

@@ -34,10 +34,11 @@ def _slices(x: Tensor) -> Iterator[slice]:
 def _exact(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Some rows at a time: which, and a copy of them in float64 to write over."""
     # The same few pages every time: memory asked for anew costs more than the arithmetic.
-    room = torch.empty(0, dtype=wide(x), device=x.device)
+    room: Tensor | None = None
     for r in _slices(x):
-        room.resize_(r.stop - r.start, x.shape[1])
-        yield r, room.copy_(x[r])
+        if room is None:
+            room = torch.empty(r.stop - r.start, x.shape[1], dtype=wide(x), device=x.device)
+        yield r, room[: r.stop - r.start].copy_(x[r])
 
 
 class _Unit(Function):
