@@ -50,21 +50,28 @@ def read_waveform(
     return resampled(waveform, own, rate), rate
 
 
-def measure_waveform(source: Any, alive: Callable[[], None] = lambda: None) -> tuple[int, int]:
-    """Samples of a recording and its rate, found by decoding all of it, a piece at a time.
+def measure_waveform(source: Any, alive: Callable[[], None] = lambda: None) -> tuple[int, int, str]:
+    """Samples of a recording, its rate, and what is wrong behind them, "" where nothing is.
+
+    They are found by decoding all of it, a piece at a time.
 
     Args:
         source: as for `read_waveform`.
         alive: called at every piece.
 
     Raises:
-        DecodeError: as for `read_waveform`.
+        DecodeError: as for `read_waveform`, where no sample comes before the fault.
     """
     samples = rate = 0
-    for piece, rate in _pieces(source, 0.0, None):  # noqa: B007
-        samples += len(piece)
-        alive()
-    return samples, rate
+    try:
+        for piece, rate in _pieces(source, 0.0, None):  # noqa: B007
+            samples += len(piece)
+            alive()
+    except DecodeError as e:
+        if not samples:
+            raise
+        return samples, rate, e.cause
+    return samples, rate, ""
 
 
 def _pieces(source: Any, start: float, seconds: float | None) -> Iterator[tuple[Waveform, int]]:
@@ -165,8 +172,12 @@ def _channels(
         with soundfile.SoundFile(rewound(content)) as file:
             own = file.samplerate
             file.seek(min(round(start * own), file.frames))
-            count = -1 if seconds is None else round(seconds * own)
-            for block in file.blocks(_BLOCK, frames=count, dtype="float32", always_2d=True):
+            count = file.frames if seconds is None else round(seconds * own)
+            # Not its blocks(): where a file ends early, those are filled with what memory held.
+            while read < count:
+                block = file.read(min(_BLOCK, count - read), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
                 yield block, own
                 read += len(block)
     except soundfile.LibsndfileError:  # FFmpeg knows more formats, and mends more damage

@@ -1,5 +1,6 @@
 """What one file of video, pictures or sound holds, found out by decoding all of it."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.kept_frames import Spool
 from unlabel.data_pipes.pixels import resized, rgb
-from unlabel.data_pipes.sound_header import promised_share
+from unlabel.data_pipes.sound_header import promised
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, pictures_in
 from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
 from unlabel.files import identity
@@ -171,13 +172,15 @@ def _picture(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, A
 def _sound(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     from unlabel.data_pipes.audio import measure_waveform
 
-    samples, rate = measure_waveform(path, alive)
+    samples, rate, fault = measure_waveform(path, alive)
     about = {"frames": samples, "fps": float(rate), "codec": path.suffix.lower()[1:]}
-    if (share := promised_share(path)) > 1:
-        header = round(samples * share)
-        fault = f"it is cut off, its header tells of {header} samples"
-        return {**about, "header": header, "fault": fault}
-    return about
+    header = promised(path, samples)
+    if header == math.inf:
+        fault = fault or "it is cut off"
+    elif header > samples:
+        fault = f"{fault or 'it is cut off'}, its header tells of {header:.0f} samples"
+        about["header"] = round(header)
+    return {**about, "fault": fault}
 
 
 def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:

@@ -289,8 +289,8 @@ def _in_memory(source: Any, name: str, kind: str | None) -> Media:
         if kind == "sound":
             from unlabel.data_pipes.audio import measure_waveform
 
-            samples, rate = measure_waveform(source)
-            return Media(name, "sound", samples, float(rate), codec="memory")
+            samples, rate, fault = measure_waveform(source)
+            return Media(name, "sound", samples, float(rate), codec="memory", fault=fault)
         frames = read_clip(source)
     except DecodeError as e:
         return Media(name, fault=e.cause)
