@@ -31,7 +31,8 @@ def test_every_kind_of_source_gives_the_same_waveform(tmp_path):
         path, str(path), content, io.BytesIO(content), {"path": str(path), "bytes": None},
         {"path": None, "bytes": content}, {"array": expected, "sampling_rate": 8000},
         (expected, 8000), ((expected * 32768).astype(np.int16), 8000),
-        (np.stack([expected, expected], 1), 8000),
+        (np.stack([expected, expected], 1), 8000), (np.stack([expected, expected]), 8000),
+        (expected[None], 8000),
     ):  # fmt: skip
         waveform, rate = read_waveform(source)
         assert (waveform.dtype, waveform.shape, rate) == (np.float32, (4000,), 8000)

@@ -29,7 +29,8 @@ def read_waveform(
     Args:
         source: a path, bytes or file-like object of any format that soundfile or FFmpeg knows
             (the sound track of a video too), a `datasets.Audio` value, or `(array, rate)` with an
-            array `(samples,)` or `(samples, channels)` of floats from -1 to 1 or of integers.
+            array `(samples,)`, `(samples, channels)` or `(channels, samples)` of floats from -1
+            to 1 or of integers; there are fewer channels than samples.
         rate: samples a second to resample to; None keeps the recording's own.
         start: seconds to leave out at the beginning.
         seconds: how much to read; None for all. A recording that ends before gives less.
@@ -193,6 +194,8 @@ def _scaled(array: np.ndarray) -> Float32[np.ndarray, "samples *channels"]:
             f"sound is (samples,) or (samples, channels) of numbers, but {array.dtype} "
             f"{array.shape} came",
         )
+    if array.ndim == 2 and array.shape[0] < array.shape[1]:
+        array = array.T
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     about = np.iinfo(array.dtype)
