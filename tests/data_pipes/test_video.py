@@ -124,6 +124,26 @@ def test_pictures_and_folders_of_pictures_are_clips(tmp_path):
         read_clip(tmp_path)
 
 
+def test_bytes_of_a_picture_are_read_as_its_file_is(tmp_path):
+    from PIL import Image
+
+    scene = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    first, second = Image.fromarray(scene), Image.fromarray(255 - scene)
+    several = {"save_all": True, "append_images": [second]}
+    first.save(tmp_path / "a.jpg")
+    first.convert("CMYK").save(tmp_path / "b.jpg")
+    first.save(tmp_path / "c.png", **several)
+    first.save(tmp_path / "d.webp", **several)
+    first.convert("F").point(lambda grey: grey / 256).save(tmp_path / "e.tif")
+    for path in sorted(tmp_path.iterdir()):
+        content, expected = path.read_bytes(), read_clip(path)
+        assert expected.shape == (1, 16, 24, 3)
+        for source in (content, io.BytesIO(content), {"bytes": content, "path": None}):
+            np.testing.assert_array_equal(read_clip(source), expected)
+    with pytest.raises(DecodeError, match="(?i)truncated"):
+        read_clip((tmp_path / "a.jpg").read_bytes()[:-300])
+
+
 def test_pictures_are_upright_and_their_grey_values_keep_their_steps(tmp_path):
     from PIL import Image
 

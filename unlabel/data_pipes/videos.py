@@ -14,11 +14,10 @@ from unlabel.data_pipes.kept_frames import Keep, KeptFrames
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import NothingUsable, ReadReport
 from unlabel.data_pipes.scan import scan_files
-from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip
+from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip, suffix_of
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, Entry, by_pattern, list_media
 
-_PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp"}
 _AT_ONCE = 1 << 30  # bytes of shards that are examined as files of their own at a time
 
 __all__ = ["VideoData", "VideoItem", "look_into", "read_frames", "read_videos"]
@@ -277,9 +276,7 @@ def _bytes(source: Any) -> bytes:
 def _suffix(source: Any) -> str:
     """That of its path, or where it has none, that of the pictures which begin like it."""
     named = Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
-    content = _bytes(source)
-    found = (s for start, s in _PICTURES.items() if content.startswith(start))
-    return named or next(found, ".webp" if content[8:12] == b"WEBP" else "")
+    return named or suffix_of(_bytes(source)[:12])
 
 
 def _in_memory(source: Any, name: str, kind: str | None) -> Media:
