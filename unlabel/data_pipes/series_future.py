@@ -43,7 +43,7 @@ def _times(start: pd.Timestamp | int, step: Step, first: int, count: int) -> pd.
     if not isinstance(start, pd.Timestamp):
         return pd.Index(start + ahead)
     if step.unit == "months":
-        if start.is_month_end:
+        if step.ends and start.is_month_end:
             months = pd.period_range(start, periods=int(ahead[-1]) + 1, freq="M")[ahead]
             return months.to_timestamp(how="end").normalize() + (start - start.normalize())
         return pd.DatetimeIndex([start + pd.DateOffset(months=int(m)) for m in ahead])
