@@ -102,6 +102,25 @@ def test_decimal_commas_are_told_by_later_rows_and_separators_from_names(tmp_pat
     same(one.values, [[5], [0.5], [-2.5]])
     (tmp_path / "words.csv").write_text("n;a;where\n1;5.5;at 1,5\n2;2.5;at 2,5\n")
     same(read_series(tmp_path / "words.csv", target="a")[0].values, [[5.5], [2.5]])
+    assert "late.csv: ,5 is .5" in read_series(tmp_path / "late.csv", target="a").summary()
+
+
+def test_commas_between_thousands_are_no_decimal_commas_where_others_have_points(tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\n900\t0.5\n1,000\t1.5\n")
+    with pytest.raises(ValueError, match=r"column 'a', row 3: '1,000' is no number"):
+        read_series(tmp_path / "t.tsv")
+    same(read_series(tmp_path / "t.tsv", target="b")[0].values, [[0.5], [1.5]])
+
+
+@pytest.mark.parametrize(("step", "start"), [("D", "2024-03-25"), ("MS", "2024-01-01")])
+def test_local_midnights_of_summer_and_winter_are_days_in_text_too(step, start):
+    times = pd.date_range(start, periods=14, freq=step, tz="Europe/Berlin")
+    for written in (times, [t.isoformat() for t in times], [str(t) for t in times]):
+        (one,) = read_series(pd.DataFrame({"date": written, "a": np.arange(14.0)}))
+        assert (one.start, one.freq, len(one)) == (pd.Timestamp(start), step, 14)
+    hours = pd.date_range(start, periods=24 * 14, freq="h", tz="Europe/Berlin")
+    (one,) = read_series(pd.DataFrame({"date": hours.map(str), "a": np.arange(24 * 14.0)}))
+    assert (one.start, one.freq, len(one)) == (hours[0].tz_convert(None), "h", 24 * 14)
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,9 @@ class Reading:
             ValueError: it is broken, and alone.
         """
         try:
-            id_column = self.rules.columns.id
-            content = read_file(part, self.encoding, id_column) if isinstance(part, Path) else part
+            content = part
+            if isinstance(part, Path):
+                content = read_file(part, self.report, self.encoding, self.rules.columns.id)
             line = _first_line(part, content)
             found = _read(content, name, self.rules, self.report, self.classes, line, limit)
         except BrokenFile as e:

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from unlabel.data_pipes.formats import UNREADABLE, BrokenFile, kind_of, open_text, unpack
+from unlabel.data_pipes.report import ReadReport
 
 ID_COLUMNS = ("item_id", "unique_id")
 MISSING = ["", "?", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".ts")
 
 _COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
+_POINT = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 
 
@@ -40,9 +42,15 @@ class Cases:
 
 
 def read_file(
-    path: Path, encoding: str | None = None, id_column: str | None = None
+    path: Path, report: ReadReport, encoding: str | None = None, id_column: str | None = None
 ) -> pd.DataFrame | np.ndarray | Cases:
     """The content of one file; an id column stays text.
+
+    Args:
+        path: of the file.
+        report: takes a number with a decimal comma, where there are some.
+        encoding: of text; None means UTF-8 (or UTF-16 where the file says so).
+        id_column: of a table.
 
     Raises:
         BrokenFile: when the file cannot be read; the message says why.
@@ -57,7 +65,12 @@ def read_file(
             with unpack(path) as file:
                 return np.load(io.BytesIO(file.read()), allow_pickle=False)
         with open_text(path, encoding, errors="strict") as file:
-            return _read_cases(file) if kind == ".ts" else _read_table(file, kind, id_column)
+            if kind == ".ts":
+                return _read_cases(file)
+            found, comma = _read_table(file, kind, id_column)
+            if comma:
+                report.note("decimal_commas", f"{path}: {comma} is {comma.replace(',', '.')}")
+            return found
     except UnicodeError as e:
         raise BrokenFile(
             f"it is not {e.encoding} text; save it as UTF-8, or in Python name its encoding to "
@@ -71,7 +84,10 @@ def read_file(
         raise BrokenFile(f"it cannot be read: {e}") from e
 
 
-def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.DataFrame:
+def _read_table(
+    file: IO[str], kind: str | None, id_column: str | None
+) -> tuple[pd.DataFrame, str | None]:
+    """The table, and its first number with a decimal comma."""
     first, head = file.readline(1 << 20), file.readline(1 << 20) + file.read(1 << 16)
     if not first.strip():
         raise BrokenFile("line 1 is empty, but the names of the columns (or numbers) go there")
@@ -81,12 +97,12 @@ def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.Da
     header = pd.read_csv(io.StringIO(first), sep=separator, nrows=0, skipinitialspace=True)
     names = [str(name) for name in header.columns]
     ids = [name for name in names if name == id_column or name.lower() in ID_COLUMNS]
-    decimal = "," if separator != "," and _has_decimal_commas(head, separator) else "."
+    comma = None if separator == "," else _decimal_comma(head, separator)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than the header
         try:
-            return _parse_table(file, separator, names, ids, decimal)
+            return _parse_table(file, separator, names, ids, "," if comma else "."), comma
         except pd.errors.ParserWarning as e:
             raise BrokenFile(
                 f"line 1 has {len(names)} field(s) and lines below it have more; what stands above "
@@ -94,9 +110,12 @@ def _read_table(file: IO[str], kind: str | None, id_column: str | None) -> pd.Da
             ) from e
 
 
-def _has_decimal_commas(text: str, separator: str) -> bool:
-    fields = (f.strip(' "') for line in text.splitlines() for f in line.split(separator))
-    return any(_COMMA.fullmatch(field) for field in fields)
+def _decimal_comma(text: str, separator: str) -> str | None:
+    """The first number with a decimal comma; none where others have points, as 1,000 and 0.5."""
+    fields = [f.strip(' "') for line in text.splitlines() for f in line.split(separator)]
+    if any(_POINT.fullmatch(field) for field in fields):
+        return None
+    return next((field for field in fields if _COMMA.fullmatch(field)), None)
 
 
 def _parse_table(
