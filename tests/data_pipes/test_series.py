@@ -531,3 +531,23 @@ def test_real_cases_are_read_whole(data_folder, name, train, test, lengths, chan
 def test_a_report_can_be_written_as_json():
     report = read_series(wide().drop(index=2)).report
     assert json.loads(json.dumps(report.__dict__))["counts"] == {"gaps": 1, "gap_steps": 1}
+
+
+def test_rows_without_a_series_are_left_out_and_counted_wherever_they_stand(tmp_path):
+    for place, without in enumerate((None, [], None)):
+        lists: list[list[float] | None] = [[1.0, 2.0], [3.0, 4.0, 5.0]]
+        lists.insert(place, without)
+        pd.DataFrame({"target": lists}).to_parquet(tmp_path / "x.parquet")
+        data = read_series(tmp_path / "x.parquet")
+        assert [s.id for s in data] == [str(i) for i in range(3) if i != place]
+        assert [len(s) for s in data] == [2, 3]
+        assert f"1 row without steps left out ({tmp_path}/x.parquet: row {place})" in data.summary()
+
+
+def test_none_in_lists_is_missing_and_rows_may_be_dicts():
+    same(read_series([1.0, None, 2])[0].values, [[1], [NAN], [2]])
+    same(read_series([[1.0, None], [3, 4, 5]])[0].values, [[1], [NAN]])
+    same(read_series(np.array([1, None, 2], dtype=object))[0].values, [[1], [NAN], [2]])
+    (one,) = read_series([{"ds": "2024-01-01", "y": 1}, {"ds": "2024-01-02", "y": 2}])
+    same(one.values, [[1], [2]])
+    assert one.freq == "D"

@@ -140,7 +140,7 @@ def test_bytes_of_a_picture_are_read_as_its_file_is(tmp_path):
         assert expected.shape == (1, 16, 24, 3)
         for source in (content, io.BytesIO(content), {"bytes": content, "path": None}):
             np.testing.assert_array_equal(read_clip(source), expected)
-    with pytest.raises(DecodeError, match="(?i)truncated"):
+    with pytest.raises(DecodeError, match=r"(?i)truncated"):
         read_clip((tmp_path / "a.jpg").read_bytes()[:-300])
 
 

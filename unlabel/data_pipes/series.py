@@ -53,8 +53,8 @@ def read_series(
         source: a path, a glob, a folder (searched to the bottom) or a list of paths of .csv, .tsv,
             .txt, .parquet, .npy and .ts (UCR/UEA) files, text perhaps packed as .gz, .bz2, .xz or
             .zst; a pandas DataFrame; a numpy array of (steps,), (steps, channels) or (series,
-            steps, channels); a list of DataFrames or arrays; a `datasets` object of rows or of
-            whole series; or `"hf:name[:config[:split]]"`.
+            steps, channels); a list of DataFrames or arrays, or of rows as dicts; a `datasets`
+            object of rows or of whole series; or `"hf:name[:config[:split]]"`.
         id_column: which column of a table tells the series apart.
         timestamp_column: which column holds the time; dates, or numbers that count.
         target: columns of values; None as said above.
@@ -173,7 +173,8 @@ def _parts(source: Any, report: ReadReport) -> list[tuple[str, Any]]:
     if isinstance(source, pd.Series):
         source = source.to_frame(source.name if source.name is not None else "value")
     if isinstance(source, (pd.DataFrame, np.ndarray)):
-        return [(type(source).__name__, source)]
+        part = _array(source) if isinstance(source, np.ndarray) else source
+        return [(type(source).__name__, part)]
     if isinstance(source, Mapping):
         raise ValueError(f"Several splits came ({', '.join(map(str, source))}); give one of them.")
     if hasattr(source, "select_columns"):
@@ -190,8 +191,10 @@ def _parts(source: Any, report: ReadReport) -> list[tuple[str, Any]]:
         raise ValueError("An empty list came; give paths, DataFrames or arrays.")
     if all(isinstance(item, (str, Path)) for item in items):
         return _paths(find_files(items, SUFFIXES, "series"), report)
-    if all(isinstance(item, (int, float)) for item in items):
+    if all(item is None or isinstance(item, (int, float)) for item in items):
         return [("list", np.asarray(items, dtype=np.float64))]
+    if all(isinstance(item, Mapping) for item in items):
+        return [("the list", pd.DataFrame(items))]
     return [(str(i), x if isinstance(x, pd.DataFrame) else _array(x)) for i, x in enumerate(items)]
 
 
@@ -202,8 +205,9 @@ def _paths(files: Files, report: ReadReport) -> list[tuple[str, Any]]:
 
 def _array(item: Any) -> np.ndarray:
     try:
-        return np.asanyarray(item)  # a mask stays
-    except ValueError:
+        array = np.asanyarray(item)  # a mask stays
+        return array.astype(np.float64) if array.dtype == object else array  # None is missing
+    except (ValueError, TypeError):
         return np.empty(0, dtype=object)  # refused below, by name
 
 

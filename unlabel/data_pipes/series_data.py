@@ -23,6 +23,7 @@ _WORDS = {
     "text_columns": ("text column left out", "text columns left out"),
     "unused_columns": ("column not used", "columns not used"),
     "wide_arrays": ("array with more channels than steps", "arrays with more channels than steps"),
+    "empty_series": ("row without steps left out", "rows without steps left out"),
     "decimal_commas": ("file with decimal commas", "files with decimal commas"),
     "renamed": ("repeated id numbered", "repeated ids numbered"),
     "targets_left_out": ("regression target left out", "regression targets left out"),

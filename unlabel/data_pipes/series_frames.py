@@ -72,10 +72,11 @@ def read_frame(
     Raises:
         BrokenFile: naming the column, and the row, that cannot be used.
     """
-    frame = _lists_to_rows(_index_to_column(frame), name, report)
+    frame = _index_to_column(frame)
     frame.columns = [str(c) for c in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise BrokenFile(f"it has several columns called {twice[0]!r}")
+    frame = _lists_to_rows(frame, name, report)
     if not len(frame):
         raise BrokenFile("it has a header but no rows" if line else "it has no rows")
     columns = _choose(frame, rules.columns, name, report)
@@ -215,24 +216,38 @@ def _index_to_column(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.DataFrame:
     """A table with a whole series in each row (as on the Hugging Face hub) as a long one."""
-    lists = [c for c in frame if len(frame) and isinstance(frame[c].iloc[0], (list, np.ndarray))]
+    lists = [c for c in frame if _holds_lists(_column(frame, c))]
     if not lists:
         return frame
-    lengths = {c: _column(frame, c).map(len) for c in lists}
+    main = next((c for c in lists if c.lower() in _TARGETS), lists[0])
+    if not any(c.lower() in ID_COLUMNS for c in frame):
+        own = next((c for c in frame if c.lower() == "id" and c not in lists), None)
+        frame = frame.assign(item_id=frame[own] if own else [str(i) for i in range(len(frame))])
+        frame = frame.drop(columns=[own] if own else [])
+    empty = np.flatnonzero(_lengths(frame, main) == 0)
+    if len(empty):
+        report.note("empty_series", *(f"{name}: row {row}" for row in empty[:3]), count=len(empty))
+        frame = frame.drop(index=empty)
     # Lists of another length are features of the series (`feat_static_cat`), not steps.
-    main = next((c for c in lists if str(c).lower() in _TARGETS), lists[0])
-    steps = [c for c in lists if bool((lengths[c] == lengths[main]).all())]
+    steps = [c for c in lists if (_lengths(frame, c) == _lengths(frame, main)).all()]
     frame = frame.drop(columns=[c for c in lists if c not in steps])
     # One date for a whole series (`start`) is no time of its steps.
     if start := _find_dates(frame, [c for c in frame if c not in steps]):
         report.note("unused_columns", f"{name}: {start!r}")
         frame = frame.drop(columns=[start])
-    if not any(str(c).lower() in ID_COLUMNS for c in frame):
-        own = next((c for c in frame if str(c).lower() == "id" and c not in steps), None)
-        frame = frame.assign(item_id=frame[own] if own else [str(i) for i in range(len(frame))])
-        frame = frame.drop(columns=[own] if own else [])
     flat = frame.explode(steps, ignore_index=True)
     return flat.assign(**{c: flat[c].infer_objects() for c in steps})
+
+
+def _holds_lists(column: pd.Series) -> bool:
+    known = column.dropna() if column.dtype == object else column.head(0)
+    return len(known) > 0 and isinstance(known.iloc[0], (list, np.ndarray))
+
+
+def _lengths(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Steps of each list; 0 where there is none."""
+    lists = _column(frame, name)
+    return np.array([len(x) if isinstance(x, (list, np.ndarray)) else 0 for x in lists])
 
 
 def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) -> Columns:
