@@ -254,6 +254,21 @@ def test_links_are_followed_once_and_one_that_leads_nowhere_is_named(tmp_path):
     assert {Path(name).name for name in data.report.broken} == {"self.txt", "gone.txt"}
 
 
+def test_a_json_array_on_one_line_may_be_longer_than_any_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("unlabel.data_pipes.formats.MAX_LINE", 40)
+    assert read(write(tmp_path / "a.json", json.dumps([{"text": t} for t in LINES]))).texts == LINES
+    assert read(write(tmp_path / "b.json", json.dumps(LINES))).texts == LINES
+    write(tmp_path / "c.json", json.dumps({"data": LINES, "by": "me"}, indent=1))
+    with pytest.raises(ValueError, match=r"holds one object \(of 'data', 'by'\), but a list"):
+        read(tmp_path / "c.json")
+
+
+def test_a_mark_of_utf_8_is_no_text_when_the_encoding_is_named_either(tmp_path):
+    write(tmp_path / "a.csv", b"\xef\xbb\xbftext,b\nA line.,1\n")
+    for encoding in (None, "utf-8", "UTF8"):
+        assert read(tmp_path / "a.csv", column="text", encoding=encoding).texts == ["A line."]
+
+
 def test_a_json_array_of_objects_or_strings_reads(tmp_path):
     path = write(tmp_path / "a.json", json.dumps([{"text": t} for t in LINES], indent=1))
     assert read(path).texts == LINES
