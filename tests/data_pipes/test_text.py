@@ -143,6 +143,16 @@ def test_a_folder_goes_on_past_a_broken_file_and_names_it(tmp_path):
     assert "b.txt.gz" in data.report.summary()
 
 
+@pytest.mark.parametrize("glob", ["*", "**", "**/*"])
+def test_folders_that_a_glob_meets_are_gone_into_once(tmp_path, glob):
+    write(tmp_path / "a.txt", "First file.")
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "b.txt", "Last file.")
+    data = read(str(tmp_path / glob), keep_repeats=True)
+    assert sorted(data.texts) == ["First file.", "Last file."]
+    assert not data.report.broken
+
+
 def test_a_file_that_breaks_off_midway_gives_its_whole_lines_and_is_named(tmp_path):
     write(tmp_path / "a.txt", "First file.")
     lines = [os.urandom(40).hex() for _ in range(5000)]

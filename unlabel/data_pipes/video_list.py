@@ -171,7 +171,7 @@ def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -
     try:
         files = find_files([source], suffixes, what)
     except FileNotFoundError as e:
-        if what != "video" or not path.is_dir():
+        if what != "video":
             raise
         try:
             return _of_picture_folders(path)
