@@ -242,6 +242,12 @@ class PairStore(ByOrdinal):
             )
 
     @property
+    def fingerprint(self) -> str:
+        """Tells the samples of sides that are held apart from others."""
+        stores = {name: getattr(store, "fingerprint", None) for name, store in self.stores.items()}
+        return "-".join(f"{name}:{told}" for name, told in stores.items() if told)
+
+    @property
     def shards(self) -> Int64[np.ndarray, "shards"] | None:
         """Samples in each shard, where the first side that is held lies in some."""
         held = (c for c in self.data.columns.values() if isinstance(c[self.rows[0]], Held))

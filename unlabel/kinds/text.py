@@ -109,7 +109,8 @@ class TextOptions:
         samples = len(store) if isinstance(store, TokenStore) else None
         classes = len(getattr(source, "classes", ())) or None
         size = stream_bytes(source) if isinstance(source, TextStream) else None
-        return Prepared(encoder, store, _told(source), samples, classes, size)
+        content = store.fingerprint if isinstance(store, TokenStore) else None
+        return Prepared(encoder, store, _told(source), samples, classes, size, content)
 
     def _read(self, data: str | Sequence[str], seed: int) -> TextData | TextStream:
         if data == self.corpus:
