@@ -83,6 +83,16 @@ def test_recordings_in_a_tar(tmp_path):
     assert store[2]["waveform"].shape == (400,) and store.shards.tolist() == [3]
 
 
+def test_a_second_file_of_a_stem_is_left_out_of_a_tar_and_told(tmp_path):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800), 8000, format="WAV")
+    names = ("take.1.wav", "take.2.wav", "other.wav")
+    data = read_audio(tarred(tmp_path / "a.tar", dict.fromkeys(names, file.getvalue())), jobs=1)
+    assert [Path(item.name).name for item in data] == ["a.tar:take.1.wav", "a.tar:other.wav"]
+    assert "1 left out: a sample of that stem" in data.summary()
+    assert "a.tar:take.2.wav" in data.summary()
+
+
 @pytest.mark.parametrize("plain", [True, False])
 def test_pictures_in_parquet_are_read_by_the_row_group(tmp_path, plain, monkeypatch):
     labels = ["dark", "dark", "light", "light", "light"]

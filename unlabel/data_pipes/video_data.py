@@ -212,6 +212,7 @@ def _notes(report: ReadReport) -> list[str]:
     for kind, words in (
         ("cut_off", "cut off, used"),
         ("damaged_used", "damaged, used up to there"),
+        ("same_stem", "left out: a sample of that stem, up to the first dot, was there"),
     ):
         if count := report.counts.get(kind):
             notes.append(f"{count:,} {words} ({'; '.join(report.examples[kind])})")

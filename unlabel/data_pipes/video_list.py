@@ -182,14 +182,15 @@ def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -
 
 
 def _of_shard(shard: Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
-    """The media in a tar; a `.cls` of the same stem, up to its first dot, names the class."""
+    """The media in a tar, one a stem (up to its first dot), of which a `.cls` names the class."""
     entries: dict[str, Entry] = {}
     labels: dict[str, str] = {}
     for member in members_of(shard, report):
         folder, slash, name = member.name.rpartition("/")
         stem = folder + slash + name.partition(".")[0]
         if name.lower().endswith(tuple(suffixes)):
-            entries.setdefault(stem, Entry(str(member), member))
+            if entries.setdefault(stem, Entry(str(member), member)).source is not member:
+                report.note("same_stem", str(member))
         elif name.lower().endswith(".cls"):
             labels[stem] = member.load()["bytes"].decode("utf-8", "replace").strip()
         else:
