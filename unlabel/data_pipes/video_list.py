@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -16,6 +15,7 @@ from unlabel.data_pipes.cells import cells_of, held_columns
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.formats import UNREADABLE, delimiter_of, open_text
 from unlabel.data_pipes.held import Held, Row
+from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.shards import is_shard, members_of, shards_of
 from unlabel.data_pipes.sources import find_files
@@ -256,27 +256,22 @@ def _of_frame(frame: pd.DataFrame, base: Path, name: str, columns: Columns) -> I
     for number, record in enumerate(frame.to_dict("records"), start=2):
         value = record[found["path"]]
         path = value if isinstance(value, Held) else base / str(value)
-        if value == "":  # else the folder itself
+        if said_in(value) is None:  # else the folder itself
             path = DecodeError(f"{name}, line {number}", "it names no file")
         take = lambda word: record.get(found.get(word, ""), "")  # noqa: B023, E731
         yield Entry(
             name=path.path if isinstance(path, DecodeError) else str(path),
             source=path,
-            label=_text(take("label")),
+            label=said_in(take("label")),
             start=_seconds(take("start"), name, number) or 0.0,
             end=_seconds(take("end"), name, number),
-            view=_text(take("view")) or "",
+            view=said_in(take("view")) or "",
             row={str(c): record[c] for c in others},
         )
 
 
-def _text(value: Any) -> str | None:
-    missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
-    return None if missing else str(value)
-
-
 def _seconds(value: Any, name: str, line: int) -> float | None:
-    text = _text(value)
+    text = said_in(value)
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -307,7 +302,7 @@ def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
     part = lambda word, i: _seconds(times[word][i], "The data set", i) if word in times else None  # noqa: E731
     return [
         Entry(
-            f"row {i}", Row(dataset, i, column), _text(v), part("start", i) or 0.0, part("end", i)
+            f"row {i}", Row(dataset, i, column), said_in(v), part("start", i) or 0.0, part("end", i)
         )
         for i, v in enumerate(values)
     ]
