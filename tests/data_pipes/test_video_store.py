@@ -1,3 +1,5 @@
+import gzip
+import json
 import logging
 import pickle
 
@@ -205,6 +207,12 @@ def test_lists_as_other_programs_write_them(tmp_path):
         (tmp_path / "bad.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad\.csv cannot be read as a list: "):
             read_videos(tmp_path / "bad.csv")
+    rows = [{"path": "v/x ü.mp4", "label": "one", "shot": 7}, {"path": "v/none.mp4"}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress("path,shot\nv/x ü.mp4,7\n".encode()))
+    for name in ("list.jsonl", "list.csv.gz"):
+        (item,) = read_videos(tmp_path / name)
+        assert item.source == tmp_path / "v" / "x ü.mp4" and int(item.row["shot"]) == 7
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"bad\.parquet cannot be read as a list: "):
         read_videos(tmp_path / "bad.parquet")

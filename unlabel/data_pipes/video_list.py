@@ -1,6 +1,7 @@
 """Which videos there are: folders of classes, lists, globs, data sets and things in memory."""
 
 import glob
+import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from unlabel.data_pipes.cells import cells_of, held_columns
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.formats import UNREADABLE, delimiter_of, open_text
+from unlabel.data_pipes.formats import UNREADABLE, delimiter_of, kind_of, open_text
 from unlabel.data_pipes.held import Held, Row
 from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.report import ReadReport
@@ -21,7 +22,7 @@ from unlabel.data_pipes.shards import is_shard, members_of, shards_of
 from unlabel.data_pipes.sources import find_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-LISTS = (".csv", ".tsv", ".parquet")
+LISTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _OWN = ("path", "label", "start", "end", "view")
 
 
@@ -94,7 +95,7 @@ def list_media(
         source = load_whole(source)
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
-        if path.suffix.lower() in LISTS:
+        if kind_of(path, LISTS):
             lists = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
             return [e for one in lists or [path] for e in _of_list(one, columns)]
         return _of_files(source, suffixes, report)
@@ -108,8 +109,8 @@ def list_media(
         source = list(source) if getattr(source, "ndim", 0) == 5 else [source]
     if not isinstance(source, Sequence) or not len(source):
         raise ValueError(
-            f"Cannot list videos of {type(source).__name__}; give a folder, a glob, a .csv or "
-            ".parquet list, a list of paths, a table, a datasets.Dataset or uint8 frames."
+            f"Cannot list videos of {type(source).__name__}; give a folder, a glob, a .csv, .jsonl "
+            "or .parquet list, a list of paths, a table, a datasets.Dataset or uint8 frames."
         )
     entries: list[Entry] = []
     for place, item in enumerate(source):
@@ -235,8 +236,10 @@ def _read_list(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
         with open_text(path, None, errors="strict") as file:
+            if kind_of(path, LISTS) in (".jsonl", ".ndjson"):
+                return pd.DataFrame([json.loads(line) for line in file if line.strip()])
             first = file.readline()
-            separator = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(first)
+            separator = "\t" if kind_of(path, LISTS) == ".tsv" else delimiter_of(first)
             file.seek(0)
             # Names such as 007 stay text; start and end are numbers below.
             about: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}

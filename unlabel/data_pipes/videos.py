@@ -48,10 +48,10 @@ def read_videos(
     Args:
         source: a folder (searched to the bottom; sub-folders are classes where all files lie in
             them; a folder without videos but with folders of pictures has a video in each), a
-            glob, a `.csv`, `.tsv` or `.parquet` list or DataFrame (Parquet may hold the media
-            themselves, as `datasets` writes them), WebDataset shards (`.tar`, not packed; a `.cls`
-            of the same stem is the class), a list of paths, of bytes, of arrays or of rows as
-            dicts, a uint8 array `(times, rows, columns, 3)`, a `datasets.Dataset`, or
+            glob, a `.csv`, `.tsv`, `.jsonl` or `.parquet` list or DataFrame (Parquet may hold the
+            media themselves, as `datasets` writes them), WebDataset shards (`.tar`, not packed; a
+            `.cls` of the same stem is the class), a list of paths, of bytes, of arrays or of rows
+            as dicts, a uint8 array `(times, rows, columns, 3)`, a `datasets.Dataset`, or
             `"hf:name[:config[:split]]"`.
         path_column: of a list; None takes `path` (relative to the list), or the data set's column
             of videos.
