@@ -2,6 +2,7 @@ import gzip
 import json
 import logging
 import pickle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,8 @@ def test_a_clip_of_a_rate_goes_by_the_clock_where_the_file_has_no_constant_rate(
     stamps = np.concatenate([np.arange(20) * 0.04, 1 + np.arange(10) * 0.5])
     path = write_video(tmp_path / "x.mkv", numbered(30), times=stamps.tolist())
     shown = lambda seconds: np.searchsorted(stamps, seconds + 1e-3, side="right") - 1  # noqa: E731
-    for how in ({"fps": 2.0}, {"duration": 2.0}):
+    rates: list[dict[str, Any]] = [{"fps": 2.0}, {"duration": 2.0}]
+    for how in rates:
         evenly = VideoStore([path], size=(48, 64), frames=4, hop=1.0, **how)
         assert len(evenly) == 5
         for place, clip in enumerate(evenly):
