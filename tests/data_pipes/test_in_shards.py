@@ -71,6 +71,25 @@ def test_pictures_in_tars_have_the_classes_beside_them_and_know_their_shards(in_
         ]
 
 
+@pytest.mark.parametrize("packed", ["tar", "parquet"])
+def test_a_folder_of_kept_frames_serves_shards_in_later_runs_while_they_are_the_same(
+    in_tars, tmp_path, packed
+):
+    source = in_tars / "p-000.tar"
+    if packed == "parquet":
+        source = in_parquet(tmp_path / "p.parquet", GREYS[:2])
+
+    def held() -> int:
+        store = FrameStore(read_frames(source, jobs=1), size=8, cache=tmp_path / "cache")
+        before = store._frames.cache.held
+        assert greys_of(store) == GREYS[:2]
+        return before
+
+    assert [held(), held()] == [0, 2 * 8 * 8 * 3]
+    os.utime(source, (1, 1))
+    assert held() == 0
+
+
 def test_recordings_in_a_tar(tmp_path):
     content = {}
     for i in range(3):

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from unlabel.data_pipes.cells import Cell
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.held import Held
+from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import KeptFrames
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
@@ -86,6 +87,13 @@ class VideoItem:
     def content(self) -> Any:
         """What `read_clip` takes, fetched from its data set or shard where it lies in one."""
         return self.source.load() if isinstance(self.source, Held) else self.source
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells its file, or what it lies in, from a later one of its name."""
+        if isinstance(self.source, (Cell, Member)):
+            return [str(self.source), *self.source.known]
+        return [self.media.path, self.media.size, self.media.changed]
 
     @property
     def unchanged(self) -> bool:
