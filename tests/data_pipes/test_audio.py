@@ -218,6 +218,9 @@ def test_a_stream_that_did_not_know_its_length_is_not_cut_off(tmp_path, size):
 
 
 def test_in_memory_recordings_and_sound_tracks_are_read(tmp_path):
+    assert len(read_audio((np.zeros(8000), 8000))) == 1
+    with pytest.raises(ValueError, match="its rate is 1 sample a second or more, but 0 came"):
+        read_audio((np.zeros(8000), 0))
     store = AudioStore([(np.zeros(8000), 8000), (np.ones(4000), 8000)], rate=8000, seconds=0.5)
     assert store[1]["waveform"].tolist() == [1.0] * 4000
     write_video(tmp_path / "x.mp4", numbered(25), sound=tone(600, 1, 16000))

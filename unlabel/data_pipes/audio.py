@@ -164,6 +164,8 @@ def _channels(
 ) -> Iterator[tuple[Float32[np.ndarray, "samples *channels"], int]]:
     if isinstance(content, tuple):
         array, own = _scaled(np.asarray(content[0])), int(content[1])
+        if own < 1:
+            raise DecodeError("an array", f"its rate is 1 sample a second or more, but {own} came")
         first = round(start * own)
         yield array[first : None if seconds is None else first + round(seconds * own)], own
         return

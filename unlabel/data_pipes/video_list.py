@@ -161,7 +161,7 @@ def by_pattern(entries: Sequence[Entry], pattern: str | None) -> None:
 
 def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
     path = Path(source).expanduser()
-    shards = shards_of(path) if is_shard(path) else sorted(path.glob("*.tar"))
+    shards = shards_of(path) if is_shard(path) else sorted(path.glob("*.tar") if source else ())
     if shards:
         return [e for shard in shards for e in _of_shard(shard, suffixes, report)]
     if path.is_file():
