@@ -96,6 +96,28 @@ def test_decimal_commas_and_tables_without_header_are_read(tmp_path):
     assert (one.names, one.start, one.freq) == (("0", "1"), None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("-1.5,-1.5\n3,4\n", [-1.5, -1.5]), ("0.123,0.123\n3,4\n", [0.123, 0.123]),
+        ("1.5,?\n3,4\n", [1.5, NAN]), ("2,\n3,4\n", [2, NAN]), ("0.0,1.0\n3,4\n", [0, 1]),
+        ("1,5;2,5\n3;4\n", [1.5, 2.5]), ("0.0e+00 1.0e+00\n3 4\n", [0, 1]),
+    ],
+)  # fmt: skip
+def test_a_first_row_of_numbers_is_no_header_whatever_they_are(tmp_path, text, first):
+    (tmp_path / "t.txt").write_text(text)
+    (one,) = read_series(tmp_path / "t.txt")
+    assert one.names == ("0", "1")
+    same(one.values, [first, [3, 4]])
+
+
+@pytest.mark.parametrize("text", ["0,1\n3,4\n", ",0,1\n0,3,4\n", ",1990,1991\n0,3,4\n"])
+def test_numbers_that_pandas_writes_as_names_are_a_header(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    (one,) = read_series(tmp_path / "t.csv")
+    same(one.values, [[3, 4]])
+
+
 def test_decimal_commas_are_told_by_later_rows_and_separators_from_names(tmp_path):
     (tmp_path / "late.csv").write_text("Zeit, lokal;a;Ort\n1;5;x 1,5\n2;,5;y\n3;-2,5;z\n")
     (one,) = read_series(tmp_path / "late.csv", target="a")
