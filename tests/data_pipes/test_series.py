@@ -563,6 +563,8 @@ def test_rows_without_a_series_are_left_out_and_counted_wherever_they_stand(tmp_
         data = read_series(tmp_path / "x.parquet")
         assert [s.id for s in data] == [str(i) for i in range(3) if i != place]
         assert [len(s) for s in data] == [2, 3]
+        arrow = pd.read_parquet(tmp_path / "x.parquet", dtype_backend="pyarrow")
+        assert [len(s) for s in read_series(arrow)] == [2, 3]
         assert f"1 row without steps left out ({tmp_path}/x.parquet: row {place})" in data.summary()
 
 

@@ -240,8 +240,8 @@ def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.Dat
 
 
 def _holds_lists(column: pd.Series) -> bool:
-    known = column.dropna() if column.dtype == object else column.head(0)
-    return len(known) > 0 and isinstance(known.iloc[0], (list, np.ndarray))
+    first = column.first_valid_index()
+    return first is not None and isinstance(column.loc[first], (list, np.ndarray))
 
 
 def _lengths(frame: pd.DataFrame, name: str) -> np.ndarray:
