@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
 from unlabel.data_pipes.formats import BrokenFile
+from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_files import ID_COLUMNS
@@ -122,8 +123,8 @@ def read_frame(
     if columns.label is not None and classes is not None:
         first = _column(frame, columns.label).iloc[source[grid.first]]
         for one, label in zip(found, first, strict=True):
-            if not pd.isna(label) and str(label):
-                one.label = classes.setdefault(str(label), len(classes))
+            if (said := said_in(label)) is not None:
+                one.label = classes.setdefault(said, len(classes))
     return found
 
 
