@@ -124,6 +124,16 @@ def test_pictures_and_folders_of_pictures_are_clips(tmp_path):
         read_clip(tmp_path)
 
 
+def test_a_video_whose_frames_change_their_size_is_refused_in_one_sentence(tmp_path):
+    wide = write_video(tmp_path / "a.ts", numbered(8)).read_bytes()
+    small = write_video(tmp_path / "b.ts", numbered(8, rows=24)).read_bytes()
+    (tmp_path / "c.ts").write_bytes(wide + small)
+    assert examine(tmp_path / "c.ts").fault == "frame 8 has another size"
+    with pytest.raises(DecodeError, match="its frames have different sizes"):
+        read_clip(tmp_path / "c.ts")
+    assert len(read_clip(tmp_path / "c.ts", range(8))) == 8
+
+
 def test_bytes_of_a_picture_are_read_as_its_file_is(tmp_path):
     from PIL import Image
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from unlabel.data_pipes.faults import DecodeError, library
-from unlabel.data_pipes.pixels import rgb
+from unlabel.data_pipes.pixels import rgb, stacked
 from unlabel.data_pipes.video_readers import (
     READERS,
     Frames,
@@ -268,11 +268,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def _stills(files: Sequence[Any], name: str) -> _Still:
     def take(places: Sequence[int]) -> Frames:
-        frames = [_picture(files[i], name, i) for i in places]
-        shapes = {f.shape for f in frames}
-        if len(shapes) > 1:
-            raise DecodeError(name, f"its frames have different sizes: {sorted(shapes)}")
-        return np.stack(frames)
+        return stacked([_picture(files[i], name, i) for i in places], name)
 
     return _Still(len(files), take)
 
