@@ -124,7 +124,7 @@ class SeriesOptions:
 
     def _store(self, data: Any, windows: dict[str, Any]) -> tuple[SeriesStore, str]:
         """All windows, and a line on what was read."""
-        written = isinstance(data, str) and (Path(data) / "store.json").is_file()
+        written = isinstance(data, (str, Path)) and (Path(data) / "store.json").is_file()
         if not self.mapped and not written:
             source = self._read(data)
             return SeriesStore(source, **windows), source.summary()
