@@ -25,6 +25,12 @@ def test_a_whole_video_of_variable_rate_is_not_said_to_be_cut(tmp_path):
     assert not examine(write_video(tmp_path / "a.mkv", numbered(8), times=times)).cut
 
 
+def test_a_whole_video_that_begins_late_is_not_said_to_be_cut(tmp_path):
+    times = [3 + i / 25 for i in range(30)]
+    media = examine(write_video(tmp_path / "a.mkv", numbered(30), times=times))
+    assert (media.frames, media.cut) == (30, False) and 30 <= media.header <= 31
+
+
 def test_a_variable_rate_keeps_its_time_stamps(tmp_path):
     times = [0, 0.1, 0.2, 1.0, 1.1, 3.0]
     media = examine(write_video(tmp_path / "x.mkv", numbered(6), times=times))

@@ -196,7 +196,9 @@ def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any
         times, fault, shape = _decode(file, stream, alive, spool)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         fps, stamps = _rate(times, float(stream.time_base or 1), rate)
-        header = stream.frames or round((file.duration or 0) / av.time_base * fps)
+        # Of Matroska the duration counts from 0, wherever the first frame lies.
+        long = (file.duration or 0) - max(file.start_time or 0, 0)
+        header = stream.frames or max(round(long / av.time_base * fps), 0)
         if not times and not fault:
             fault = "it holds no frame"
         return {
