@@ -235,6 +235,18 @@ def test_a_ts_file_gives_cases_of_unequal_length_with_their_class(tmp_path):
     assert [s.id for s in data] == ["toy:0", "toy:1"]
 
 
+def test_what_is_missing_in_values_is_so_in_covariates_and_statics():
+    frame = pd.DataFrame({"item_id": ["a"] * 4 + ["b"] * 4, "y": np.arange(8.0)})
+    frame["size"] = [NAN, 2, 2, 2, 7, 7, 7, 7]
+    frame["price"] = [1, np.inf, -9999, 4, -9999, 6, 7, 8]
+    data = read_series(frame, target="y", covariates="price", static="size", missing=[-9999])
+    known = [s.covariates[:, 0].tolist() for s in data if s.covariates is not None]
+    assert known == [[1, 1, 1, 4], [0, 6, 7, 8]]
+    assert [s.static.tolist() for s in data if s.static is not None] == [[0], [7]]
+    assert "1 missing static value taken as 0 (size)" in data.summary()
+    assert data.report.counts["infinite"] == 1 and data.report.counts["declared_missing"] == 2
+
+
 def test_covariates_and_statics_go_beside_the_values():
     frame = long().assign(
         price=[1, NAN, 3, 4, 5, 6, NAN, 8, 9, 10, 11, 12], size=[4] * 6 + [7] * 6, city="Rome"

@@ -59,14 +59,15 @@ def read_series(
         timestamp_column: which column holds the time; dates, or numbers that count.
         target: columns of values; None as said above.
         covariates: columns known beside the values; their gaps are filled forward.
-        static: columns of numbers that hold for a whole series; the first row counts.
+        static: columns of numbers that hold for a whole series; the first row counts, and where
+            nothing stands there 0.
         label_column: of a table, the class of a whole series, likewise; an empty field is none.
         freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
         time_gap: for irregular times: rows stay steps, and the last covariate of each is
             `ln(gap / unit)`, the gap being the time since the last row before that holds a value
             (0 at a series' first). The unit in seconds (or counts of the time column), or True
             for the median gap.
-        missing: values that mean 'missing', such as -9999.
+        missing: values that mean 'missing', such as -9999, in any of these columns.
         limit: stop after so many series.
         encoding: of text files; None means UTF-8 (or UTF-16 where the file says so).
 

@@ -17,6 +17,7 @@ _WORDS = {
     "infinite": ("infinite value made missing", "infinite values made missing"),
     "declared_missing": ("value declared missing", "values declared missing"),
     "filled_covariates": ("covariate filled forward", "covariates filled forward"),
+    "filled_statics": ("missing static value taken as 0", "missing static values taken as 0"),
     "empty_channels": ("channel without a value", "channels without a value"),
     "constant_channels": ("constant channel", "constant channels"),
     "sentinels": ("suspected code for missing", "suspected codes for missing"),

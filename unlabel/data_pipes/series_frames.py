@@ -102,12 +102,11 @@ def read_frame(
     report.kept += len(grid.source)
     source = keep[grid.source]
     names = columns.target
-    values = grid.lay(
-        clean(_numbers(frame, names, line), names, name, rules.missing, report)[source]
-    )
+    read = lambda own: clean(_numbers(frame, own, line), own, name, rules.missing, report)  # noqa: E731
+    values = grid.lay(read(names)[source])
     covariates = static = None
     if columns.covariates:
-        covariates = grid.lay(_numbers(frame, columns.covariates, line)[source])
+        covariates = grid.lay(read(columns.covariates)[source])
         if empty := int(np.isnan(covariates).sum()):
             report.note("filled_covariates", ", ".join(columns.covariates), count=empty)
             covariates = grid.fill_forward(covariates)
@@ -117,7 +116,10 @@ def read_frame(
         gaps = gaps[:, None].astype(np.float32)
         covariates = gaps if covariates is None else np.concatenate([covariates, gaps], axis=1)
     if columns.static:
-        static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
+        static = read(columns.static)[source[grid.first]].astype(np.float32)
+        if empty := int(np.isnan(static).sum()):
+            report.note("filled_statics", ", ".join(columns.static), count=empty)
+            static = np.nan_to_num(static)
     note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
     found = _cut(values, covariates, static, grid, ids, columns)
     if columns.label is not None and classes is not None:
