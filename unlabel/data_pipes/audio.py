@@ -1,6 +1,7 @@
 """Waveforms of any recording or sound track: one door, one error."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,11 @@ def _channels(
         return
     soundfile = library("soundfile", "audio")
     read, own = 0, 1
+    source = rewound(content)
+    if isinstance(source, str) and os.name != "nt":
+        source = os.fsencode(source)  # a name may be of other bytes than UTF-8
     try:
-        with soundfile.SoundFile(rewound(content)) as file:
+        with soundfile.SoundFile(source) as file:
             own = file.samplerate
             file.seek(min(round(start * own), file.frames))
             count = file.frames if seconds is None else round(seconds * own)
