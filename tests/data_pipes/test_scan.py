@@ -9,6 +9,8 @@ import pytest
 from unlabel.data_pipes.media import Media, examine
 from unlabel.data_pipes.sandbox import Sandbox
 from unlabel.data_pipes.scan import read_manifest, scan, scan_files, write_manifest
+from unlabel.data_pipes.video import read_clip
+from unlabel.data_pipes.videos import read_videos
 
 from .conftest import numbered, write_video, write_wave
 
@@ -41,6 +43,8 @@ def test_a_name_that_is_no_utf_8_costs_no_manifest(tmp_path, kind):
     found = scan(str(tmp_path), output=str(tmp_path / f"m.{kind}"), quiet=True)
     assert [(m.frames, m.fault) for m in found] == [(3, ""), (800, "")]
     assert [m.frames for m in read_manifest(tmp_path / f"m.{kind}")] == [3, 800]
+    (item,) = read_videos(tmp_path)
+    assert item.name == f"{tmp_path}/\\udcff.mp4" and len(read_clip(item.source)) == 3
 
 
 def test_a_variable_rate_keeps_its_time_stamps(tmp_path):

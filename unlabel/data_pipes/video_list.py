@@ -48,6 +48,10 @@ class Entry:
     view: str = ""
     row: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self):
+        # Bytes of a file's name that are no UTF-8 can neither be printed nor written to a table.
+        self.name = self.name.encode("utf-8", "backslashreplace").decode()
+
 
 @dataclass(frozen=True)
 class Columns:
