@@ -587,3 +587,18 @@ def test_none_in_lists_is_missing_and_rows_may_be_dicts():
     (one,) = read_series([{"ds": "2024-01-01", "y": 1}, {"ds": "2024-01-02", "y": 2}])
     same(one.values, [[1], [2]])
     assert one.freq == "D"
+
+
+@pytest.mark.parametrize("freq", ["h", "W", "MS", "B"])
+def test_a_date_for_a_whole_series_is_its_start_where_the_step_is_said(freq):
+    starts = pd.to_datetime(["2024-01-01", "2024-03-01"])
+    rows = pd.DataFrame({"id": ["a", "b"], "start": starts, "target": [[1.0, 2, 3], [4.0, 5]]})
+    for table in (rows, rows.assign(start=rows["start"].dt.strftime("%Y-%m-%d %H:%M:%S"))):
+        data = read_series(table, freq=freq)
+        assert [(s.id, s.start, s.freq, len(s)) for s in data] == [
+            ("a", starts[0], freq, 3),
+            ("b", starts[1], freq, 2),
+        ]
+        same(data[0].values, [[1], [2], [3]])
+    without = read_series(rows)
+    assert without[0].start is None and "give freq=" in without.summary()

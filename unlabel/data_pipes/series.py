@@ -63,6 +63,7 @@ def read_series(
             nothing stands there 0.
         label_column: of a table, the class of a whole series, likewise; an empty field is none.
         freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
+            Where each row holds a whole series and the date of its start, its steps are from there.
         time_gap: for irregular times: rows stay steps, and the last covariate of each is
             `ln(gap / unit)`, the gap being the time since the last row before that holds a value
             (0 at a series' first). The unit in seconds (or counts of the time column), or True

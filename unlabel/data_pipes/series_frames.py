@@ -13,9 +13,10 @@ from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_files import ID_COLUMNS
+from unlabel.data_pipes.series_future import stamps_from
 from unlabel.data_pipes.series_grid import Grid, grid_of, time_gaps
 from unlabel.data_pipes.series_oddities import clean, note_oddities
-from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps
+from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps, step_of, timestamp
 
 _TIMES = ("timestamp", "ds", "date", "datetime", "time")
 _TARGETS = ("target", "y")
@@ -77,7 +78,7 @@ def read_frame(
     frame.columns = [str(c) for c in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise BrokenFile(f"it has several columns called {twice[0]!r}")
-    frame = _lists_to_rows(frame, name, report)
+    frame = _lists_to_rows(frame, name, report, rules.freq)
     if not len(frame):
         raise BrokenFile("it has a header but no rows" if line else "it has no rows")
     columns = _choose(frame, rules.columns, name, report)
@@ -217,7 +218,9 @@ def _index_to_column(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.DataFrame:
+def _lists_to_rows(
+    frame: pd.DataFrame, name: str, report: ReadReport, freq: str | None
+) -> pd.DataFrame:
     """A table with a whole series in each row (as on the Hugging Face hub) as a long one."""
     lists = [c for c in frame if _holds_lists(_column(frame, c))]
     if not lists:
@@ -234,10 +237,17 @@ def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.Dat
     # Lists of another length are features of the series (`feat_static_cat`), not steps.
     steps = [c for c in lists if (_lengths(frame, c) == _lengths(frame, main)).all()]
     frame = frame.drop(columns=[c for c in lists if c not in steps])
-    # One date for a whole series (`start`) is no time of its steps.
+    # One date for a whole series (`start`) is the time of its steps where the step is said.
     if start := _find_dates(frame, [c for c in frame if c not in steps]):
-        report.note("unused_columns", f"{name}: {start!r}")
-        frame = frame.drop(columns=[start])
+        begins = parse_stamps(_column(frame, start))
+        if freq is not None and begins.known.all():
+            counts = zip(map(timestamp, begins.values.tolist()), _lengths(frame, main), strict=True)
+            step = step_of(freq)
+            stamps = [stamps_from(begin, step, 0, n).tolist() for begin, n in counts]
+            frame, steps = frame.assign(**{start: stamps}), [*steps, start]
+        else:
+            report.note("unused_columns", f"{name}: {start!r}; give freq=, the step from there on")
+            frame = frame.drop(columns=[start])
     flat = frame.explode(steps, ignore_index=True)
     return flat.assign(**{c: flat[c].infer_objects() for c in steps})
 
