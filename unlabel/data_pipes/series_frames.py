@@ -103,11 +103,13 @@ def read_frame(
     report.kept += len(grid.source)
     source = keep[grid.source]
     names = columns.target
-    read = lambda own: clean(_numbers(frame, own, line), own, name, rules.missing, report)  # noqa: E731
-    values = grid.lay(read(names)[source])
+    read = lambda own, rows: clean(  # noqa: E731
+        _numbers(frame, own, line)[rows], own, name, rules.missing, report
+    )
+    values = grid.lay(read(names, source))
     covariates = static = None
     if columns.covariates:
-        covariates = grid.lay(read(columns.covariates)[source])
+        covariates = grid.lay(read(columns.covariates, source))
         if empty := int(np.isnan(covariates).sum()):
             report.note("filled_covariates", ", ".join(columns.covariates), count=empty)
             covariates = grid.fill_forward(covariates)
@@ -117,7 +119,7 @@ def read_frame(
         gaps = gaps[:, None].astype(np.float32)
         covariates = gaps if covariates is None else np.concatenate([covariates, gaps], axis=1)
     if columns.static:
-        static = read(columns.static)[source[grid.first]].astype(np.float32)
+        static = read(columns.static, source[grid.first]).astype(np.float32)
         if empty := int(np.isnan(static).sum()):
             report.note("filled_statics", ", ".join(columns.static), count=empty)
             static = np.nan_to_num(static)
