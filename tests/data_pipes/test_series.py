@@ -72,6 +72,12 @@ def test_a_long_table_is_a_series_an_id(tmp_path, names):
         assert np.shares_memory(data[0].values.base, data[1].values.base)
 
 
+def test_space_around_the_names_of_columns_is_none_of_them(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id , ds,y \n007,2024-01-01,1\nb,2024-01-01,2\n")
+    data = read_series(tmp_path / "t.csv")
+    assert [(s.id, s.names, s.values[0, 0]) for s in data] == [("007", ("y",), 1), ("b", ("y",), 2)]
+
+
 def test_ids_stay_text(tmp_path):
     (tmp_path / "t.csv").write_text("item_id,target\n007,1\nNA,2\n007,3\n,4\n")
     data = read_series(tmp_path / "t.csv")

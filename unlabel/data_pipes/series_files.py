@@ -103,7 +103,7 @@ def _read_table(
     fields = first.split() if separator == _SPACES else _fields(first, separator)
     about = pd.read_csv(io.StringIO(first), sep=separator, nrows=0, skipinitialspace=True)
     names = [str(name) for name in about.columns]
-    ids = [name for name in names if name == id_column or name.lower() in ID_COLUMNS]
+    ids = [n for n in names if n.strip() == id_column or n.strip().lower() in ID_COLUMNS]
     header = None if _is_data(fields) else 0
     below = head if header == 0 else first + head
     comma = None if separator == "," else _decimal_comma(below, separator)

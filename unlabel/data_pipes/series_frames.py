@@ -75,7 +75,7 @@ def read_frame(
         BrokenFile: naming the column, and the row, that cannot be used.
     """
     frame = _index_to_column(frame)
-    frame.columns = [str(c) for c in frame.columns]
+    frame.columns = [str(c).strip() for c in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise BrokenFile(f"it has several columns called {twice[0]!r}")
     frame = _lists_to_rows(frame, name, report, rules.freq)
