@@ -68,6 +68,12 @@ def test_what_there_is_of_a_recording_that_is_cut_off_is_used_where_asked(tmp_pa
 
 
 @pytest.mark.slow
+def test_recordings_are_decoded_to_be_looked_into_once_a_run(tmp_path, recordings, monkeypatch):
+    prepare(tmp_path, str(recordings))
+    monkeypatch.setattr("unlabel.data_pipes.scan.examine_all", lambda new, *_, **__: iter(new))
+    assert prepare(tmp_path, str(recordings)).samples == 16
+
+
 def test_a_folder_of_recordings_becomes_an_encoder_and_vectors(tmp_path, recordings, capsys):
     out = tmp_path / "run"
     config = ["--audio.config.model_type", "wave_conv", "--audio.config.hidden_size", "8"]

@@ -564,6 +564,14 @@ def test_months_that_begin_on_the_fifteenth_and_years_that_count_go_on():
     assert times_of(series, 3, 2).tolist() == [2005, 2010]
 
 
+@pytest.mark.parametrize("start", ["2023-02-28", "2023-04-30"])
+def test_months_that_begin_on_a_last_day_by_chance_go_on_at_that_day(start):
+    stamps = [pd.Timestamp(start) + pd.DateOffset(months=i) for i in range(12)]
+    (series,) = read_series(pd.DataFrame({"ds": stamps[:8], "y": np.arange(8.0)}))
+    assert series.freq is None and series.step is not None
+    assert times_of(series, 0, 12).tolist() == stamps
+
+
 def test_seasons_are_those_of_the_step():
     seasons = {"h": 24, "30min": 48, "D": 7, "W": 52, "MS": 12, "QS": 4, "YS": 1, "B": 5}
     assert {f: season_of(step_of(f)) for f in seasons} == seasons

@@ -145,6 +145,7 @@ def _train_one(
         "samples": prepared.samples,
         "classes": prepared.classes,
         "bytes": prepared.bytes,
+        "content": prepared.content,
         "processes": args.world_size if before is None else before["processes"],
         "read": prepared.read,
         "versions": {p: version(p) for p in ("torch", "transformers", "unlabel")},
@@ -282,10 +283,10 @@ def _said(data: str | list[str]) -> str | list[str]:
 def _refuse_other_run(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
     names = {n: n for n in ("data", "encoder", "objective")}
     names |= {"samples": "number of samples", "bytes": "size of its files"}
-    # What an earlier version did not write down cannot have changed.
+    names |= {"content": "content of its data"}
     kept = {n: before.get(n) for n in names}
-    if kept["bytes"] is None:
-        kept["bytes"] = now["bytes"]
+    for name in ("bytes", "content"):  # an earlier version did not write them down
+        kept[name] = now[name] if kept[name] is None else kept[name]
     other = [said for n, said in names.items() if json.dumps(kept[n]) != json.dumps(now[n])]
     old, new = before.get("training", {}), now["training"]
     other += [f"training.{k}" for k in _KEPT if old.get(k, 0) != new.get(k)]

@@ -10,7 +10,7 @@ from unlabel.data_pipes.audio import read_waveform, resampled, resampled_length
 from unlabel.data_pipes.audio_store import AudioStore, read_audio
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.media import examine
-from unlabel.data_pipes.sound_header import promised_share
+from unlabel.data_pipes.sound_header import promised
 
 from .conftest import numbered, write_video, write_wave
 
@@ -31,7 +31,8 @@ def test_every_kind_of_source_gives_the_same_waveform(tmp_path):
         path, str(path), content, io.BytesIO(content), {"path": str(path), "bytes": None},
         {"path": None, "bytes": content}, {"array": expected, "sampling_rate": 8000},
         (expected, 8000), ((expected * 32768).astype(np.int16), 8000),
-        (np.stack([expected, expected], 1), 8000),
+        (np.stack([expected, expected], 1), 8000), (np.stack([expected, expected]), 8000),
+        (expected[None], 8000),
     ):  # fmt: skip
         waveform, rate = read_waveform(source)
         assert (waveform.dtype, waveform.shape, rate) == (np.float32, (4000,), 8000)
@@ -171,23 +172,39 @@ def test_bad_recordings_are_left_out_and_later_ones_replaced(tmp_path, caplog):
     assert [name[-5:] for name in store.lost] == ["b.wav"]
 
 
-@pytest.mark.parametrize("kind", ["wav", "aiff"])
+@pytest.mark.parametrize("kind", ["wav", "aiff", "mp3", "flac", "ogg"])
 def test_a_recording_that_is_cut_off_is_left_out_and_named_or_used_and_counted(tmp_path, kind):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 80_000)
     for name in ("cut", "whole"):
-        soundfile.write(tmp_path / f"{name}.{kind}", tone(440, 0.5, 8000), 8000)
+        soundfile.write(tmp_path / f"{name}.{kind}", noise, 16000)
+    assert not examine(tmp_path / f"whole.{kind}").fault
     cut = tmp_path / f"cut.{kind}"
-    cut.write_bytes(cut.read_bytes()[:3000])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 55 // 100])
     data = read_audio(tmp_path)
     assert len(data) == 1 and "1 broken" in data.summary()
     ((name, why),) = data.report.broken.items()
-    assert name == str(cut) and "header tells of 4000 samples; 1" in why
+    assert name == str(cut) and "samples before" in why
+    assert kind == "ogg" or int(why.split("tells of ")[1].split()[0]) == pytest.approx(80_000, 0.1)
     used = read_audio(tmp_path, damaged="use")
-    assert [i.media.frames for i in used] == [len(read_waveform(cut)[0]), 4000]
+    there, whole = (item.media.frames for item in used)
+    assert 10_000 < there < 50_000 and whole == 80_000
     assert used.report.counts["damaged_used"] == 1
     assert f"cut.{kind}" in used.report.examples["damaged_used"][0]
-    assert len(AudioStore(used, rate=8000, seconds=None)[0]["waveform"]) < 1500
-    with pytest.raises(ValueError, match=r"No usable recording among 1: .*cut off"):
+    heard, expected = (one["waveform"] for one in AudioStore(used, rate=16000, seconds=None))
+    assert len(heard) == there
+    np.testing.assert_allclose(heard, expected[:there], atol=0.01)
+    with pytest.raises(ValueError, match=r"No usable recording among 1: "):
         read_audio(cut)
+
+
+def test_an_mp3_that_is_cut_off_is_read_up_to_its_end_and_nothing_of_memory_behind_it(tmp_path):
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), 16000)
+    whole, _ = read_waveform(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut, _ = read_waveform(path)
+    assert len(cut) < 45_000
+    np.testing.assert_allclose(cut, whole[: len(cut)], atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000, 8044])
@@ -196,11 +213,14 @@ def test_a_stream_that_did_not_know_its_length_is_not_cut_off(tmp_path, size):
     content = bytearray(path.read_bytes())
     content[40:44] = size.to_bytes(4, "little")
     path.write_bytes(content)
-    assert promised_share(path) == 1
+    assert promised(path, 4000) == 4000
     assert not size or not examine(path).fault
 
 
 def test_in_memory_recordings_and_sound_tracks_are_read(tmp_path):
+    assert len(read_audio((np.zeros(8000), 8000))) == 1
+    with pytest.raises(ValueError, match="its rate is 1 sample a second or more, but 0 came"):
+        read_audio((np.zeros(8000), 0))
     store = AudioStore([(np.zeros(8000), 8000), (np.ones(4000), 8000)], rate=8000, seconds=0.5)
     assert store[1]["waveform"].tolist() == [1.0] * 4000
     write_video(tmp_path / "x.mp4", numbered(25), sound=tone(600, 1, 16000))

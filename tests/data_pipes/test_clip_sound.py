@@ -113,7 +113,7 @@ def test_a_long_recording_is_measured_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "_BLOCK", 1000)
     path = write_wave(tmp_path / "x.wav", np.arange(5500) / 10000)
     beats: list[int] = []
-    assert audio.measure_waveform(path, lambda: beats.append(1)) == (5500, 8000)
+    assert audio.measure_waveform(path, lambda: beats.append(1)) == (5500, 8000, "")
     assert len(beats) == 6
     part, _ = read_waveform(path, start=0.25, seconds=0.25)
     np.testing.assert_array_equal(part, read_waveform(path)[0][2000:4000])

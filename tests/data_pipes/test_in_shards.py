@@ -71,6 +71,25 @@ def test_pictures_in_tars_have_the_classes_beside_them_and_know_their_shards(in_
         ]
 
 
+@pytest.mark.parametrize("packed", ["tar", "parquet"])
+def test_a_folder_of_kept_frames_serves_shards_in_later_runs_while_they_are_the_same(
+    in_tars, tmp_path, packed
+):
+    source = in_tars / "p-000.tar"
+    if packed == "parquet":
+        source = in_parquet(tmp_path / "p.parquet", GREYS[:2])
+
+    def held() -> int:
+        store = FrameStore(read_frames(source, jobs=1), size=8, cache=tmp_path / "cache")
+        before = store._frames.cache.held
+        assert greys_of(store) == GREYS[:2]
+        return before
+
+    assert [held(), held()] == [0, 2 * 8 * 8 * 3]
+    os.utime(source, (1, 1))
+    assert held() == 0
+
+
 def test_recordings_in_a_tar(tmp_path):
     content = {}
     for i in range(3):
@@ -81,6 +100,16 @@ def test_recordings_in_a_tar(tmp_path):
         read_audio(tarred(tmp_path / "a.tar", content), jobs=1), rate=8000, seconds=0.05
     )
     assert store[2]["waveform"].shape == (400,) and store.shards.tolist() == [3]
+
+
+def test_a_second_file_of_a_stem_is_left_out_of_a_tar_and_told(tmp_path):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800), 8000, format="WAV")
+    names = ("take.1.wav", "take.2.wav", "other.wav")
+    data = read_audio(tarred(tmp_path / "a.tar", dict.fromkeys(names, file.getvalue())), jobs=1)
+    assert [Path(item.name).name for item in data] == ["a.tar:take.1.wav", "a.tar:other.wav"]
+    assert "1 left out: a sample of that stem" in data.summary()
+    assert "a.tar:take.2.wav" in data.summary()
 
 
 @pytest.mark.parametrize("plain", [True, False])

@@ -1,12 +1,16 @@
 """A share of the labels: how many of each class, and which."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from unlabel.data_pipes.labels import kept_labels
+from unlabel.data_pipes.pairs import read_pairs
 from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.text import read_text
 from unlabel.data_pipes.tokens import TokenStore
+from unlabel.data_pipes.videos import read_frames
 
 LABELS = np.random.default_rng(3).integers(-1, 4, 500)
 
@@ -76,3 +80,19 @@ def test_a_column_of_a_table_of_series_holds_the_classes(tmp_path):
     assert data[0].values.shape == (8, 1)
     with pytest.raises(ValueError, match="no column 'sort'"):
         read_series(path, label_column="sort")
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), np.float32("nan"), " ", pd.NA])
+def test_an_empty_field_is_no_class_in_a_table_of_any_kind(tmp_path, empty):
+    for place in range(3):
+        Image.new("L", (4, 4)).save(tmp_path / f"{place}.png")
+    rows = [
+        {"text": f"Text {i}.", "path": str(tmp_path / f"{i}.png"), "label": label}
+        for i, label in enumerate(["b", empty, "a"])
+    ]
+    for source in (rows, pd.DataFrame(rows)):
+        text = read_text(source, column="text", label_column="label")
+        sides = {"text": "text", "frames": "path"}
+        for data in (text, read_pairs(source, sides, label_column="label"), read_frames(source)):
+            assert data.classes == ("a", "b")
+            assert np.asarray(data.labels).tolist() == [1, -1, 0]

@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from unlabel.data_pipes.media import Media, examine
 from unlabel.data_pipes.sandbox import Sandbox
 from unlabel.data_pipes.scan import read_manifest, scan, scan_files, write_manifest
+from unlabel.data_pipes.video import read_clip
+from unlabel.data_pipes.videos import read_videos
 
 from .conftest import numbered, write_video, write_wave
 
@@ -23,6 +26,25 @@ def test_a_whole_video_has_its_true_count_rate_and_size(tmp_path):
 def test_a_whole_video_of_variable_rate_is_not_said_to_be_cut(tmp_path):
     times = [0, 0.04, 0.08, 0.5, 1.0, 1.04, 2.0, 2.04]
     assert not examine(write_video(tmp_path / "a.mkv", numbered(8), times=times)).cut
+
+
+def test_a_whole_video_that_begins_late_is_not_said_to_be_cut(tmp_path):
+    times = [3 + i / 25 for i in range(30)]
+    media = examine(write_video(tmp_path / "a.mkv", numbered(30), times=times))
+    assert (media.frames, media.cut) == (30, False) and 30 <= media.header <= 31
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_a_name_that_is_no_utf_8_costs_no_manifest(tmp_path, kind):
+    name = os.fsdecode(b"\xff")
+    write_video(tmp_path / "good.mp4", numbered(3)).rename(tmp_path / f"{name}.mp4")
+    write_wave(tmp_path / "good.wav", np.zeros(800)).rename(tmp_path / f"{name}.wav")
+    found = scan(str(tmp_path), output=str(tmp_path / f"m.{kind}"), quiet=True)
+    assert [(m.frames, m.fault) for m in found] == [(3, ""), (800, "")]
+    assert [m.frames for m in read_manifest(tmp_path / f"m.{kind}")] == [3, 800]
+    (item,) = read_videos(tmp_path)
+    assert item.name == f"{tmp_path}/\\udcff.mp4" and len(read_clip(item.source)) == 3
 
 
 def test_a_variable_rate_keeps_its_time_stamps(tmp_path):

@@ -72,6 +72,12 @@ def test_a_long_table_is_a_series_an_id(tmp_path, names):
         assert np.shares_memory(data[0].values.base, data[1].values.base)
 
 
+def test_space_around_the_names_of_columns_is_none_of_them(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id , ds,y \n007,2024-01-01,1\nb,2024-01-01,2\n")
+    data = read_series(tmp_path / "t.csv")
+    assert [(s.id, s.names, s.values[0, 0]) for s in data] == [("007", ("y",), 1), ("b", ("y",), 2)]
+
+
 def test_ids_stay_text(tmp_path):
     (tmp_path / "t.csv").write_text("item_id,target\n007,1\nNA,2\n007,3\n,4\n")
     data = read_series(tmp_path / "t.csv")
@@ -96,12 +102,53 @@ def test_decimal_commas_and_tables_without_header_are_read(tmp_path):
     assert (one.names, one.start, one.freq) == (("0", "1"), None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("-1.5,-1.5\n3,4\n", [-1.5, -1.5]), ("0.123,0.123\n3,4\n", [0.123, 0.123]),
+        ("1.5,?\n3,4\n", [1.5, NAN]), ("2,\n3,4\n", [2, NAN]), ("0.0,1.0\n3,4\n", [0, 1]),
+        ("1,5;2,5\n3;4\n", [1.5, 2.5]), ("0.0e+00 1.0e+00\n3 4\n", [0, 1]),
+    ],
+)  # fmt: skip
+def test_a_first_row_of_numbers_is_no_header_whatever_they_are(tmp_path, text, first):
+    (tmp_path / "t.txt").write_text(text)
+    (one,) = read_series(tmp_path / "t.txt")
+    assert one.names == ("0", "1")
+    same(one.values, [first, [3, 4]])
+
+
+@pytest.mark.parametrize("text", ["0,1\n3,4\n", ",0,1\n0,3,4\n", ",1990,1991\n0,3,4\n"])
+def test_numbers_that_pandas_writes_as_names_are_a_header(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    (one,) = read_series(tmp_path / "t.csv")
+    same(one.values, [[3, 4]])
+
+
 def test_decimal_commas_are_told_by_later_rows_and_separators_from_names(tmp_path):
     (tmp_path / "late.csv").write_text("Zeit, lokal;a;Ort\n1;5;x 1,5\n2;,5;y\n3;-2,5;z\n")
     (one,) = read_series(tmp_path / "late.csv", target="a")
     same(one.values, [[5], [0.5], [-2.5]])
     (tmp_path / "words.csv").write_text("n;a;where\n1;5.5;at 1,5\n2;2.5;at 2,5\n")
     same(read_series(tmp_path / "words.csv", target="a")[0].values, [[5.5], [2.5]])
+    assert "late.csv: ,5 is .5" in read_series(tmp_path / "late.csv", target="a").summary()
+
+
+def test_commas_between_thousands_are_no_decimal_commas_where_others_have_points(tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\n900\t0.5\n1,000\t1.5\n")
+    with pytest.raises(ValueError, match=r"column 'a', row 3: '1,000' is no number"):
+        read_series(tmp_path / "t.tsv")
+    same(read_series(tmp_path / "t.tsv", target="b")[0].values, [[0.5], [1.5]])
+
+
+@pytest.mark.parametrize(("step", "start"), [("D", "2024-03-25"), ("MS", "2024-01-01")])
+def test_local_midnights_of_summer_and_winter_are_days_in_text_too(step, start):
+    times = pd.date_range(start, periods=14, freq=step, tz="Europe/Berlin")
+    for written in (times, [t.isoformat() for t in times], [str(t) for t in times]):
+        (one,) = read_series(pd.DataFrame({"date": written, "a": np.arange(14.0)}))
+        assert (one.start, one.freq, len(one)) == (pd.Timestamp(start), step, 14)
+    hours = pd.date_range(start, periods=24 * 14, freq="h", tz="Europe/Berlin")
+    (one,) = read_series(pd.DataFrame({"date": hours.map(str), "a": np.arange(24 * 14.0)}))
+    assert (one.start, one.freq, len(one)) == (hours[0].tz_convert(None), "h", 24 * 14)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +239,18 @@ def test_a_ts_file_gives_cases_of_unequal_length_with_their_class(tmp_path):
     assert [s.label for s in data] == [1, 0]
     assert data.classes == ("cat", "dog")
     assert [s.id for s in data] == ["toy:0", "toy:1"]
+
+
+def test_what_is_missing_in_values_is_so_in_covariates_and_statics():
+    frame = pd.DataFrame({"item_id": ["a"] * 4 + ["b"] * 4, "y": np.arange(8.0)})
+    frame["size"] = [NAN, 2, 2, 2, 7, 7, 7, 7]
+    frame["price"] = [1, np.inf, -9999, 4, -9999, 6, 7, 8]
+    data = read_series(frame, target="y", covariates="price", static="size", missing=[-9999])
+    known = [s.covariates[:, 0].tolist() for s in data if s.covariates is not None]
+    assert known == [[1, 1, 1, 4], [0, 6, 7, 8]]
+    assert [s.static.tolist() for s in data if s.static is not None] == [[0], [7]]
+    assert "1 missing static value taken as 0 (size)" in data.summary()
+    assert data.report.counts["infinite"] == 1 and data.report.counts["declared_missing"] == 2
 
 
 def test_covariates_and_statics_go_beside_the_values():
@@ -512,3 +571,40 @@ def test_real_cases_are_read_whole(data_folder, name, train, test, lengths, chan
 def test_a_report_can_be_written_as_json():
     report = read_series(wide().drop(index=2)).report
     assert json.loads(json.dumps(report.__dict__))["counts"] == {"gaps": 1, "gap_steps": 1}
+
+
+def test_rows_without_a_series_are_left_out_and_counted_wherever_they_stand(tmp_path):
+    for place, without in enumerate((None, [], None)):
+        lists: list[list[float] | None] = [[1.0, 2.0], [3.0, 4.0, 5.0]]
+        lists.insert(place, without)
+        pd.DataFrame({"target": lists}).to_parquet(tmp_path / "x.parquet")
+        data = read_series(tmp_path / "x.parquet")
+        assert [s.id for s in data] == [str(i) for i in range(3) if i != place]
+        assert [len(s) for s in data] == [2, 3]
+        arrow = pd.read_parquet(tmp_path / "x.parquet", dtype_backend="pyarrow")
+        assert [len(s) for s in read_series(arrow)] == [2, 3]
+        assert f"1 row without steps left out ({tmp_path}/x.parquet: row {place})" in data.summary()
+
+
+def test_none_in_lists_is_missing_and_rows_may_be_dicts():
+    same(read_series([1.0, None, 2])[0].values, [[1], [NAN], [2]])
+    same(read_series([[1.0, None], [3, 4, 5]])[0].values, [[1], [NAN]])
+    same(read_series(np.array([1, None, 2], dtype=object))[0].values, [[1], [NAN], [2]])
+    (one,) = read_series([{"ds": "2024-01-01", "y": 1}, {"ds": "2024-01-02", "y": 2}])
+    same(one.values, [[1], [2]])
+    assert one.freq == "D"
+
+
+@pytest.mark.parametrize("freq", ["h", "W", "MS", "B"])
+def test_a_date_for_a_whole_series_is_its_start_where_the_step_is_said(freq):
+    starts = pd.to_datetime(["2024-01-01", "2024-03-01"])
+    rows = pd.DataFrame({"id": ["a", "b"], "start": starts, "target": [[1.0, 2, 3], [4.0, 5]]})
+    for table in (rows, rows.assign(start=rows["start"].dt.strftime("%Y-%m-%d %H:%M:%S"))):
+        data = read_series(table, freq=freq)
+        assert [(s.id, s.start, s.freq, len(s)) for s in data] == [
+            ("a", starts[0], freq, 3),
+            ("b", starts[1], freq, 2),
+        ]
+        same(data[0].values, [[1], [2], [3]])
+    without = read_series(rows)
+    assert without[0].start is None and "give freq=" in without.summary()

@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from unlabel.data_pipes.series import read_series
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_store import SeriesStore
+from unlabel.kinds.series import SeriesOptions
+from unlabel.objectives import HierarchicalContrast
+from unlabel.training.arguments import TrainingArguments
 
 
 def ramp(steps: int, channels: int = 2, first: int = 0, **about) -> Series:
@@ -202,3 +206,14 @@ def test_series_of_different_channels_are_stored_one_by_one():
     np.testing.assert_allclose(
         [store[i]["values"][0, 0] for i in range(len(store))], [0, 1, 10, 10.1, 10.2], rtol=1e-6
     )
+
+
+def test_a_run_takes_a_folder_that_a_store_wrote_by_text_or_path(tmp_path):
+    SeriesStore(read_series(np.arange(40.0)), context=8, path=tmp_path / "store")
+    args = TrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True, report_to="none")
+    config = {"model_type": "dilated_conv", "hidden_size": 8, "num_hidden_layers": 1}
+    for data in (str(tmp_path / "store"), tmp_path / "store"):
+        prepared = SeriesOptions(context=8, config=config).prepare(
+            data, HierarchicalContrast(), args, None
+        )
+        assert prepared.samples == 33

@@ -69,7 +69,7 @@ def test_one_date_for_a_whole_series_is_no_time_of_its_steps():
     table = pd.DataFrame(list(rows(3))).drop(columns="timestamp")
     data = read_series(table)
     assert [len(s) for s in data] == [8, 9, 10] and data[0].freq is None
-    assert "1 column not used (DataFrame: 'start')" in data.summary()
+    assert "1 column not used (DataFrame: 'start'; give freq=" in data.summary()
 
 
 def test_series_without_ids_are_counted_through_the_batches():

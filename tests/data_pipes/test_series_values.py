@@ -122,3 +122,10 @@ def test_what_cannot_be_mapped_is_refused_by_name(tmp_path):
         SeriesStore.from_npy(folder, context=4, channels="together")
     with pytest.raises(ValueError, match="A store has no strid; it has horizon, stride"):
         SeriesStore.from_npy(folder, context=4, strid=2)
+
+
+def test_a_mapped_file_that_changed_before_it_is_opened_is_refused_by_name(tmp_path):
+    store = SeriesStore.from_npy(write(tmp_path, a=np.arange(9.0)), context=4)
+    write(tmp_path, a=np.arange(7.0))
+    with pytest.raises(ValueError, match=r"a\.npy changed since it was looked into"):
+        store[0]

@@ -143,6 +143,16 @@ def test_a_folder_goes_on_past_a_broken_file_and_names_it(tmp_path):
     assert "b.txt.gz" in data.report.summary()
 
 
+@pytest.mark.parametrize("glob", ["*", "**", "**/*"])
+def test_folders_that_a_glob_meets_are_gone_into_once(tmp_path, glob):
+    write(tmp_path / "a.txt", "First file.")
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "b.txt", "Last file.")
+    data = read(str(tmp_path / glob), keep_repeats=True)
+    assert sorted(data.texts) == ["First file.", "Last file."]
+    assert not data.report.broken
+
+
 def test_a_file_that_breaks_off_midway_gives_its_whole_lines_and_is_named(tmp_path):
     write(tmp_path / "a.txt", "First file.")
     lines = [os.urandom(40).hex() for _ in range(5000)]
@@ -252,6 +262,21 @@ def test_links_are_followed_once_and_one_that_leads_nowhere_is_named(tmp_path):
     assert sorted(data.texts) == sorted(LINES[:2])
     assert not data.report.dropped
     assert {Path(name).name for name in data.report.broken} == {"self.txt", "gone.txt"}
+
+
+def test_a_json_array_on_one_line_may_be_longer_than_any_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("unlabel.data_pipes.formats.MAX_LINE", 40)
+    assert read(write(tmp_path / "a.json", json.dumps([{"text": t} for t in LINES]))).texts == LINES
+    assert read(write(tmp_path / "b.json", json.dumps(LINES))).texts == LINES
+    write(tmp_path / "c.json", json.dumps({"data": LINES, "by": "me"}, indent=1))
+    with pytest.raises(ValueError, match=r"holds one object \(of 'data', 'by'\), but a list"):
+        read(tmp_path / "c.json")
+
+
+def test_a_mark_of_utf_8_is_no_text_when_the_encoding_is_named_either(tmp_path):
+    write(tmp_path / "a.csv", b"\xef\xbb\xbftext,b\nA line.,1\n")
+    for encoding in (None, "utf-8", "UTF8"):
+        assert read(tmp_path / "a.csv", column="text", encoding=encoding).texts == ["A line."]
 
 
 def test_a_json_array_of_objects_or_strings_reads(tmp_path):

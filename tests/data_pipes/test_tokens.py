@@ -4,6 +4,7 @@ import sys
 from itertools import islice
 
 import numpy as np
+import pandas as pd
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -13,6 +14,9 @@ from unlabel.data_pipes.redraw import ByOrdinal
 from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
 from unlabel.data_pipes.video_store import VideoStore
+from unlabel.kinds.text import TextOptions
+from unlabel.objectives import SimCSE
+from unlabel.training.arguments import TrainingArguments
 
 SENTENCES = [f"The {w} cat sat on mat number {i}." for i, w in enumerate(["big", "small"] * 60)]
 LONG = " ".join(["cat"] * 40)
@@ -152,3 +156,11 @@ def test_a_damaged_store_is_refused_by_name(tokenizer, tmp_path):
 def test_a_store_that_cannot_be_made_is_refused(tokenizer, sentences, options, message):
     with pytest.raises(ValueError, match=message):
         TokenStore(sentences, tokenizer, **{"max_length": 16, **options})
+
+
+def test_a_run_takes_a_pandas_table_of_text(tmp_path):
+    config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    options = TextOptions(vocabulary=60, config=config, column="text")
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    table = pd.DataFrame({"text": ["A line.", None, "Another one."], "n": [1, 2, 3]})
+    assert options.prepare(table, SimCSE(), args, None).samples == 2

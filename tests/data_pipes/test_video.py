@@ -124,6 +124,36 @@ def test_pictures_and_folders_of_pictures_are_clips(tmp_path):
         read_clip(tmp_path)
 
 
+def test_a_video_whose_frames_change_their_size_is_refused_in_one_sentence(tmp_path):
+    wide = write_video(tmp_path / "a.ts", numbered(8)).read_bytes()
+    small = write_video(tmp_path / "b.ts", numbered(8, rows=24)).read_bytes()
+    (tmp_path / "c.ts").write_bytes(wide + small)
+    assert examine(tmp_path / "c.ts").fault == "frame 8 has another size"
+    with pytest.raises(DecodeError, match="its frames have different sizes"):
+        read_clip(tmp_path / "c.ts")
+    assert len(read_clip(tmp_path / "c.ts", range(8))) == 8
+
+
+def test_bytes_of_a_picture_are_read_as_its_file_is(tmp_path):
+    from PIL import Image
+
+    scene = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    first, second = Image.fromarray(scene), Image.fromarray(255 - scene)
+    several = {"save_all": True, "append_images": [second]}
+    first.save(tmp_path / "a.jpg")
+    first.convert("CMYK").save(tmp_path / "b.jpg")
+    first.save(tmp_path / "c.png", **several)
+    first.save(tmp_path / "d.webp", **several)
+    first.convert("F").point(lambda grey: grey / 256).save(tmp_path / "e.tif")
+    for path in sorted(tmp_path.iterdir()):
+        content, expected = path.read_bytes(), read_clip(path)
+        assert expected.shape == (1, 16, 24, 3)
+        for source in (content, io.BytesIO(content), {"bytes": content, "path": None}):
+            np.testing.assert_array_equal(read_clip(source), expected)
+    with pytest.raises(DecodeError, match=r"(?i)truncated"):
+        read_clip((tmp_path / "a.jpg").read_bytes()[:-300])
+
+
 def test_pictures_are_upright_and_their_grey_values_keep_their_steps(tmp_path):
     from PIL import Image
 

@@ -1,7 +1,11 @@
+import gzip
+import json
 import logging
 import pickle
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -45,6 +49,28 @@ def test_clips_by_motion_lie_where_it_moves_and_not_where_it_flickers(tmp_path):
     store = VideoStore([path], size=(48, 64), frames=4, start="motion")
     starts = [round(25 * float(store[i]["times"][0])) for i in range(100)]
     assert np.mean(np.array(starts) > 16) > 0.75
+
+
+def test_a_clip_of_a_rate_goes_by_the_clock_where_the_file_has_no_constant_rate(tmp_path):
+    stamps = np.concatenate([np.arange(20) * 0.04, 1 + np.arange(10) * 0.5])
+    path = write_video(tmp_path / "x.mkv", numbered(30), times=stamps.tolist())
+    shown = lambda seconds: np.searchsorted(stamps, seconds + 1e-3, side="right") - 1  # noqa: E731
+    rates: list[dict[str, Any]] = [{"fps": 2.0}, {"duration": 2.0}]
+    for how in rates:
+        evenly = VideoStore([path], size=(48, 64), frames=4, hop=1.0, **how)
+        assert len(evenly) == 5
+        for place, clip in enumerate(evenly):
+            expected = shown(place + 0.5 * np.arange(4)).tolist()
+            assert places_in(clip["frames"]) == expected
+        drawn = VideoStore([path], size=(48, 64), frames=4, **how)
+        for clip in (drawn[ordinal] for ordinal in range(20)):
+            since = clip["times"] - clip["times"][0] - 0.5 * np.arange(4)
+            assert len(since) == 4 and np.abs(since).max() < 0.5
+    late = pd.DataFrame([{"path": str(path), "start": 1.0, "end": 4.0}])
+    (item,) = read_videos(late)
+    assert (len(item), item.fps) == (6, pytest.approx(2.0))
+    places = item.clip(Sampling(4, fps=1.0), 0).tolist()
+    assert places == [0, 2, 4] and item.clip(Sampling(4, stride=1), 2).tolist() == [2, 3, 4, 5]
 
 
 # -- arithmetic -----------------------------------------------------------------------------------
@@ -183,6 +209,12 @@ def test_lists_as_other_programs_write_them(tmp_path):
         (tmp_path / "bad.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad\.csv cannot be read as a list: "):
             read_videos(tmp_path / "bad.csv")
+    rows = [{"path": "v/x ü.mp4", "label": "one", "shot": 7}, {"path": "v/none.mp4"}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress("path,shot\nv/x ü.mp4,7\n".encode()))
+    for name in ("list.jsonl", "list.csv.gz"):
+        (item,) = read_videos(tmp_path / name)
+        assert item.source == tmp_path / "v" / "x ü.mp4" and int(item.row["shot"]) == 7
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"bad\.parquet cannot be read as a list: "):
         read_videos(tmp_path / "bad.parquet")

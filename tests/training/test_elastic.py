@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,29 @@ def test_a_run_keeps_its_batch_on_another_number_of_processes(tmp_path, caplog):
     args = SimpleNamespace(per_device_train_batch_size=8, world_size=3)
     with pytest.raises(ValueError, match="32 samples of a stream a step, which 3 processes"):
         _keep_batch(before | {"samples": None}, args, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["text", "series"])
+def test_data_of_as_many_samples_and_another_content_is_refused(tmp_path, kind):
+    rows, options = [f"{(i * i) % 7},{i}" for i in range(40)], replace(TINY[kind], streaming=False)
+    file = tmp_path / ("a.csv" if kind == "series" else "a.txt")
+
+    def go(rows: list[str], steps: int, resume: bool) -> None:
+        file.write_text("\n".join(["x,y"] * (kind == "series") + rows))
+        args = TrainingArguments(
+            output_dir=str(tmp_path / "run"), max_steps=steps, save_steps=2, use_cpu=True,
+            per_device_train_batch_size=4, report_to="none",
+        )  # fmt: skip
+        given: Any = {kind: options}
+        train(
+            objective="simcse" if kind == "text" else "ts2vec", data=str(file), modality=kind,
+            training=args, resume=resume, **given,
+        )  # fmt: skip
+
+    go(rows, 2, False)
+    go(rows, 4, True)
+    with pytest.raises(ValueError, match="begun with another content of its data"):
+        go([*rows[1:], rows[0]], 6, True)
 
 
 @pytest.mark.parametrize("kind", ["text", "series"])

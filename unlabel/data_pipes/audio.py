@@ -1,6 +1,7 @@
 """Waveforms of any recording or sound track: one door, one error."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def read_waveform(
     Args:
         source: a path, bytes or file-like object of any format that soundfile or FFmpeg knows
             (the sound track of a video too), a `datasets.Audio` value, or `(array, rate)` with an
-            array `(samples,)` or `(samples, channels)` of floats from -1 to 1 or of integers.
+            array `(samples,)`, `(samples, channels)` or `(channels, samples)` of floats from -1
+            to 1 or of integers; there are fewer channels than samples.
         rate: samples a second to resample to; None keeps the recording's own.
         start: seconds to leave out at the beginning.
         seconds: how much to read; None for all. A recording that ends before gives less.
@@ -50,21 +52,28 @@ def read_waveform(
     return resampled(waveform, own, rate), rate
 
 
-def measure_waveform(source: Any, alive: Callable[[], None] = lambda: None) -> tuple[int, int]:
-    """Samples of a recording and its rate, found by decoding all of it, a piece at a time.
+def measure_waveform(source: Any, alive: Callable[[], None] = lambda: None) -> tuple[int, int, str]:
+    """Samples of a recording, its rate, and what is wrong behind them, "" where nothing is.
+
+    They are found by decoding all of it, a piece at a time.
 
     Args:
         source: as for `read_waveform`.
         alive: called at every piece.
 
     Raises:
-        DecodeError: as for `read_waveform`.
+        DecodeError: as for `read_waveform`, where no sample comes before the fault.
     """
     samples = rate = 0
-    for piece, rate in _pieces(source, 0.0, None):  # noqa: B007
-        samples += len(piece)
-        alive()
-    return samples, rate
+    try:
+        for piece, rate in _pieces(source, 0.0, None):  # noqa: B007
+            samples += len(piece)
+            alive()
+    except DecodeError as e:
+        if not samples:
+            raise
+        return samples, rate, e.cause
+    return samples, rate, ""
 
 
 def _pieces(source: Any, start: float, seconds: float | None) -> Iterator[tuple[Waveform, int]]:
@@ -156,17 +165,26 @@ def _channels(
 ) -> Iterator[tuple[Float32[np.ndarray, "samples *channels"], int]]:
     if isinstance(content, tuple):
         array, own = _scaled(np.asarray(content[0])), int(content[1])
+        if own < 1:
+            raise DecodeError("an array", f"its rate is 1 sample a second or more, but {own} came")
         first = round(start * own)
         yield array[first : None if seconds is None else first + round(seconds * own)], own
         return
     soundfile = library("soundfile", "audio")
     read, own = 0, 1
+    source = rewound(content)
+    if isinstance(source, str) and os.name != "nt":
+        source = os.fsencode(source)  # a name may be of other bytes than UTF-8
     try:
-        with soundfile.SoundFile(rewound(content)) as file:
+        with soundfile.SoundFile(source) as file:
             own = file.samplerate
             file.seek(min(round(start * own), file.frames))
-            count = -1 if seconds is None else round(seconds * own)
-            for block in file.blocks(_BLOCK, frames=count, dtype="float32", always_2d=True):
+            count = file.frames if seconds is None else round(seconds * own)
+            # Not its blocks(): where a file ends early, those are filled with what memory held.
+            while read < count:
+                block = file.read(min(_BLOCK, count - read), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
                 yield block, own
                 read += len(block)
     except soundfile.LibsndfileError:  # FFmpeg knows more formats, and mends more damage
@@ -182,6 +200,8 @@ def _scaled(array: np.ndarray) -> Float32[np.ndarray, "samples *channels"]:
             f"sound is (samples,) or (samples, channels) of numbers, but {array.dtype} "
             f"{array.shape} came",
         )
+    if array.ndim == 2 and array.shape[0] < array.shape[1]:
+        array = array.T
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     about = np.iinfo(array.dtype)

@@ -47,13 +47,13 @@ def read_audio(
 
     Args:
         source: as for `read_videos`, with files of sound; the sound tracks of videos where a
-            folder has no other. In memory, a recording is `(array, rate)`.
+            folder has no other. In memory, a recording is `(array, rate)`; one or a list of them.
         path_column: of a list.
         label_column: of a list.
         start_column: of a list.
         end_column: of a list.
         pattern: as for `read_videos`: `"(?P<label>[0-9])_(?P<speaker>[a-z]+)"`.
-        damaged: as for `read_videos`; a WAV or AIFF that is cut off is damaged.
+        damaged: as for `read_videos`; a WAV, AIFF, MP3, FLAC or Ogg that is cut off is damaged.
         manifest: as for `scan`.
         limit: recordings taken at most.
         jobs: as for `scan`.
@@ -66,6 +66,8 @@ def read_audio(
         FileNotFoundError: nothing is there.
         ValueError: no recording can be used.
     """
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], (int, float)):
+        source = [source]
     report = ReadReport()
     columns = Columns(path_column, label_column, start_column, end_column)
     try:

@@ -34,8 +34,7 @@ class Decoded:
     def __init__(self, data: VideoData, key: Any, counts: Sequence[int], **more: Any):
         self.data = data
         self._files, self._file = data.files()
-        media = [item.media for item in self._files]
-        known = [[m.path, m.size, m.changed] for m in media] + [key]
+        known = [item.identity for item in self._files] + [key]
         self.cache = FrameCache(counts, key=known, **more)
 
     @property

@@ -1,6 +1,7 @@
 """One reader for each kind of file: bytes on disk -> numbered rows of the wanted columns."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -93,9 +94,11 @@ def read_rows(
                 by_place = columns is not None and all(isinstance(c, int) for c in columns)
                 rows = _table(lines, columns, quoted=kind == ".csv", by_place=by_place)
                 again = again if by_place else 0
+            elif kind == ".json" and (items := _whole_json(path, encoding)) is not None:
+                rows = pick_values(enumerate(items, start=1), columns or in_first(items))
             elif kind in (".jsonl", ".ndjson", ".json"):
                 columns = columns or _in_first_lines(path, encoding)
-                rows = _json(lines, columns, whole=kind == ".json")
+                rows = pick_values(((number, _load(line)) for number, line in lines), columns)
             elif columns:
                 raise BrokenFile(f"it holds plain lines and no columns, so no {_names(columns)}")
             else:
@@ -135,6 +138,8 @@ def open_text(path: Path, encoding: str | None, *, errors: str = "surrogateescap
     """
     with unpack(path) as file:
         head = file.read(8192)
+    if encoding is not None and codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"  # a mark at the beginning is none of the text
     if encoding is None:
         encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         # Damaged text holds a stray control byte; a picture or a model is full of them.
@@ -234,19 +239,26 @@ def _quoted(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
             yield Row(start, (f"{e} (up to line {last})",), "bad_csv")
 
 
-def _json(lines: Iterator[tuple[int, str]], columns: Columns, *, whole: bool) -> Iterator[Row]:
-    first = next(lines)
-    again = chain([first], lines)
-    if whole and first[1].lstrip().startswith("["):
+def _whole_json(path: Path, encoding: str | None) -> list[Any] | None:
+    """The items of a file that is one list; None where each line is a value of its own.
+
+    Raises:
+        BrokenFile: it is one value of another kind, or damaged.
+    """
+    with open_text(path, encoding) as file:
+        first = file.readline(MAX_LINE)
+        if first.lstrip()[:1] != "[" and first.strip() != "{":
+            return None
         try:
-            items = json.loads("".join(line for _, line in again))
+            items = json.loads(first + file.read())
         except ValueError as e:
             raise BrokenFile(f"not valid JSON: {e}") from e
-        columns = columns or in_first(items)
-        parsed: Iterable[tuple[int, Any]] = enumerate(items, start=1)
-    else:
-        parsed = ((number, _load(line)) for number, line in again)
-    yield from pick_values(parsed, columns)
+    if not isinstance(items, list):
+        raise BrokenFile(
+            f"it holds one object (of {_names(list(items)[:5])}), but a list of rows is wanted, or "
+            "a row a line"
+        )
+    return items
 
 
 def in_first(items: Iterable[Any]) -> Columns:

@@ -1,9 +1,19 @@
-"""Labels of a data set, of which training is to see a share."""
+"""Labels of a data set: what a field says, and the share of them that training is to see."""
+
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int64
 
-__all__ = ["kept_labels"]
+__all__ = ["kept_labels", "said_in"]
+
+
+def said_in(field: Any) -> str | None:
+    """What a field of a table says, its white space in order; None where it is empty or missing."""
+    if pd.api.types.is_scalar(field) and pd.isna(field):
+        return None
+    return " ".join(str(field).split()) or None
 
 
 def kept_labels(

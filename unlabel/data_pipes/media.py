@@ -1,5 +1,6 @@
 """What one file of video, pictures or sound holds, found out by decoding all of it."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from unlabel.data_pipes.faults import DecodeError, library, told
 from unlabel.data_pipes.kept_frames import Spool
 from unlabel.data_pipes.pixels import resized, rgb
-from unlabel.data_pipes.sound_header import promised_share
+from unlabel.data_pipes.sound_header import promised
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, pictures_in
 from unlabel.data_pipes.video_readers import Pixels, frame_shape, marked_frames
 from unlabel.files import identity
@@ -171,13 +172,15 @@ def _picture(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, A
 def _sound(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
     from unlabel.data_pipes.audio import measure_waveform
 
-    samples, rate = measure_waveform(path, alive)
+    samples, rate, fault = measure_waveform(path, alive)
     about = {"frames": samples, "fps": float(rate), "codec": path.suffix.lower()[1:]}
-    if (share := promised_share(path)) > 1:
-        header = round(samples * share)
-        fault = f"it is cut off, its header tells of {header} samples"
-        return {**about, "header": header, "fault": fault}
-    return about
+    header = promised(path, samples)
+    if header == math.inf:
+        fault = fault or "it is cut off"
+    elif header > samples:
+        fault = f"{fault or 'it is cut off'}, its header tells of {header:.0f} samples"
+        about["header"] = round(header)
+    return {**about, "fault": fault}
 
 
 def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any]:
@@ -193,7 +196,9 @@ def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any
         times, fault, shape = _decode(file, stream, alive, spool)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         fps, stamps = _rate(times, float(stream.time_base or 1), rate)
-        header = stream.frames or round((file.duration or 0) / av.time_base * fps)
+        # Of Matroska the duration counts from 0, wherever the first frame lies.
+        long = (file.duration or 0) - max(file.start_time or 0, 0)
+        header = stream.frames or max(round(long / av.time_base * fps), 0)
         if not times and not fault:
             fault = "it holds no frame"
         return {

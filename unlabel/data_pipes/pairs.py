@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from unlabel.data_pipes.faults import DecodeError
 from unlabel.data_pipes.held import Held, shard_sizes
+from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.pair_sources import Wanted, find_pairs
 from unlabel.data_pipes.pair_values import check_endings, in_common, part_of, side_value
 from unlabel.data_pipes.redraw import ByOrdinal, sample_at
@@ -105,7 +106,7 @@ def read_pairs(
             continue
         report.kept += 1
         kept.append([each[s][0] for s in columns])
-        labels.append(_label(found.label))
+        labels.append(said_in(found.label))
         if report.kept == limit:
             break
     if not kept:
@@ -114,18 +115,14 @@ def read_pairs(
     for side in columns:
         check_endings(side, said[side], values[side])
     classes = tuple(sorted({x for x in labels if x is not None}))
-    places = np.array([-1 if x is None else classes.index(x) for x in labels], np.int64)
-    return PairData(values, report, places, classes)
+    place = {None: -1} | {name: i for i, name in enumerate(classes)}
+    return PairData(values, report, np.array([place[x] for x in labels], np.int64), classes)
 
 
 def told(report: ReadReport) -> str:
     """What reading left out and why, the first cases named."""
     named = [f"{k.replace('_', ' ')}: {'; '.join(v)}" for k, v in report.examples.items()]
     return ". ".join([report.summary(), *named])
-
-
-def _label(value: Any) -> str | None:
-    return None if value is None or not str(value).strip() else str(value).strip()
 
 
 @dataclass(frozen=True)
@@ -240,6 +237,12 @@ class PairStore(ByOrdinal):
                 f"together names {', '.join(unknown)}, but sides of frames, video or audio are "
                 f"{', '.join(timed) or 'not there'}."
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the samples of sides that are held apart from others."""
+        stores = {name: getattr(store, "fingerprint", None) for name, store in self.stores.items()}
+        return "-".join(f"{name}:{told}" for name, told in stores.items() if told)
 
     @property
     def shards(self) -> Int64[np.ndarray, "shards"] | None:

@@ -1,6 +1,7 @@
 """Frames in memory: their sizes, their order of dimensions, and where bytes of them come from."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,17 @@ def channels_last(array: Any, path: str) -> Frames:
     return frames if frames.shape[3] == 3 else rearrange(frames, "t c h w -> t h w c")
 
 
+def stacked(frames: Sequence[UInt8[np.ndarray, "rows columns 3"]], name: str) -> Frames:
+    """Frames of one size together.
+
+    Raises:
+        DecodeError: they are not of one.
+    """
+    if len(shapes := {frame.shape[:2] for frame in frames}) > 1:
+        raise DecodeError(name, f"its frames have different sizes: {sorted(shapes)}")
+    return np.stack(frames)
+
+
 def rewound(source: Any) -> Any:
     """A path as text, anything else at its beginning."""
     if isinstance(source, Path):
@@ -127,4 +139,5 @@ __all__ = [
     "resized",
     "rewound",
     "rgb",
+    "stacked",
 ]

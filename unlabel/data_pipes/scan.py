@@ -106,6 +106,8 @@ def write_manifest(path: Path, found: Iterable[Media]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for field in fields:  # a name of other bytes than UTF-8, which Parquet cannot hold
+        field["path"] = field["path"].encode("utf-8", "backslashreplace").decode()
     schema = pa.Table.from_pylist([Media("", stamps=(0.0,)).as_dict()]).schema
     with replacing(path) as partial:
         pq.write_table(pa.Table.from_pylist(fields, schema=schema), partial)

@@ -53,20 +53,22 @@ def read_series(
         source: a path, a glob, a folder (searched to the bottom) or a list of paths of .csv, .tsv,
             .txt, .parquet, .npy and .ts (UCR/UEA) files, text perhaps packed as .gz, .bz2, .xz or
             .zst; a pandas DataFrame; a numpy array of (steps,), (steps, channels) or (series,
-            steps, channels); a list of DataFrames or arrays; a `datasets` object of rows or of
-            whole series; or `"hf:name[:config[:split]]"`.
+            steps, channels); a list of DataFrames or arrays, or of rows as dicts; a `datasets`
+            object of rows or of whole series; or `"hf:name[:config[:split]]"`.
         id_column: which column of a table tells the series apart.
         timestamp_column: which column holds the time; dates, or numbers that count.
         target: columns of values; None as said above.
         covariates: columns known beside the values; their gaps are filled forward.
-        static: columns of numbers that hold for a whole series; the first row counts.
+        static: columns of numbers that hold for a whole series; the first row counts, and where
+            nothing stands there 0.
         label_column: of a table, the class of a whole series, likewise; an empty field is none.
         freq: the step, in pandas' names (`"h"`, `"MS"`); None takes the commonest difference.
+            Where each row holds a whole series and the date of its start, its steps are from there.
         time_gap: for irregular times: rows stay steps, and the last covariate of each is
             `ln(gap / unit)`, the gap being the time since the last row before that holds a value
             (0 at a series' first). The unit in seconds (or counts of the time column), or True
             for the median gap.
-        missing: values that mean 'missing', such as -9999.
+        missing: values that mean 'missing', such as -9999, in any of these columns.
         limit: stop after so many series.
         encoding: of text files; None means UTF-8 (or UTF-16 where the file says so).
 
@@ -140,8 +142,9 @@ class Reading:
             ValueError: it is broken, and alone.
         """
         try:
-            id_column = self.rules.columns.id
-            content = read_file(part, self.encoding, id_column) if isinstance(part, Path) else part
+            content = part
+            if isinstance(part, Path):
+                content = read_file(part, self.report, self.encoding, self.rules.columns.id)
             line = _first_line(part, content)
             found = _read(content, name, self.rules, self.report, self.classes, line, limit)
         except BrokenFile as e:
@@ -172,7 +175,8 @@ def _parts(source: Any, report: ReadReport) -> list[tuple[str, Any]]:
     if isinstance(source, pd.Series):
         source = source.to_frame(source.name if source.name is not None else "value")
     if isinstance(source, (pd.DataFrame, np.ndarray)):
-        return [(type(source).__name__, source)]
+        part = _array(source) if isinstance(source, np.ndarray) else source
+        return [(type(source).__name__, part)]
     if isinstance(source, Mapping):
         raise ValueError(f"Several splits came ({', '.join(map(str, source))}); give one of them.")
     if hasattr(source, "select_columns"):
@@ -189,8 +193,10 @@ def _parts(source: Any, report: ReadReport) -> list[tuple[str, Any]]:
         raise ValueError("An empty list came; give paths, DataFrames or arrays.")
     if all(isinstance(item, (str, Path)) for item in items):
         return _paths(find_files(items, SUFFIXES, "series"), report)
-    if all(isinstance(item, (int, float)) for item in items):
+    if all(item is None or isinstance(item, (int, float)) for item in items):
         return [("list", np.asarray(items, dtype=np.float64))]
+    if all(isinstance(item, Mapping) for item in items):
+        return [("the list", pd.DataFrame(items))]
     return [(str(i), x if isinstance(x, pd.DataFrame) else _array(x)) for i, x in enumerate(items)]
 
 
@@ -201,8 +207,9 @@ def _paths(files: Files, report: ReadReport) -> list[tuple[str, Any]]:
 
 def _array(item: Any) -> np.ndarray:
     try:
-        return np.asanyarray(item)  # a mask stays
-    except ValueError:
+        array = np.asanyarray(item)  # a mask stays
+        return array.astype(np.float64) if array.dtype == object else array  # None is missing
+    except (ValueError, TypeError):
         return np.empty(0, dtype=object)  # refused below, by name
 
 

@@ -9,12 +9,14 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
 from unlabel.data_pipes.formats import BrokenFile
+from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.series_data import Series
 from unlabel.data_pipes.series_files import ID_COLUMNS
+from unlabel.data_pipes.series_future import stamps_from
 from unlabel.data_pipes.series_grid import Grid, grid_of, time_gaps
 from unlabel.data_pipes.series_oddities import clean, note_oddities
-from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps
+from unlabel.data_pipes.series_time import BadStamp, Stamps, parse_stamps, step_of, timestamp
 
 _TIMES = ("timestamp", "ds", "date", "datetime", "time")
 _TARGETS = ("target", "y")
@@ -72,10 +74,11 @@ def read_frame(
     Raises:
         BrokenFile: naming the column, and the row, that cannot be used.
     """
-    frame = _lists_to_rows(_index_to_column(frame), name, report)
-    frame.columns = [str(c) for c in frame.columns]
+    frame = _index_to_column(frame)
+    frame.columns = [str(c).strip() for c in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise BrokenFile(f"it has several columns called {twice[0]!r}")
+    frame = _lists_to_rows(frame, name, report, rules.freq)
     if not len(frame):
         raise BrokenFile("it has a header but no rows" if line else "it has no rows")
     columns = _choose(frame, rules.columns, name, report)
@@ -100,12 +103,13 @@ def read_frame(
     report.kept += len(grid.source)
     source = keep[grid.source]
     names = columns.target
-    values = grid.lay(
-        clean(_numbers(frame, names, line), names, name, rules.missing, report)[source]
+    read = lambda own, rows: clean(  # noqa: E731
+        _numbers(frame, own, line)[rows], own, name, rules.missing, report
     )
+    values = grid.lay(read(names, source))
     covariates = static = None
     if columns.covariates:
-        covariates = grid.lay(_numbers(frame, columns.covariates, line)[source])
+        covariates = grid.lay(read(columns.covariates, source))
         if empty := int(np.isnan(covariates).sum()):
             report.note("filled_covariates", ", ".join(columns.covariates), count=empty)
             covariates = grid.fill_forward(covariates)
@@ -115,14 +119,17 @@ def read_frame(
         gaps = gaps[:, None].astype(np.float32)
         covariates = gaps if covariates is None else np.concatenate([covariates, gaps], axis=1)
     if columns.static:
-        static = _numbers(frame, columns.static, line)[source[grid.first]].astype(np.float32)
+        static = read(columns.static, source[grid.first]).astype(np.float32)
+        if empty := int(np.isnan(static).sum()):
+            report.note("filled_statics", ", ".join(columns.static), count=empty)
+            static = np.nan_to_num(static)
     note_oddities(values, grid.offsets, [ids[c] for c in grid.codes], names, report)
     found = _cut(values, covariates, static, grid, ids, columns)
     if columns.label is not None and classes is not None:
         first = _column(frame, columns.label).iloc[source[grid.first]]
         for one, label in zip(found, first, strict=True):
-            if not pd.isna(label) and str(label):
-                one.label = classes.setdefault(str(label), len(classes))
+            if (said := said_in(label)) is not None:
+                one.label = classes.setdefault(said, len(classes))
     return found
 
 
@@ -213,26 +220,49 @@ def _index_to_column(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _lists_to_rows(frame: pd.DataFrame, name: str, report: ReadReport) -> pd.DataFrame:
+def _lists_to_rows(
+    frame: pd.DataFrame, name: str, report: ReadReport, freq: str | None
+) -> pd.DataFrame:
     """A table with a whole series in each row (as on the Hugging Face hub) as a long one."""
-    lists = [c for c in frame if len(frame) and isinstance(frame[c].iloc[0], (list, np.ndarray))]
+    lists = [c for c in frame if _holds_lists(_column(frame, c))]
     if not lists:
         return frame
-    lengths = {c: _column(frame, c).map(len) for c in lists}
-    # Lists of another length are features of the series (`feat_static_cat`), not steps.
-    main = next((c for c in lists if str(c).lower() in _TARGETS), lists[0])
-    steps = [c for c in lists if bool((lengths[c] == lengths[main]).all())]
-    frame = frame.drop(columns=[c for c in lists if c not in steps])
-    # One date for a whole series (`start`) is no time of its steps.
-    if start := _find_dates(frame, [c for c in frame if c not in steps]):
-        report.note("unused_columns", f"{name}: {start!r}")
-        frame = frame.drop(columns=[start])
-    if not any(str(c).lower() in ID_COLUMNS for c in frame):
-        own = next((c for c in frame if str(c).lower() == "id" and c not in steps), None)
+    main = next((c for c in lists if c.lower() in _TARGETS), lists[0])
+    if not any(c.lower() in ID_COLUMNS for c in frame):
+        own = next((c for c in frame if c.lower() == "id" and c not in lists), None)
         frame = frame.assign(item_id=frame[own] if own else [str(i) for i in range(len(frame))])
         frame = frame.drop(columns=[own] if own else [])
+    empty = np.flatnonzero(_lengths(frame, main) == 0)
+    if len(empty):
+        report.note("empty_series", *(f"{name}: row {row}" for row in empty[:3]), count=len(empty))
+        frame = frame.drop(index=empty)
+    # Lists of another length are features of the series (`feat_static_cat`), not steps.
+    steps = [c for c in lists if (_lengths(frame, c) == _lengths(frame, main)).all()]
+    frame = frame.drop(columns=[c for c in lists if c not in steps])
+    # One date for a whole series (`start`) is the time of its steps where the step is said.
+    if start := _find_dates(frame, [c for c in frame if c not in steps]):
+        begins = parse_stamps(_column(frame, start))
+        if freq is not None and begins.known.all():
+            counts = zip(map(timestamp, begins.values.tolist()), _lengths(frame, main), strict=True)
+            step = step_of(freq)
+            stamps = [stamps_from(begin, step, 0, n).tolist() for begin, n in counts]
+            frame, steps = frame.assign(**{start: stamps}), [*steps, start]
+        else:
+            report.note("unused_columns", f"{name}: {start!r}; give freq=, the step from there on")
+            frame = frame.drop(columns=[start])
     flat = frame.explode(steps, ignore_index=True)
     return flat.assign(**{c: flat[c].infer_objects() for c in steps})
+
+
+def _holds_lists(column: pd.Series) -> bool:
+    first = column.first_valid_index()
+    return first is not None and isinstance(column.loc[first], (list, np.ndarray))
+
+
+def _lengths(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Steps of each list; 0 where there is none."""
+    lists = _column(frame, name)
+    return np.array([len(x) if isinstance(x, (list, np.ndarray)) else 0 for x in lists])
 
 
 def _choose(frame: pd.DataFrame, given: Columns, name: str, report: ReadReport) -> Columns:

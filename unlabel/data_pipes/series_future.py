@@ -27,7 +27,7 @@ def times_of(series: Series, first: int, count: int) -> pd.Index:
             f"The time stamps of {series.id!r} have no regular step, so those of a forecast are "
             "not known; name the step with freq=, such as freq='D', or mend the stamps."
         )
-    return _times(series.start, step, first, count)
+    return stamps_from(series.start, step, first, count)
 
 
 def step_of_series(series: Series) -> Step | None:
@@ -38,12 +38,13 @@ def step_of_series(series: Series) -> Step | None:
 
 
 @lru_cache(maxsize=1024)  # series of a panel share their calendar more often than not
-def _times(start: pd.Timestamp | int, step: Step, first: int, count: int) -> pd.Index:
+def stamps_from(start: pd.Timestamp | int, step: Step, first: int, count: int) -> pd.Index:
+    """Time stamps of the steps `first` to `first + count - 1` from `start` on."""
     ahead = np.arange(first, first + count, dtype=np.int64) * step.size
     if not isinstance(start, pd.Timestamp):
         return pd.Index(start + ahead)
     if step.unit == "months":
-        if start.is_month_end:
+        if step.ends and start.is_month_end:
             months = pd.period_range(start, periods=int(ahead[-1]) + 1, freq="M")[ahead]
             return months.to_timestamp(how="end").normalize() + (start - start.normalize())
         return pd.DatetimeIndex([start + pd.DateOffset(months=int(m)) for m in ahead])

@@ -21,6 +21,7 @@ from unlabel.data_pipes.series_values import (
     npy_files,
 )
 from unlabel.data_pipes.series_windows import DEFAULTS, Windows, check_settings, hash_of
+from unlabel.files import fingerprint
 
 Channels = Literal["independent", "together"]
 _ARRAYS = ("steps", "widths", "labels", "static")
@@ -202,6 +203,12 @@ class SeriesStore(ByOrdinal):
         """Where a sample comes from: series id, first row, and channel (None for all together)."""
         series, rows, channel = self._locate(ordinal)
         return self.ids[series], rows.start, channel if self.channels == "independent" else None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Tells the values apart from others; None where they lie in files of their own."""
+        flat = getattr(self._values, "flat", None)
+        return None if flat is None else fingerprint(self.steps, self.widths, flat)
 
     def summary(self) -> str:
         """One line: series, steps, windows, and what was too short."""

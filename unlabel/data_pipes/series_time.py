@@ -13,6 +13,7 @@ from pandas.tseries import offsets
 from pandas.tseries.frequencies import to_offset
 
 _DAY = 86_400_000_000  # microseconds
+_OFFSET = re.compile(r"(?:Z|[-+]\d{2}:?\d{2})\s*$")
 _DAY_OR_MONTH = re.compile(r"\s*\d{1,2}([-/.])\d{1,2}\1\d{2}")
 
 
@@ -35,10 +36,12 @@ class Step(NamedTuple):
         unit: `ticks` (microseconds of dates, or the numbers of a counting time column), `months`
             or `business` days.
         size: how many of them.
+        ends: of months, each stamp is the last day of one.
     """
 
     unit: str
     size: int
+    ends: bool = False
 
 
 class Stamps(NamedTuple):
@@ -122,6 +125,8 @@ def _parse_dates(column: pd.Series) -> pd.Series:
                 dates = pd.to_datetime(column, **options)
             except (ValueError, TypeError, OverflowError):
                 continue
+            if "utc" in options:
+                return _wall_clock(column, dates)
             return dates if options else _by_day_or_month(column, dates)
         dates = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
         wrong, like = np.flatnonzero((dates.isna() & column.notna()).to_numpy()), ""
@@ -131,6 +136,13 @@ def _parse_dates(column: pd.Series) -> pd.Series:
             like = f" written like {str(column.dropna().iloc[0])[:40]!r} before it"
     row = int(wrong[0]) if len(wrong) else 0
     raise BadStamp(row, str(column.iloc[row])[:40], like)
+
+
+def _wall_clock(column: pd.Series, dates: pd.Series) -> pd.Series:
+    """Dates of several offsets (a zone's summer and winter) as clocks show them, at midnight."""
+    text = column.astype("string").str.replace(_OFFSET, "", regex=True)
+    shown = pd.to_datetime(text, format="ISO8601")
+    return shown if _at_midnight(shown) else dates
 
 
 def _by_day_or_month(column: pd.Series, dates: pd.Series) -> pd.Series:
@@ -201,7 +213,7 @@ def infer_step(
     size = int(sizes[counts.argmax()])
     if dates and 28 * _DAY <= size <= 366 * _DAY and _same_day_of_month(stamps):
         months = np.diff(np.unique(_months(stamps)))
-        return Step("months", int(np.bincount(months).argmax()))
+        return Step("months", int(np.bincount(months).argmax()), _at_month_ends(stamps))
     if dates and size == _DAY and (sizes == 3 * _DAY).any():
         days = stamps // _DAY
         if np.is_busday(days.astype("datetime64[D]")).all():
@@ -230,7 +242,7 @@ def step_of(freq: str) -> Step:
     if name == "B":
         return Step("business", offset.n)
     if name in {f"{period}{end}" for period in "MQY" for end in "SE"}:
-        return Step("months", months[name[0]] * offset.n)
+        return Step("months", months[name[0]] * offset.n, name[1] == "E")
     raise ValueError(f"freq={freq!r} is not supported; take minutes to years, such as 'h', 'MS'.")
 
 
@@ -257,7 +269,7 @@ def name_of(step: Step, first: pd.Timestamp) -> str | None:
     if step.unit == "business":
         return offsets.BDay(step.size).freqstr
     if step.unit == "months":
-        return _name_of_months(step.size, first)
+        return _name_of_months(step, first)
     days, rest = divmod(step.size, _DAY)
     if rest:
         return to_offset(timedelta(microseconds=step.size)).freqstr
@@ -266,17 +278,17 @@ def name_of(step: Step, first: pd.Timestamp) -> str | None:
     return offsets.Week(days // 7, weekday=first.weekday()).freqstr
 
 
-def _name_of_months(months: int, first: pd.Timestamp) -> str | None:
-    if not (first.is_month_start or first.is_month_end):
+def _name_of_months(step: Step, first: pd.Timestamp) -> str | None:
+    if not (step.ends or first.is_month_start):
         return None
-    start, month = first.is_month_start, first.month
+    months, month = step.size, first.month
     if months % 12 == 0:
-        year = offsets.YearBegin if start else offsets.YearEnd
+        year = offsets.YearEnd if step.ends else offsets.YearBegin
         return year(months // 12, month=month).freqstr
     if months % 3 == 0:
-        quarter = offsets.QuarterBegin if start else offsets.QuarterEnd
+        quarter = offsets.QuarterEnd if step.ends else offsets.QuarterBegin
         return quarter(months // 3, startingMonth=month).freqstr
-    return (offsets.MonthBegin if start else offsets.MonthEnd)(months).freqstr
+    return (offsets.MonthEnd if step.ends else offsets.MonthBegin)(months).freqstr
 
 
 def _months(stamps: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
@@ -284,9 +296,14 @@ def _months(stamps: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
 
 
 def _same_day_of_month(stamps: Int64[np.ndarray, "rows"]) -> bool:
-    def day(moved: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
-        months = moved.astype("datetime64[us]").astype("datetime64[M]")
-        return moved - months.astype("datetime64[us]").astype(np.int64)
+    return bool(np.ptp(_in_month(stamps)) == 0) or _at_month_ends(stamps)
 
-    # At the end of every month, or as long after its beginning.
-    return bool(np.ptp(day(stamps)) == 0 or (day(stamps + _DAY) < _DAY).all())
+
+def _at_month_ends(stamps: Int64[np.ndarray, "rows"]) -> bool:
+    return bool((_in_month(stamps + _DAY) < _DAY).all())
+
+
+def _in_month(stamps: Int64[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
+    """Time since the month began."""
+    months = stamps.astype("datetime64[us]").astype("datetime64[M]")
+    return stamps - months.astype("datetime64[us]").astype(np.int64)

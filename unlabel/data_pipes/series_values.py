@@ -10,6 +10,7 @@ from jaxtyping import Float32
 
 from unlabel.data_pipes.series_windows import Counts
 from unlabel.data_pipes.sources import find_files
+from unlabel.files import identity
 
 Flat = Float32[np.ndarray, "values"]
 Rows = Float32[np.ndarray, "steps width"]
@@ -49,12 +50,12 @@ class NpyFile:
 
     Attributes:
         path: of the file.
-        written: time of its last change, so that another file of that name is mapped anew.
+        known: size and time of its last change.
         shape: `(series, steps, channels)`.
     """
 
     path: Path
-    written: int
+    known: tuple[int, int]
     shape: tuple[int, int, int]
 
     @classmethod
@@ -78,7 +79,7 @@ class NpyFile:
                 f"{path}: an array of {array.dtype} and shape {array.shape} came, but numbers of "
                 "(steps,), (steps, channels) or (series, steps, channels) are wanted."
             )
-        return cls(path, path.stat().st_mtime_ns, _three(array).shape)  # type: ignore[arg-type]
+        return cls(path, identity(path), _three(array).shape)  # type: ignore[arg-type]
 
 
 class NpyFiles:
@@ -117,6 +118,8 @@ class NpyFiles:
 # A mapped file takes a file descriptor, of which a process often has 1024.
 @lru_cache(maxsize=256)
 def _open(file: NpyFile) -> np.ndarray:
+    if identity(file.path) != file.known:
+        raise ValueError(f"{file.path} changed since it was looked into, or is gone; begin anew.")
     return _three(np.load(file.path, mmap_mode="r", allow_pickle=False).view(np.ndarray))
 
 

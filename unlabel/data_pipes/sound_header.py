@@ -1,32 +1,83 @@
-"""What the header of an uncompressed recording promises, against the bytes that are there."""
+"""What the header of a recording promises, against what is there."""
 
+import math
 import struct
 from pathlib import Path
+from typing import IO
 
 # By the first word: layout of a chunk's head, the second word, the chunk of sound, its own head.
 _FORMS = {b"RIFF": ("<4sI", b"WAVE", b"data", 0), b"FORM": (">4sI", b"AIF", b"SSND", 8)}
 _STREAM = 0x7FFFF000  # sizes from here on (or 0) are what a pipe writes, which cannot know them
 _SLACK = 64  # bytes: some writers count the header as sound
+_TAG = 0.99  # share of an MP3 that may be missing: some writers count a tag at its end
+_PAGE = 27 + 255 + 255 * 255  # bytes of an Ogg page at most
 
 
-def promised_share(path: Path) -> float:
-    """Sound that the header of a WAV or AIFF promises, in parts of what is there; else 1.
+def promised(path: Path, samples: int) -> float:
+    """Samples that the header of a recording promises, at least those that are there.
 
-    Above 1 the file was cut off: decoders read it up to its end without a word.
+    A file of more was cut off: most decoders read it up to its end without a word. Infinity where
+    the header does not say how many there were.
+
+    Args:
+        path: of the file; of WAV, AIFF, MP3, FLAC and Ogg the header is known.
+        samples: that are there.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        form, _, kind = file.read(4), file.read(4), file.read(4)
-        layout, wanted, sound, before = _FORMS.get(form, ("", b" ", b"", 0))
-        if not kind.startswith(wanted):
-            return 1.0
-        while len(head := file.read(8)) == 8:
-            name, size = struct.unpack(layout, head)
-            if name == sound:
-                there = path.stat().st_size - file.tell()
-                whole = not 0 < size < _STREAM or size <= there + _SLACK or there <= before
-                return 1.0 if whole else (size - before) / (there - before)
-            file.seek(size + size % 2, 1)
+        head = file.read(12)
+        file.seek(0)
+        if head[:4] in _FORMS:
+            return samples * _of_chunks(file, size)
+        if head[:4] == b"fLaC":
+            return max(samples, int.from_bytes(file.read(26)[21:]) & (1 << 36) - 1)
+        if head[:4] == b"OggS":
+            return math.inf if _of_pages(file, size) > size else samples
+        return samples * _of_mpeg(file, size)
+
+
+def _of_chunks(file: IO[bytes], size: int) -> float:
+    """Sound that a WAV or AIFF promises, in parts of what is there."""
+    form, _, kind = file.read(4), file.read(4), file.read(4)
+    layout, wanted, sound, before = _FORMS[form]
+    if not kind.startswith(wanted):
+        return 1.0
+    while len(head := file.read(8)) == 8:
+        name, told = struct.unpack(layout, head)
+        if name == sound:
+            there = size - file.tell()
+            whole = not 0 < told < _STREAM or told <= there + _SLACK or there <= before
+            return 1.0 if whole else (told - before) / (there - before)
+        file.seek(told + told % 2, 1)
     return 1.0
 
 
-__all__ = ["promised_share"]
+def _of_mpeg(file: IO[bytes], size: int) -> float:
+    """Bytes that the first frame of an MP3 promises, in parts of what is there."""
+    head = file.read(10)
+    start = 0
+    if head[:3] == b"ID3":  # its length in four times seven bits
+        start = 10 + sum(byte << 7 * place for place, byte in enumerate(head[9:5:-1]))
+    file.seek(start)
+    frame = file.read(256)
+    place = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if frame[:1] != b"\xff" or place < 0 or frame[place + 7] & 3 != 3:
+        return 1.0
+    told = int.from_bytes(frame[place + 12 : place + 16])
+    there = size - start
+    return told / there if _TAG * told > there else 1.0
+
+
+def _of_pages(file: IO[bytes], size: int) -> int:
+    """Where the last page of an Ogg file ends by its own word."""
+    begin = max(size - _PAGE, 0)
+    file.seek(begin)
+    tail = file.read()
+    place = tail.rfind(b"OggS")
+    page = tail[place : place + 27 + 255]
+    count = page[26] if len(page) > 26 else 0
+    told = 27 + count + sum(page[27 : 27 + count])
+    return begin + place + told if place >= 0 else size
+
+
+__all__ = ["promised"]

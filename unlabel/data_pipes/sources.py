@@ -190,7 +190,7 @@ def _is_path(item: Any) -> bool:
 def find_files(
     sources: Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES, what: str = "text"
 ) -> Files:
-    """The files that paths, folders (searched to the bottom) and globs name, in order.
+    """The files that paths, folders (searched to the bottom) and globs of both name, in order.
 
     Raises:
         FileNotFoundError: when one of them gives no file.
@@ -204,20 +204,17 @@ def find_files(
     for source in map(Path, sources):
         path = source.expanduser()
         before = len(paths)
-        if path.is_dir():
-            inside = files_in(path)
-            paths += [p for p in inside if kind_of(p, suffixes)]
-            ignored += [str(p) for p in inside if not kind_of(p, suffixes)]
-        elif path.exists():
-            paths.append(path)
-        else:
-            paths += [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        there = path.exists()
+        for one in [path] if there else map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
+            inside = files_in(one) if one.is_dir() else [one]
+            paths += [p for p in inside if p == one or kind_of(p, suffixes)]
+            ignored += [str(p) for p in inside if p != one and not kind_of(p, suffixes)]
         if len(paths) == before:
             packed = f" (packed: {', '.join(PACKED)})" if what in ("text", "series") else ""
             kinds = f"{', '.join(suffixes)}{packed}"
             found = f"{len(ignored)} files of other kinds" if ignored else "nothing"
             raise FileNotFoundError(f"{path}: found {found} there; {what} is read from {kinds}.")
-    return Files(tuple(dict.fromkeys(paths)), tuple(ignored))
+    return Files(tuple(dict.fromkeys(paths)), tuple(dict.fromkeys(ignored)))
 
 
 def load_hub(source: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from unlabel.data_pipes.formats import PASSED, Columns, Row, Wanted
+from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.marks import EVERY, Tape
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.sources import Files, resolve, rows_of, stands
@@ -342,7 +343,7 @@ def _clean(row: Row, options: _Options) -> tuple[tuple[str, ...], str | None]:
     values = row.values
     if options.labelled:
         *values, last = values
-        label = ("" if last is None else " ".join(str(last).split()),)
+        label = (said_in(last) or "",)
     bounds = (options.min_words, options.max_words, options.max_chars)
     for value in values:
         text, problem = clean_text(value, *bounds)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from unlabel.data_pipes.redraw import ByOrdinal
 from unlabel.data_pipes.tokenizer import train_tokenizer
+from unlabel.files import fingerprint
 
 __all__ = ["TokenStore", "train_tokenizer"]
 
@@ -110,6 +111,12 @@ class TokenStore(ByOrdinal):
     def ids(self, index: int) -> Int32[np.ndarray, "length"]:
         """Token ids of one sentence."""
         return self._ids[self._offsets[index] : self._offsets[index + 1]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these sentences, and their partners, apart from others."""
+        own = fingerprint(self._offsets, self._ids)
+        return "-".join([own, *(store.fingerprint for store in self.partners.values())])
 
     def summary(self) -> str:
         """One line: sentences, tokens, and what was cut or unknown."""

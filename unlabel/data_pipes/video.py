@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from unlabel.data_pipes.faults import DecodeError, library
-from unlabel.data_pipes.pixels import rgb
+from unlabel.data_pipes.pixels import rgb, stacked
 from unlabel.data_pipes.video_readers import (
     READERS,
     Frames,
@@ -27,6 +27,10 @@ VIDEO_SUFFIXES = (
     ".flv", ".3gp", ".ogv", ".gif",
 )  # fmt: skip
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+_BEGINNINGS = {
+    b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif",
+    b"P6": ".ppm",
+}  # fmt: skip
 
 __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "DecodeError", "read_clip", "read_clips"]
 
@@ -50,7 +54,7 @@ def read_clip(
         source: a path (video, picture, or a folder of pictures as frames in order of name), bytes,
             a file-like object, a `datasets.Video` value, an open decoder (decord, PyAV,
             torchcodec), or uint8 frames `(times, rows, columns, 3)` or `(times, 3, rows,
-            columns)`.
+            columns)`. Of TIFF, PNG and WebP with several pictures the first one is taken.
         indices: places of the frames, in any order, repeats allowed; negative ones count from the
             end. None, without `times`, takes all.
         times: seconds after the first frame, in place of `indices`; the frame shown then.
@@ -201,9 +205,10 @@ def _content(source: Any) -> tuple[str, Any]:
     if isinstance(source, (str, Path)):
         return _of_path(Path(source).expanduser())
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"{len(source)} bytes", bytes(source)
+        return _of_content(f"{len(source)} bytes", bytes(source), bytes(source[:12]))
     if hasattr(source, "read") and hasattr(source, "seek"):
-        return str(getattr(source, "name", type(source).__name__)), source
+        name = str(getattr(source, "name", type(source).__name__))
+        return _of_content(name, source, rewound(source).read(12))
     if _package(source) in ("decord", "torchcodec", "av"):
         return f"an open {type(source).__name__}", source
     if _package(source) == "PIL":
@@ -227,7 +232,19 @@ def _of_mapping(source: Mapping[str, Any]) -> tuple[str, Any]:
     name = str(path or f"{len(content)} bytes")
     if Path(name).suffix.lower() in IMAGE_SUFFIXES:
         return name, _stills([content], name)
-    return name, content
+    return _of_content(name, content, bytes(content[:12]))
+
+
+def _of_content(name: str, content: Any, head: bytes) -> tuple[str, Any]:
+    """A picture is read as its file would be, not by what decodes video."""
+    return name, _stills([content], name) if suffix_of(head) else content
+
+
+def suffix_of(head: bytes) -> str:
+    """The ending of the pictures whose first 12 bytes are these, "" for none."""
+    if head[8:12] == b"WEBP":
+        return ".webp"
+    return next((s for start, s in _BEGINNINGS.items() if head.startswith(start)), "")
 
 
 def _of_path(path: Path) -> tuple[str, Any]:
@@ -251,11 +268,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def _stills(files: Sequence[Any], name: str) -> _Still:
     def take(places: Sequence[int]) -> Frames:
-        frames = [_picture(files[i], name, i) for i in places]
-        shapes = {f.shape for f in frames}
-        if len(shapes) > 1:
-            raise DecodeError(name, f"its frames have different sizes: {sorted(shapes)}")
-        return np.stack(frames)
+        return stacked([_picture(files[i], name, i) for i in places], name)
 
     return _Still(len(files), take)
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from unlabel.data_pipes.cells import Cell
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.held import Held
+from unlabel.data_pipes.held import Held, Member
 from unlabel.data_pipes.kept_frames import KeptFrames
 from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import ReadReport, first_of
+from unlabel.data_pipes.video_windows import Places, Sampling, window
 
 __all__ = ["VideoData", "VideoItem"]
 
@@ -47,6 +49,35 @@ class VideoItem:
         """Number of frames."""
         return self.last - self.first
 
+    @property
+    def fps(self) -> float:
+        """Frames a second; of a part of a file without a constant rate, its own."""
+        if self.media.stamps is None or len(self) < 2:
+            return self.media.fps
+        return (len(self) - 1) / (self.media.stamps[self.last - 1] - self.media.stamps[self.first])
+
+    def clip(self, sampling: Sampling, start: float) -> Places:
+        """Places of the frames of a clip; by the clock where the sampling and the file have one.
+
+        Args:
+            sampling: how dense clips lie.
+            start: frame where it begins.
+        """
+        count, fps = len(self), self.fps
+        if self.media.stamps is None or not sampling.by_clock:
+            return window(sampling, start, count, fps)
+        stamps = self.media.times[self.first : self.last]
+        room = max(count - sampling.span(fps), 0) / fps
+        begin = min(stamps[int(start)] - stamps[0], room)
+        seconds = begin + np.arange(sampling.frames) * sampling.step(fps) / fps
+        whole = count / fps
+        looped = sampling.short == "loop"
+        return self.frames_at(seconds % whole if looped else seconds[seconds < whole - 1e-6])
+
+    def even(self, place: float) -> float:
+        """The frame that is shown where one of this place would be, were the rate constant."""
+        return place if self.media.stamps is None else float(self.frames_at(place / self.fps))
+
     def frames_at(self, seconds: Any) -> Any:
         """Places in the part of the frames that are shown so many seconds after its beginning."""
         stamps = self.media.times[self.first : self.last]
@@ -56,6 +87,13 @@ class VideoItem:
     def content(self) -> Any:
         """What `read_clip` takes, fetched from its data set or shard where it lies in one."""
         return self.source.load() if isinstance(self.source, Held) else self.source
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells its file, or what it lies in, from a later one of its name."""
+        if isinstance(self.source, (Cell, Member)):
+            return [str(self.source), *self.source.known]
+        return [self.media.path, self.media.size, self.media.changed]
 
     @property
     def unchanged(self) -> bool:
@@ -182,6 +220,7 @@ def _notes(report: ReadReport) -> list[str]:
     for kind, words in (
         ("cut_off", "cut off, used"),
         ("damaged_used", "damaged, used up to there"),
+        ("same_stem", "left out: a sample of that stem, up to the first dot, was there"),
     ):
         if count := report.counts.get(kind):
             notes.append(f"{count:,} {words} ({'; '.join(report.examples[kind])})")

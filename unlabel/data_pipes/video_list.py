@@ -1,6 +1,7 @@
 """Which videos there are: folders of classes, lists, globs, data sets and things in memory."""
 
 import glob
+import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,20 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from unlabel.data_pipes.cells import cells_of, held_columns
 from unlabel.data_pipes.faults import DecodeError
-from unlabel.data_pipes.formats import UNREADABLE, delimiter_of, open_text
+from unlabel.data_pipes.formats import UNREADABLE, delimiter_of, kind_of, open_text
 from unlabel.data_pipes.held import Held, Row
+from unlabel.data_pipes.labels import said_in
 from unlabel.data_pipes.report import ReadReport
 from unlabel.data_pipes.shards import is_shard, members_of, shards_of
 from unlabel.data_pipes.sources import find_files
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-LISTS = (".csv", ".tsv", ".parquet")
+LISTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _OWN = ("path", "label", "start", "end", "view")
 
 
@@ -46,6 +47,10 @@ class Entry:
     end: float | None = None
     view: str = ""
     row: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        # Bytes of a file's name that are no UTF-8 can neither be printed nor written to a table.
+        self.name = self.name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def list_media(
         source = load_whole(source)
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
-        if path.suffix.lower() in LISTS:
+        if kind_of(path, LISTS):
             lists = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
             return [e for one in lists or [path] for e in _of_list(one, columns)]
         return _of_files(source, suffixes, report)
@@ -108,8 +113,8 @@ def list_media(
         source = list(source) if getattr(source, "ndim", 0) == 5 else [source]
     if not isinstance(source, Sequence) or not len(source):
         raise ValueError(
-            f"Cannot list videos of {type(source).__name__}; give a folder, a glob, a .csv or "
-            ".parquet list, a list of paths, a table, a datasets.Dataset or uint8 frames."
+            f"Cannot list videos of {type(source).__name__}; give a folder, a glob, a .csv, .jsonl "
+            "or .parquet list, a list of paths, a table, a datasets.Dataset or uint8 frames."
         )
     entries: list[Entry] = []
     for place, item in enumerate(source):
@@ -160,7 +165,7 @@ def by_pattern(entries: Sequence[Entry], pattern: str | None) -> None:
 
 def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
     path = Path(source).expanduser()
-    shards = shards_of(path) if is_shard(path) else sorted(path.glob("*.tar"))
+    shards = shards_of(path) if is_shard(path) else sorted(path.glob("*.tar") if source else ())
     if shards:
         return [e for shard in shards for e in _of_shard(shard, suffixes, report)]
     if path.is_file():
@@ -171,7 +176,7 @@ def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -
     try:
         files = find_files([source], suffixes, what)
     except FileNotFoundError as e:
-        if what != "video" or not path.is_dir():
+        if what != "video":
             raise
         try:
             return _of_picture_folders(path)
@@ -182,14 +187,15 @@ def _of_files(source: str | Path, suffixes: Sequence[str], report: ReadReport) -
 
 
 def _of_shard(shard: Path, suffixes: Sequence[str], report: ReadReport) -> list[Entry]:
-    """The media in a tar; a `.cls` of the same stem, up to its first dot, names the class."""
+    """The media in a tar, one a stem (up to its first dot), of which a `.cls` names the class."""
     entries: dict[str, Entry] = {}
     labels: dict[str, str] = {}
     for member in members_of(shard, report):
         folder, slash, name = member.name.rpartition("/")
         stem = folder + slash + name.partition(".")[0]
         if name.lower().endswith(tuple(suffixes)):
-            entries.setdefault(stem, Entry(str(member), member))
+            if entries.setdefault(stem, Entry(str(member), member)).source is not member:
+                report.note("same_stem", str(member))
         elif name.lower().endswith(".cls"):
             labels[stem] = member.load()["bytes"].decode("utf-8", "replace").strip()
         else:
@@ -234,8 +240,10 @@ def _read_list(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
         with open_text(path, None, errors="strict") as file:
+            if kind_of(path, LISTS) in (".jsonl", ".ndjson"):
+                return pd.DataFrame([json.loads(line) for line in file if line.strip()])
             first = file.readline()
-            separator = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(first)
+            separator = "\t" if kind_of(path, LISTS) == ".tsv" else delimiter_of(first)
             file.seek(0)
             # Names such as 007 stay text; start and end are numbers below.
             about: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
@@ -255,27 +263,22 @@ def _of_frame(frame: pd.DataFrame, base: Path, name: str, columns: Columns) -> I
     for number, record in enumerate(frame.to_dict("records"), start=2):
         value = record[found["path"]]
         path = value if isinstance(value, Held) else base / str(value)
-        if value == "":  # else the folder itself
+        if said_in(value) is None:  # else the folder itself
             path = DecodeError(f"{name}, line {number}", "it names no file")
         take = lambda word: record.get(found.get(word, ""), "")  # noqa: B023, E731
         yield Entry(
             name=path.path if isinstance(path, DecodeError) else str(path),
             source=path,
-            label=_text(take("label")),
+            label=said_in(take("label")),
             start=_seconds(take("start"), name, number) or 0.0,
             end=_seconds(take("end"), name, number),
-            view=_text(take("view")) or "",
+            view=said_in(take("view")) or "",
             row={str(c): record[c] for c in others},
         )
 
 
-def _text(value: Any) -> str | None:
-    missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
-    return None if missing else str(value)
-
-
 def _seconds(value: Any, name: str, line: int) -> float | None:
-    text = _text(value)
+    text = said_in(value)
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -306,7 +309,7 @@ def _of_dataset(dataset: Any, columns: Columns) -> list[Entry]:
     part = lambda word, i: _seconds(times[word][i], "The data set", i) if word in times else None  # noqa: E731
     return [
         Entry(
-            f"row {i}", Row(dataset, i, column), _text(v), part("start", i) or 0.0, part("end", i)
+            f"row {i}", Row(dataset, i, column), said_in(v), part("start", i) or 0.0, part("end", i)
         )
         for i, v in enumerate(values)
     ]

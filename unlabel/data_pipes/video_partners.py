@@ -8,7 +8,7 @@ from jaxtyping import Int64, UInt8
 
 from unlabel.data_pipes.tracks import track_patch
 from unlabel.data_pipes.video_data import VideoItem
-from unlabel.data_pipes.video_windows import Sampling, window
+from unlabel.data_pipes.video_windows import Sampling
 
 _TRACKS = 4  # clips of a video searched for a patch that moves
 Frames = UInt8[np.ndarray, "times rows columns 3"]
@@ -31,12 +31,12 @@ def another_clip(
         random: draws the distance and the side.
     """
     least, most = pair
-    far = (least + (most - least) * float(random.random())) * item.media.fps
-    room = max(int(len(item) - sampling.span(item.media.fps)), 0)
+    far = (least + (most - least) * float(random.random())) * item.fps
+    room = max(int(len(item) - sampling.span(item.fps)), 0)
     sides = [side for side in (begin - far, begin + far) if 0 <= side <= room]
     # A video too short for that distance gives the farthest clip that it has.
     start = sides[int(random.integers(len(sides)))] if sides else room * (2 * begin < room)
-    return window(sampling, float(int(start)), len(item), item.media.fps)
+    return item.clip(sampling, float(int(start)))
 
 
 def tracked(

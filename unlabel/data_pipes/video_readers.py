@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from unlabel.data_pipes.faults import DecodeError, library
-from unlabel.data_pipes.pixels import Frames, Size, channels_last, fit, resized, rewound
+from unlabel.data_pipes.pixels import Frames, Size, channels_last, fit, resized, rewound, stacked
 
 _DELAY = 17  # packets: no codec holds frames back for longer
 _NO_ZEROS = ("h264", "hevc", "mpeg4", "msmpeg4v2", "msmpeg4v3")
@@ -158,7 +158,7 @@ class AvReader:
                 if seen == wanted[len(taken)]:
                     taken.append(self._pixels(frame, self._size))
                     if len(taken) == len(wanted):
-                        return np.stack(taken)
+                        return stacked(taken, "video")
         except (OSError, ValueError) as e:
             if isinstance(e, DecodeError):
                 raise
@@ -202,7 +202,7 @@ class AvReader:
                     raise
                 missing = next(i for i in run.tolist() if i not in taken)
                 raise DecodeError("video", e, index=missing, reader="av") from e
-        return np.stack([taken[i] for i in wanted]) if len(taken) == len(wanted) else None
+        return stacked([taken[i] for i in wanted], "video") if len(taken) == len(wanted) else None
 
     def _packets(self) -> list[int | None]:
         if self._times is None:

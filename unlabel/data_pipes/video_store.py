@@ -17,7 +17,7 @@ from unlabel.data_pipes.redraw import ByOrdinal, sample_at
 from unlabel.data_pipes.report import first_of
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_partners import another_clip, tracked
-from unlabel.data_pipes.video_windows import Sampling, even_start, motion_start, spread_out, window
+from unlabel.data_pipes.video_windows import Sampling, even_start, motion_start, spread_out
 from unlabel.data_pipes.videos import read_videos
 from unlabel.data_pipes.waveforms import ClipSound
 
@@ -160,7 +160,7 @@ class VideoStore(ByOrdinal):
         item = self.data[self._locate(index)[0]]
         if self.sampling.spread == "uniform":
             return 0.0
-        return max(len(item) - self.sampling.span(item.media.fps), 0.0) / item.media.fps
+        return max(len(item) - self.sampling.span(item.fps), 0.0) / item.fps
 
     def _made(
         self, index: int, random: np.random.Generator, moment: float | None = None
@@ -201,7 +201,7 @@ class VideoStore(ByOrdinal):
     def _choose(self) -> None:
         """Which videos give samples, and how many."""
         items = self.data.items
-        fits = np.array([self.sampling.fits(len(i), i.media.fps) for i in items])
+        fits = np.array([self.sampling.fits(len(i), i.fps) for i in items])
         skip = self.sampling.short == "skip"
         self.too_short = [i.name for i, fit in zip(items, fits, strict=True) if skip and not fit]
         paired = np.array([bool(i.partners) or not self.view for i in items])
@@ -219,8 +219,8 @@ class VideoStore(ByOrdinal):
     def _count(self, item: VideoItem) -> int:
         if self.hop is None:
             return self.clips
-        room = len(item) - self.sampling.span(item.media.fps)
-        return 1 + int(max(room, 0) / max(self.hop * item.media.fps, 1) + 1e-6)
+        room = len(item) - self.sampling.span(item.fps)
+        return 1 + int(max(room, 0) / max(self.hop * item.fps, 1) + 1e-6)
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Place of the video in the data, and which of its clips."""
@@ -236,16 +236,16 @@ class VideoStore(ByOrdinal):
             chances = None if sampling.start == "even" else random.random(sampling.frames)
             return spread_out(sampling.frames, len(item), chances)
         start = self._start(place, clip, random) if moment is None else item.frames_at(moment)
-        return window(sampling, start, len(item), item.media.fps)
+        return item.clip(sampling, start)
 
     def _start(self, place: int, clip: int, random: np.random.Generator) -> float:
         item = self.data[place]
-        span = self.sampling.span(item.media.fps)
+        span = self.sampling.span(item.fps)
         room = len(item) - span
         if self.hop is not None:
-            return clip * max(self.hop * item.media.fps, 1)
+            return item.even(clip * max(self.hop * item.fps, 1))
         if self.sampling.start == "even":
-            return even_start(clip, self.clips, room)
+            return item.even(even_start(clip, self.clips, room))
         chance = float(random.random())
         if self.sampling.start == "motion":
             return motion_start(self.motion(place), int(np.ceil(span - 1e-6)), chance)

@@ -58,6 +58,11 @@ class Sampling:
                 "spread='uniform' takes frames of the whole video; it has no step and no motion."
             )
 
+    @property
+    def by_clock(self) -> bool:
+        """Whether the step is one of seconds."""
+        return self.fps is not None or self.duration is not None
+
     def step(self, fps: float) -> float:
         """Frames of a video of this rate from one frame of the clip to the next."""
         if self.fps is not None:

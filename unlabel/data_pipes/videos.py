@@ -14,11 +14,10 @@ from unlabel.data_pipes.kept_frames import Keep, KeptFrames
 from unlabel.data_pipes.media import Media
 from unlabel.data_pipes.report import NothingUsable, ReadReport
 from unlabel.data_pipes.scan import scan_files
-from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip
+from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, places_at, read_clip, suffix_of
 from unlabel.data_pipes.video_data import VideoData, VideoItem
 from unlabel.data_pipes.video_list import Columns, Entry, by_pattern, list_media
 
-_PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp"}
 _AT_ONCE = 1 << 30  # bytes of shards that are examined as files of their own at a time
 
 __all__ = ["VideoData", "VideoItem", "look_into", "read_frames", "read_videos"]
@@ -49,10 +48,10 @@ def read_videos(
     Args:
         source: a folder (searched to the bottom; sub-folders are classes where all files lie in
             them; a folder without videos but with folders of pictures has a video in each), a
-            glob, a `.csv`, `.tsv` or `.parquet` list or DataFrame (Parquet may hold the media
-            themselves, as `datasets` writes them), WebDataset shards (`.tar`, not packed; a `.cls`
-            of the same stem is the class), a list of paths, of bytes, of arrays or of rows as
-            dicts, a uint8 array `(times, rows, columns, 3)`, a `datasets.Dataset`, or
+            glob, a `.csv`, `.tsv`, `.jsonl` or `.parquet` list or DataFrame (Parquet may hold the
+            media themselves, as `datasets` writes them), WebDataset shards (`.tar`, not packed; a
+            `.cls` of the same stem is the class), a list of paths, of bytes, of arrays or of rows
+            as dicts, a uint8 array `(times, rows, columns, 3)`, a `datasets.Dataset`, or
             `"hf:name[:config[:split]]"`.
         path_column: of a list; None takes `path` (relative to the list), or the data set's column
             of videos.
@@ -277,9 +276,7 @@ def _bytes(source: Any) -> bytes:
 def _suffix(source: Any) -> str:
     """That of its path, or where it has none, that of the pictures which begin like it."""
     named = Path(str(source.get("path") or "")).suffix if isinstance(source, dict) else ""
-    content = _bytes(source)
-    found = (s for start, s in _PICTURES.items() if content.startswith(start))
-    return named or next(found, ".webp" if content[8:12] == b"WEBP" else "")
+    return named or suffix_of(_bytes(source)[:12])
 
 
 def _in_memory(source: Any, name: str, kind: str | None) -> Media:
@@ -289,8 +286,8 @@ def _in_memory(source: Any, name: str, kind: str | None) -> Media:
         if kind == "sound":
             from unlabel.data_pipes.audio import measure_waveform
 
-            samples, rate = measure_waveform(source)
-            return Media(name, "sound", samples, float(rate), codec="memory")
+            samples, rate, fault = measure_waveform(source)
+            return Media(name, "sound", samples, float(rate), codec="memory", fault=fault)
         frames = read_clip(source)
     except DecodeError as e:
         return Media(name, fault=e.cause)

@@ -45,7 +45,8 @@ class Waveforms(Decoded):
         file = self._file[place]
         if (held := self._kept(place)) is not None:
             return held
-        whole, _ = read_waveform(self.data[place].content(), rate=self.rate)
+        item = self.data[place]  # of one that is damaged, what lies before that
+        whole, _ = read_waveform(item.content(), rate=self.rate, seconds=item.media.seconds)
         if file in self.cache and len(whole) == self.cache.counts[file]:
             self.cache.put(file, whole)
         return whole

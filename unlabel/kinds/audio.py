@@ -101,7 +101,7 @@ class AudioOptions:
             ValueError: the data cannot be read.
         """
         encoder = self.encoder(args.seed, begun)
-        store = self._store(data, encoder, args.seed)
+        store = self._store(data, encoder, args)
         logger.info("%s", store.summary())
         self.measure(encoder, store, begun)
         classes = len(store.classes) or None
@@ -121,8 +121,10 @@ class AudioOptions:
             places = np.linspace(0, len(store) - 1, min(MEASURED, len(store))).astype(int)
             encoder.measure(encoder.collator()([store[int(p)] for p in places]))
 
-    def _store(self, data: Any, encoder: AudioEncoder, seed: int) -> AudioStore | SyntheticAudio:
-        seconds = max(encoder.seconds, self.sample or 0.0)
+    def _store(
+        self, data: Any, encoder: AudioEncoder, args: TrainingArguments
+    ) -> AudioStore | SyntheticAudio:
+        seconds, seed = max(encoder.seconds, self.sample or 0.0), args.seed
         if is_named(data, self.corpus):
             count = min(GENERATED, self.limit or GENERATED)
             made = generate_audio(count, rate=encoder.rate, seconds=seconds, seed=seed)
@@ -135,6 +137,7 @@ class AudioOptions:
             end_column=self.end_column,
             pattern=self.pattern,
             damaged=self.damaged,
+            manifest=Path(str(args.output_dir)) / "media.json",
             limit=self.limit,
         )
         source.keep_labels(self.labels, seed=seed)

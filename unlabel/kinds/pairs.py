@@ -134,7 +134,9 @@ class PairsOptions:
         store = PairStore(read, rows, **beside, seed=args.seed)
         logger.info("%s", store.summary())
         encoder = self._encoder({n: towers[n] for n in sides}, begun)
-        return Prepared(encoder, store, store.summary(), len(store), len(store.classes) or None)
+        classes = len(store.classes) or None
+        content = None if is_named(data, self.corpus) else store.fingerprint
+        return Prepared(encoder, store, store.summary(), len(store), classes, content=content)
 
     def read(self, source: Any, sides: Mapping[str, Side]) -> PairData:
         """The rows of a source, of all sides that have a column."""

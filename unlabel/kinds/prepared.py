@@ -19,6 +19,7 @@ class Prepared:
         samples: how many there are, None for a stream.
         classes: how many their labels count, None where they have no labels.
         bytes: of the files that samples are read from during the run, None where none are.
+        content: tells the samples that are held apart from others, None where none are.
     """
 
     encoder: Any
@@ -27,6 +28,7 @@ class Prepared:
     samples: int | None
     classes: int | None = None
     bytes: int | None = None
+    content: str | None = None
 
 
 def stream_bytes(stream: Any) -> int | None:

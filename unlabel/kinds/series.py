@@ -118,11 +118,13 @@ class SeriesOptions:
         store.labels = kept_labels(store.labels, self.labels, seed=args.seed)
         store = store.part(*rows)
         encoder, classes = self.encoder(store, args.seed, begun), int(store.labels.max()) + 1
-        return Prepared(encoder, store, read, len(store), classes or None)
+        # Generated numbers may differ in their last digits from machine to machine.
+        content = None if is_named(data, self.corpus) else store.fingerprint
+        return Prepared(encoder, store, read, len(store), classes or None, content=content)
 
     def _store(self, data: Any, windows: dict[str, Any]) -> tuple[SeriesStore, str]:
         """All windows, and a line on what was read."""
-        written = isinstance(data, str) and (Path(data) / "store.json").is_file()
+        written = isinstance(data, (str, Path)) and (Path(data) / "store.json").is_file()
         if not self.mapped and not written:
             source = self._read(data)
             return SeriesStore(source, **windows), source.summary()

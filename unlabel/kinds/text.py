@@ -1,7 +1,6 @@
 """Text in a run: its options, and how data, encoder and samples are made from them."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from unlabel.data_pipes.labels import kept_labels
 from unlabel.data_pipes.sampling import StreamBatches
 from unlabel.data_pipes.text import TextData, TextStream, read_documents, read_text
 from unlabel.data_pipes.tokens import TokenStore, train_tokenizer
-from unlabel.kinds.prepared import Prepared, stream_bytes
+from unlabel.kinds.prepared import Prepared, is_named, stream_bytes
 from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import Objective
 from unlabel.objectives.gather import world
@@ -80,7 +79,7 @@ class TextOptions:
 
     def prepare(
         self,
-        data: str | list[str],
+        data: Any,
         objective: Objective,
         args: TrainingArguments,
         begun: Path | None,
@@ -109,10 +108,11 @@ class TextOptions:
         samples = len(store) if isinstance(store, TokenStore) else None
         classes = len(getattr(source, "classes", ())) or None
         size = stream_bytes(source) if isinstance(source, TextStream) else None
-        return Prepared(encoder, store, _told(source), samples, classes, size)
+        content = store.fingerprint if isinstance(store, TokenStore) else None
+        return Prepared(encoder, store, _told(source), samples, classes, size, content)
 
-    def _read(self, data: str | Sequence[str], seed: int) -> TextData | TextStream:
-        if data == self.corpus:
+    def _read(self, data: Any, seed: int) -> TextData | TextStream:
+        if is_named(data, self.corpus):
             return docstring_corpus(limit=self.limit, progress=True)
         if self.documents:
             if self.streaming or self.column or self.columns:
