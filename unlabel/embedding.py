@@ -17,8 +17,6 @@ from unlabel.embedding_parts import Parts
 from unlabel.modalities.configs import SETTINGS, nowhere, saved_settings
 from unlabel.modalities.text import TextEncoder
 
-WHOLE = 512  # tokens of a plain transformers folder's sentences; the model's limit if lower
-
 
 @dataclass(frozen=True)
 class Embedder:
@@ -105,8 +103,6 @@ def load_embedder(
                 batch_size=batch_size,
             )
         _refuse_unknown(folder)
-        if not (folder / SETTINGS).is_file():
-            pooling, max_length = pooling or "mean", max_length or WHOLE
         encoder = TextEncoder.from_pretrained(
             folder, pooling=pooling, max_length=max_length, local_files_only=True
         ).to(device)
