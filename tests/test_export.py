@@ -1,4 +1,5 @@
 import ast
+import copy
 import json
 import os
 import subprocess
@@ -121,6 +122,16 @@ def test_card_tells_objectives_papers_and_scores_and_no_private_folder(tmp_path,
 
 def test_model_folder_without_a_run_exports_too(tmp_path, make_encoder, sentences):
     encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "model")
+    found = load(export(tmp_path / "model", tmp_path / "st")).encode(sentences)
+    np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-5)
+
+
+def test_tokenizer_without_padding_is_exported_with_some(tmp_path, tokenizer, sentences):
+    without = copy.deepcopy(tokenizer)
+    without.pad_token, without.eos_token = None, "[SEP]"
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+    encoder = TextEncoder.from_config({"model_type": "gpt2", **sizes}, without).eval()
     encoder.save_pretrained(tmp_path / "model")
     found = load(export(tmp_path / "model", tmp_path / "st")).encode(sentences)
     np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-5)
