@@ -153,6 +153,8 @@ class Forecasts:
         steps = 3 * self.predictions.shape[1] if history is None else history
         past = self.history[row][-steps:] if steps else self.history[row][:0]
         times = self.history_times[row][len(self.history[row]) - len(past) :]
+        times = times.append(self.times[row])
+        times = times.to_timestamp() if isinstance(times, pd.PeriodIndex) else times
         pairs = {round(1 - q, 6) for q in self.levels}
         bands = {
             q: self.quantiles[row, i]
@@ -166,7 +168,7 @@ class Forecasts:
             bands,
             ax=ax,
             colors={"forecast": "C0"},
-            times=times.append(self.times[row]).to_numpy(),
+            times=times.to_numpy(),
         )
         shown = [str(self.ids[row])] if self.id_name else []
         ax.set_ylabel(" ".join(dict.fromkeys([*shown, self.targets[row]])))
