@@ -223,6 +223,20 @@ def test_video_of_pairs_is_read_as_it_was_in_training(joint_run, tmp_path):
     assert np.abs(dense - own).max() > 1e-3
 
 
+def test_video_is_read_as_the_run_read_it(make_joint, tmp_path):
+    encoder = make_joint("text", "video").towers["video"]
+    encoder.save_pretrained(tmp_path / "run" / "model")
+    about = {"modality": "video", "encoder": {"stride": 2, "fps": None, "duration": None}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    frames = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
+    file = str(tmp_path / "a.mp4")
+    write_video(file, frames.repeat(4, 1).repeat(4, 2), 10)
+    embed(str(tmp_path / "run"), file, str(tmp_path / "o.npy"))
+    _, own = media_vectors(encoder, file, sampling={"stride": 2})
+    np.testing.assert_allclose(np.load(tmp_path / "o.npy"), own, atol=1e-6)
+    assert np.abs(media_vectors(encoder, file)[1] - own).max() > 1e-3
+
+
 def test_side_that_is_not_told_or_not_there_is_refused(
     joint_run, tmp_path, make_encoder, make_joint
 ):

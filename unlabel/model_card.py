@@ -212,6 +212,7 @@ def _training(about: dict[str, Any]) -> str:
         "data": _data(about.get("data")),
         "read": about.get("read"),
         "samples": about.get("samples"),
+        **{k: (about.get("encoder") or {}).get(k) for k in ("stride", "fps", "duration")},
         "started from": (about.get("encoder") or {}).get("pretrained") or "random weights",
         "steps": result.get("steps"),
         "seconds": result.get("train_seconds"),
