@@ -111,6 +111,9 @@ def test_errors_name_what_came_and_what_would_do(make_encoder, tokenizer, tmp_pa
         TextEncoder.from_config({"hiden_size": 3}, tokenizer)
     with pytest.raises(ValueError, match="one string came"):
         make_encoder().encode("a sentence")
+    for wrong, shown in ((None, "None"), (float("nan"), "nan"), ("\udcff", r"'\\udcff'")):
+        with pytest.raises(ValueError, match=f"Sentence 1 is {shown}, which is no text"):
+            make_encoder().encode(["a sentence", wrong])
 
 
 def test_no_sentence_outgrows_the_positions_that_a_model_keeps_for_words(tokenizer):

@@ -347,11 +347,24 @@ class TextEncoder(nn.Module):
         """Token ids of each sentence, special tokens included, cut at `max_length`."""
         if isinstance(sentences, str):
             raise ValueError("A list of sentences is wanted, but one string came; wrap it in [ ].")
-        if not len(sentences):
+        sentences = list(sentences)
+        if not sentences:
             return []
-        return self.tokenizer(
-            list(sentences), truncation=True, max_length=self.max_length, verbose=False
-        )["input_ids"]
+        how: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
+        try:
+            return self.tokenizer(sentences, verbose=False, **how)["input_ids"]
+        except (TypeError, ValueError) as error:
+            wrong = next((i for i, s in enumerate(sentences) if not _is_text(s)), None)
+            if wrong is None:
+                raise
+            raise ValueError(
+                f"Sentence {wrong} is {sentences[wrong]!r}, which is no text; leave it out."
+            ) from error
+
+
+def _is_text(value: Any) -> bool:
+    """True for a string; halves of surrogate pairs are none."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _kept(view: View) -> Tensor | None:
