@@ -293,6 +293,15 @@ def test_no_clip_is_refused():
         make_encoder("conv").encode([np.zeros(0, np.float32)])
 
 
+def test_waveforms_of_whole_numbers_are_refused():
+    wave = np.arange(9_000, dtype=np.int16)
+    encoder = make_encoder("conv")
+    with pytest.raises(ValueError, match="from -1 to 1, but int16 came; divide by 32,768"):
+        encoder.encode([wave], rate=16_000)
+    with pytest.raises(ValueError, match="from -1 to 1, but int16 came; divide by 32,768"):
+        encoder.collator()([{"waveform": wave}])
+
+
 def test_show_tells_what_is_seen_and_asked():
     encoder = make_encoder()
     batch = batch_of(sounds(2, 4000))

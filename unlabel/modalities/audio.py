@@ -323,15 +323,17 @@ class AudioEncoder(nn.Module):
                 and `quarters` (means over four equal parts of the time).
 
         Raises:
-            ValueError: no clip, one without a sample, or an unknown feature.
+            ValueError: no clip, one without a sample or of whole numbers, or an unknown feature.
         """
         check_parts(features)
-        clips = [np.asarray(w, dtype=np.float32) for w in waveforms]
+        clips = [np.asarray(w) for w in waveforms]
         if not clips or not all(w.ndim == 1 and len(w) for w in clips):
             raise ValueError(
                 "Clips come as (clips, samples) or as a list of (samples,), with at least one "
                 f"sample each, but {[w.shape for w in clips][:3]} came."
             )
+        AudioCollator.check(clips)
+        clips = [w.astype(np.float32, copy=False) for w in clips]
         if rate is not None and rate != self.rate:
             clips = [resampled(w, rate, self.rate) for w in clips]
         size = self.layout.samples
