@@ -677,6 +677,15 @@ def test_data_that_cannot_be_is_refused(fitted, frame):
         fitted.score(np.arange(5.0))
 
 
+def test_little_history_is_said(frame, caplog):
+    table = frame.groupby("item_id").head(2 * H + 8)
+    make().fit(table)
+    assert "series of 32 leaves a history of 2 to learn from" in caplog.text
+    caplog.clear()
+    make().fit(frame.groupby("item_id").head(4 * H))
+    assert not caplog.text
+
+
 def test_another_step_than_was_fitted_is_said(fitted, caplog):
     days = pd.date_range("2024-01-01", periods=60, freq="D")
     fitted.predict(pd.DataFrame({"ds": days, "y": waves(1, 60)[0]}))

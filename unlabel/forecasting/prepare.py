@@ -1,6 +1,7 @@
 """What a forecaster is made of: its encoder, and series as encoder and head take them."""
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,10 @@ from unlabel.modalities.series import SeriesEncoder
 # Under a shorter context an untrained encoder forecast better with a smooth table of positions than
 # with a random one; under a longer one worse.
 _SHORT = 168
+# Under this one its forecasts of walks, seasons, trends and noise were worse than the last value.
+_LITTLE = 6
+
+logger = logging.getLogger(__name__)
 
 
 def load_encoder(encoder: str | Path | SeriesEncoder) -> SeriesEncoder:
@@ -67,6 +72,13 @@ def new_encoder(
         if context < _SHORT:
             config.setdefault("positional_encoding_type", "sincos")
         context = max(context - context % patch, patch)
+    if context < _LITTLE:
+        logger.warning(
+            "To forecast %d steps of series of %d leaves a history of %d to learn from: expect no "
+            "more than of repeating the last value. Give longer series, or a smaller "
+            "prediction_length.",
+            horizon, longest, context,
+        )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SeriesEncoder.from_config(config, context=context, **kinds)
