@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import ASTFeatureExtractor, AutoModel, BertConfig, BertModel
 
 from unlabel.core import cat_views, view
 from unlabel.modalities.audio import AudioCollator, AudioEncoder
@@ -207,6 +207,19 @@ def test_a_saved_encoder_comes_back_with_its_settings_and_vectors(tmp_path, kind
     clips = sounds(3, 4000)
     np.testing.assert_allclose(again.encode(clips), encoder.encode(clips), atol=1e-6)
     assert type(AutoModel.from_pretrained(tmp_path)) is type(encoder.model)
+
+
+def test_a_plain_ast_folder_is_heard_by_the_norm_of_its_feature_extractor(tmp_path):
+    make_encoder().model.save_pretrained(tmp_path)
+    extract = ASTFeatureExtractor(sampling_rate=8_000, mean=-4.0, std=3.0)
+    extract.save_pretrained(tmp_path)
+    encoder = AudioEncoder.from_pretrained(tmp_path)
+    assert encoder.norm == Norm("fixed", -4.0, 6.0) and encoder.rate == 8_000
+    values = np.full((1, 2, 2), 2.0, np.float32)  # as the extractor has it: 6 / (2 * 3)
+    np.testing.assert_allclose(extract.normalize(values), (2 + 4) / encoder.norm.std)
+    assert AudioEncoder.from_pretrained(tmp_path, norm="clip").norm.kind == "clip"
+    ASTFeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    assert AudioEncoder.from_pretrained(tmp_path).norm == Norm("clip")
 
 
 def test_a_plain_ast_folder_says_how_long_a_view_is(tmp_path):
