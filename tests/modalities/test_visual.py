@@ -95,6 +95,14 @@ def test_a_saved_folder_gives_the_same_vectors_in_unlabel_and_transformers(
     torch.testing.assert_close(out, wanted.tokens, atol=1e-4, rtol=1e-4)
 
 
+def test_pictures_of_many_sizes_are_encoded_in_the_order_given(make_visual):
+    encoder, random = make_visual("vit", frames=1), np.random.default_rng(0)
+    sizes = [(40, 52), (32, 32), (40, 52), (70, 33), (32, 32)]
+    pictures = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    expected = np.concatenate([encoder.encode([picture]) for picture in pictures])
+    np.testing.assert_allclose(encoder.encode(pictures, batch_size=2), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (100, 67), (48, 50), (480, 853), (20, 20), (33, 95)])
 def test_pictures_of_any_shape_are_cut_as_by_the_processor_and_as_files(
     make_visual, tmp_path, shape
