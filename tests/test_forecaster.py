@@ -187,6 +187,12 @@ def test_none_is_no_level_and_a_number_is_no_list(frame):
         make(quantile_levels=0.9).fit(frame)
 
 
+def test_ids_are_not_lost_under_a_column_of_the_forecasts(fitted, frame):
+    table = frame.rename(columns={"item_id": "target_name"})
+    with pytest.raises(ValueError, match="The column 'target_name' of the data has a name"):
+        fitted.predict_df(table, id_column="target_name", target="target")
+
+
 def test_gaps_in_the_history_are_no_obstacle(frame):
     random = np.random.default_rng(3)
     holes = frame.assign(target=frame["target"].mask(random.random(len(frame)) < 0.05))

@@ -114,7 +114,17 @@ class Forecasts:
         return f"{said}; {len(self.skipped):,} skipped ({named})"
 
     def to_df(self) -> pd.DataFrame:
-        """A row for each row and step: id, time, `target_name`, `predictions`, each level."""
+        """A row for each row and step: id, time, `target_name`, `predictions`, each level.
+
+        Raises:
+            ValueError: ids or times have a name that the table gives to something else.
+        """
+        own = {"target_name", "predictions", *(f"{level:g}" for level in self.levels)}
+        if taken := own & {self.id_name, self.time_name}:
+            raise ValueError(
+                f"The column {taken.pop()!r} of the data has a name that forecasts give to one "
+                "of theirs; rename it."
+            )
         horizon = self.predictions.shape[1]
         places = np.repeat(np.arange(len(self)), horizon)
         columns: dict[str, Any] = {}
