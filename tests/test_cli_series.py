@@ -61,6 +61,8 @@ def test_forecast_writes_table_picture_and_forecaster(run, loads, tmp_path, caps
     assert (out / "f.png").read_bytes().startswith(b"\x89PNG")
     main(["forecast", str(out / "model"), str(loads), f"--output={out / 'g.parquet'}"])
     np.testing.assert_allclose(pd.read_parquet(out / "g.parquet")["0.9"], table["0.9"], rtol=1e-6)
+    said = refused(capsys, "forecast", out / "model", loads, "--method=finetune", "--seed=0")
+    assert "fitted already, so method, seed would change nothing" in said
     expected = Forecaster(run, prediction_length=12).fit(loads).predict_df(loads)
     np.testing.assert_allclose(table["predictions"], expected["predictions"], rtol=1e-6)
 

@@ -1,5 +1,6 @@
 import json
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -7,9 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.io import wavfile
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    PatchTSTConfig,
+    PatchTSTModel,
+    VideoMAEConfig,
+    VideoMAEModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from unlabel.data_pipes.synthetic_video import write_video
-from unlabel.embedding import Embedder, embed, load_embedder
+from unlabel.embedding import Embedder, embed, load_embedder, modality_of
 from unlabel.media_embedding import media_vectors
 from unlabel.modalities.joint import JointEncoder
 from unlabel.text_embedding import embed_file
@@ -221,6 +234,47 @@ def test_video_of_pairs_is_read_as_it_was_in_training(joint_run, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     _, dense = media_vectors(tower, file)
     assert np.abs(dense - own).max() > 1e-3
+
+
+def test_video_is_read_as_the_run_read_it(make_joint, tmp_path):
+    encoder = make_joint("text", "video").towers["video"]
+    encoder.save_pretrained(tmp_path / "run" / "model")
+    about = {"modality": "video", "encoder": {"stride": 2, "fps": None, "duration": None}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    frames = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
+    file = str(tmp_path / "a.mp4")
+    write_video(file, frames.repeat(4, 1).repeat(4, 2), 10)
+    embed(str(tmp_path / "run"), file, str(tmp_path / "o.npy"))
+    _, own = media_vectors(encoder, file, sampling={"stride": 2})
+    np.testing.assert_allclose(np.load(tmp_path / "o.npy"), own, atol=1e-6)
+    assert np.abs(media_vectors(encoder, file)[1] - own).max() > 1e-3
+
+
+def test_plain_transformers_folder_says_by_its_model_what_it_takes(tmp_path, capsys):
+    small: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    picture = {**small, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
+    series: dict[str, Any] = {
+        "d_model": 16,
+        "context_length": 12,
+        "patch_length": 4,
+        "patch_stride": 4,
+    }
+    models = {
+        "frames": ViTModel(ViTConfig(**picture)),
+        "video": VideoMAEModel(VideoMAEConfig(**picture, num_frames=4)),
+        "audio": ASTModel(ASTConfig(**small, intermediate_size=16, max_length=32)),
+        "series": PatchTSTModel(PatchTSTConfig(**series, num_input_channels=1)),
+        "text": BertModel(BertConfig(**small, intermediate_size=16)),
+    }
+    for kind, model in models.items():
+        model.save_pretrained(tmp_path / kind)
+        assert modality_of(tmp_path / kind) == kind
+    assert modality_of(tmp_path) == "text" and modality_of(tmp_path, unsaid="video") == "video"
+    pd.DataFrame({"y": np.arange(30.0)}).to_csv(tmp_path / "y.csv", index=False)
+    embed(str(tmp_path / "series"), str(tmp_path / "y.csv"), str(tmp_path / "o.npy"))
+    assert "1 vectors of width 16" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="is an encoder of frames"):
+        load_embedder(tmp_path / "frames")
 
 
 def test_side_that_is_not_told_or_not_there_is_refused(

@@ -1,10 +1,12 @@
 import ast
+import copy
 import json
 import os
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModel
@@ -13,6 +15,7 @@ from unlabel import model_card
 from unlabel.benchmarks.retrieval import evaluate_retrieval
 from unlabel.embedding import load_embedder
 from unlabel.export import export
+from unlabel.modalities.series import SeriesEncoder
 from unlabel.modalities.text import TextEncoder
 from unlabel.modalities.visual import VisualEncoder
 
@@ -104,6 +107,35 @@ def test_code_in_every_card_uses_all_that_it_imports():
         assert brought == brought & {n.id for n in nodes if isinstance(n, ast.Name)}, card
 
 
+@pytest.mark.parametrize("kind", ["patchtst", "dilated_conv", "coupling_flow"])
+def test_card_says_what_automodel_wants_before(tmp_path, kind):
+    encoder = SeriesEncoder.from_config({"model_type": kind}, context=48)
+    encoder.save_pretrained(tmp_path / "model")
+    folder = export(tmp_path / "model", tmp_path / "hf")
+    card = " ".join((folder / "README.md").read_text().split())
+    assert ("once `unlabel.modalities` is imported" in card) == (kind != "patchtst")
+    wanted = "unlabel.modalities" if kind != "patchtst" else "unlabel"
+    code = f"import {wanted}, transformers as t; t.AutoModel.from_pretrained({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_code_in_the_card_of_an_encoder_with_covariates_runs(tmp_path, monkeypatch):
+    encoder = SeriesEncoder.from_config({}, context=48, covariates=2, static=1, time_gap=60.0)
+    encoder.save_pretrained(tmp_path / "model")
+    folder = export(tmp_path / "model", tmp_path / "hf")
+    card = (folder / "README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    minutes = pd.date_range("2024", periods=60, freq="min")
+    table = pd.DataFrame(
+        {"date": minutes, "y": np.arange(60.0), "covariates_0": 1.0, "static_0": 2}
+    )
+    table.to_csv("series.csv", index=False)
+    names: dict = {}
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(code.replace("path/to/this/folder", str(folder)), names)
+    assert len(names["embeddings"]) == 1 and "Forecaster" not in card
+
+
 def test_card_tells_objectives_papers_and_scores_and_no_private_folder(tmp_path, make_run):
     run, _ = make_run()
     words = [f"w{i}" for i in range(8)]
@@ -121,6 +153,16 @@ def test_card_tells_objectives_papers_and_scores_and_no_private_folder(tmp_path,
 
 def test_model_folder_without_a_run_exports_too(tmp_path, make_encoder, sentences):
     encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "model")
+    found = load(export(tmp_path / "model", tmp_path / "st")).encode(sentences)
+    np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-5)
+
+
+def test_tokenizer_without_padding_is_exported_with_some(tmp_path, tokenizer, sentences):
+    without = copy.deepcopy(tokenizer)
+    without.pad_token, without.eos_token = None, "[SEP]"
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+    encoder = TextEncoder.from_config({"model_type": "gpt2", **sizes}, without).eval()
     encoder.save_pretrained(tmp_path / "model")
     found = load(export(tmp_path / "model", tmp_path / "st")).encode(sentences)
     np.testing.assert_allclose(found, encoder.encode(sentences), atol=1e-5)

@@ -105,7 +105,9 @@ def test_an_array_is_forecast_with_its_steps_as_time(fitted, frame):
 
 def test_numbers_stay_numbers_as_ids(fitted, frame):
     numbered = frame.assign(item_id=frame["item_id"].str[1:].astype(int))
-    assert fitted.predict_df(numbered)["item_id"].unique().tolist() == [0, 1, 2]
+    for table in (numbered, numbered.set_index(["item_id", "timestamp"])):
+        assert fitted.predict_df(table)["item_id"].unique().tolist() == [0, 1, 2]
+        assert fitted.embed(table)["item_id"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("freq", ["h", "D"])
@@ -121,6 +123,18 @@ def test_dates_of_a_time_zone_go_on_in_it(fitted, frame, freq, form):
         found.to_df()["when"].pipe(pd.Index)[:12], stamps[-12:], exact=False
     )
     assert found.history_times[0][-1] == stamps[-13]
+    found.plot()
+    vectors = fitted.embed(table if form == "index" else table.reset_index(), per_step=True)
+    pd.testing.assert_index_equal(vectors["when"].pipe(pd.Index), stamps[:-12], exact=False)
+
+
+@pytest.mark.parametrize("form", ["column", "index"])
+def test_periods_stay_periods(fitted, frame, form):
+    table = frame[frame["item_id"] == "s0"][["target"]]
+    months = pd.period_range("1990-01", periods=len(table) + H, freq="M", name="month")
+    table = table.set_index(months[:-H])
+    found = fitted.predict(table if form == "index" else table.reset_index())
+    pd.testing.assert_index_equal(found.to_df()["month"].pipe(pd.Index), months[-H:])
     found.plot()
 
 
@@ -164,6 +178,19 @@ def test_no_levels_give_the_point_alone(frame):
     found = model.predict_df(frame)
     assert list(found.columns) == ["item_id", "timestamp", "target_name", "predictions"]
     assert list(model.score(frame).columns) == ["MSE", "MAE"]
+
+
+def test_none_is_no_level_and_a_number_is_no_list(frame):
+    found = make(quantile_levels=None).fit(frame).predict_df(frame)
+    assert list(found.columns)[-1] == "predictions"
+    with pytest.raises(ValueError, match="give levels between 0 and 1, in a list"):
+        make(quantile_levels=0.9).fit(frame)
+
+
+def test_ids_are_not_lost_under_a_column_of_the_forecasts(fitted, frame):
+    table = frame.rename(columns={"item_id": "target_name"})
+    with pytest.raises(ValueError, match="The column 'target_name' of the data has a name"):
+        fitted.predict_df(table, id_column="target_name", target="target")
 
 
 def test_gaps_in_the_history_are_no_obstacle(frame):
@@ -415,7 +442,7 @@ def test_static_numbers_reach_a_new_encoder_and_are_refused_of_one_without(frame
         make(encoder=encoder).fit(table, static="size")
 
 
-def test_an_encoder_of_all_channels_together_forecasts_all_of_them(frame):
+def test_an_encoder_of_all_channels_together_forecasts_all_of_them(frame, tmp_path):
     wide = frame.pivot(index="timestamp", columns="item_id", values="target").reset_index()
     sizes = {"model_type": "dilated_conv", "hidden_size": 8, "output_size": 24}
     sizes["num_hidden_layers"] = 4
@@ -428,6 +455,11 @@ def test_an_encoder_of_all_channels_together_forecasts_all_of_them(frame):
     assert scores.loc["unlabel", "MAE"] < scores.loc["repeat last", "MAE"]
     with pytest.raises(ValueError, match="takes 3 channels together, but series"):
         model.predict(wide.drop(columns="s0"))
+    model.save_pretrained(tmp_path)
+    other = wide[["timestamp", "s2", "s0", "s1"]].assign(one=1.0)
+    for again in (model, Forecaster.from_pretrained(tmp_path)):
+        table = again.predict_df(other)  # by the names of the channels, not their places
+        pd.testing.assert_frame_equal(table, found.to_df())
 
 
 # -- results ------------------------------------------------------------------------------------
@@ -435,7 +467,8 @@ def test_an_encoder_of_all_channels_together_forecasts_all_of_them(frame):
 
 def test_saved_forecasters_forecast_the_same_to_the_bit(tmp_path, frame):
     past, future = promoted()
-    model = make(quantile_levels=(0.05, 0.95)).fit(past, covariates="promotion")
+    levels, size = np.array([0.05, 0.95], np.float32), np.int64(64)
+    model = make(quantile_levels=levels, batch_size=size).fit(past, covariates="promotion")
     model.save_pretrained(tmp_path / "f")
     again = Forecaster.from_pretrained(tmp_path / "f")
     expected = model.predict(past, future_df=future)
@@ -656,6 +689,15 @@ def test_data_that_cannot_be_is_refused(fitted, frame):
         fitted.predict(pd.DataFrame({"ds": stamps, "y": np.arange(5.0)}))
     with pytest.raises(ValueError, match="longest series has 5"):
         fitted.score(np.arange(5.0))
+
+
+def test_little_history_is_said(frame, caplog):
+    table = frame.groupby("item_id").head(2 * H + 8)
+    make().fit(table)
+    assert "series of 32 leaves a history of 2 to learn from" in caplog.text
+    caplog.clear()
+    make().fit(frame.groupby("item_id").head(4 * H))
+    assert not caplog.text
 
 
 def test_another_step_than_was_fitted_is_said(fitted, caplog):

@@ -91,8 +91,9 @@ class _Zero(torch.nn.Module):
         return torch.zeros(len(vector), 8, 6)
 
 
-def test_scores_are_the_mean_over_the_windows_that_hold_a_step(waves):
-    encoder = SeriesEncoder.from_config(PATCHES, context=48, norm="none").eval()
+@pytest.mark.parametrize("context", [48, 51])  # whole tokens, and some steps over
+def test_scores_are_the_mean_over_the_windows_that_hold_a_step(waves, context):
+    encoder = SeriesEncoder.from_config(PATCHES, context=context, norm="none").eval()
     method = Autoencoder()
     method.decoder = _Zero()
     data = read_series(str(waves / "odd.csv"))

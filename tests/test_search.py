@@ -187,6 +187,22 @@ def test_tables_hold_texts_where_the_side_of_text_is_asked_for(space, tmp_path):
     assert index.items["text"].tolist() == ["a dog", "the rain"] and done.new == 1
 
 
+def test_table_that_was_broken_or_read_by_another_column_is_read_by_the_one_that_is_named(
+    space, tmp_path
+):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "t.csv").write_text("title,caption\nA,a dog\nB,the rain\n")
+
+    def texts(column):
+        index, done = built(space, tmp_path / "data", tmp_path / "i", side="text", column=column)
+        return index.items["text"].tolist(), done.kept
+
+    assert texts(None) == ([], 0)  # which of the two is not said
+    assert texts("caption") == (["a dog", "the rain"], 0)
+    assert texts("title") == (["A", "B"], 0)
+    assert texts("title") == texts(None) == (["A", "B"], 1)
+
+
 def test_the_clips_of_a_run_lie_as_in_its_training(run, files):
     recipe = {"modality": "pairs", "encoder": {"sides": {"video": {"stride": 3, "column": "path"}}}}
     plain = Space.load(run, device="cpu").embed("video", [files / "c0.mp4"])

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from transformers import MODEL_MAPPING, AutoConfig
 
 from unlabel.checks import check_above_0
 from unlabel.embedding_parts import Parts
 from unlabel.modalities.configs import SETTINGS, nowhere, saved_settings
 from unlabel.modalities.text import TextEncoder
-
-WHOLE = 512  # tokens of a plain transformers folder's sentences; the model's limit if lower
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,23 @@ def device_of(asked: str | None) -> str:
 def modality_of(folder: Path, *, unsaid: str = "text") -> str:
     """Kind of data of a saved encoder; `unsaid` where its folder does not tell."""
     settings = folder / SETTINGS
-    return json.loads(settings.read_text())["modality"] if settings.is_file() else unsaid
+    if settings.is_file():
+        return json.loads(settings.read_text())["modality"]
+    return _taken_by(folder) or unsaid
+
+
+def _taken_by(folder: Path) -> str | None:
+    """Kind of data that the model of a plain transformers folder takes; None for text."""
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        takes = MODEL_MAPPING[type(config)].main_input_name
+    except (AttributeError, KeyError, OSError, ValueError):  # of another library, or broken
+        return None
+    if takes == "pixel_values" and getattr(config, "num_frames", 1) > 1:
+        return "video"
+    return {"pixel_values": "frames", "input_values": "audio", "past_values": "series"}.get(takes)
 
 
 def side_folder(folder: Path, *kinds: str, unsaid: str = "text") -> Path:
@@ -105,8 +120,6 @@ def load_embedder(
                 batch_size=batch_size,
             )
         _refuse_unknown(folder)
-        if not (folder / SETTINGS).is_file():
-            pooling, max_length = pooling or "mean", max_length or WHOLE
         encoder = TextEncoder.from_pretrained(
             folder, pooling=pooling, max_length=max_length, local_files_only=True
         ).to(device)

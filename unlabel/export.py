@@ -82,6 +82,9 @@ def export(
     named = out / (to if side is None or to == "sentence-transformers" else f"{to}-{side}")
     folder = Path(folder) if folder is not None else named
     _make_room(folder, out, overwrite)
+    if isinstance(encoder, TextEncoder) and encoder.tokenizer.pad_token is None:
+        # Other tools ask for a token to pad with; whichever it is, no sentence sees it.
+        encoder.tokenizer.pad_token = encoder.tokenizer.eos_token
     encoder.save_pretrained(folder)
     if isinstance(encoder, TextEncoder):
         _name_tokenizer(folder / "tokenizer_config.json")

@@ -26,6 +26,7 @@ from unlabel.forecasting.fit import ALPHAS, FitReport, Split, calibrate, fit_clo
 from unlabel.forecasting.model import ForecastModel, forecast_blocks
 from unlabel.forecasting.prepare import (
     future_of,
+    in_order,
     load_encoder,
     new_encoder,
     prepared,
@@ -57,7 +58,7 @@ class Forecaster(BaseEstimator):
         encoder: a run's output folder, a saved encoder's folder, a `SeriesEncoder` (copied), or
             None for a new untrained one, fitted to the length of the series.
         prediction_length: steps to forecast.
-        quantile_levels: to predict beside the median; none for the mean alone.
+        quantile_levels: to predict beside the median; none (or None) for the mean alone.
         method: `ridge`, closed form on the frozen encoder; `linear`, the same head by gradient on
             the quantile loss; `finetune`, head and encoder together.
         start: where the gradient starts from: the `ridge`'s head, as in LP-FT, or a `random` one.
@@ -90,7 +91,7 @@ class Forecaster(BaseEstimator):
         encoder: str | Path | SeriesEncoder | None = None,
         *,
         prediction_length: int,
-        quantile_levels: Sequence[float] = (0.1, 0.5, 0.9),
+        quantile_levels: Sequence[float] | None = (0.1, 0.5, 0.9),
         method: Method = "ridge",
         start: Literal["ridge", "random"] = "ridge",
         context: int = 336,
@@ -151,13 +152,14 @@ class Forecaster(BaseEstimator):
         source = self._read(data)
         known = len(self.columns_["covariates"] or ())
         encoder = self._encoder(source, known)
+        self.channels_ = (source[0].names or ()) if encoder.channels > 1 else ()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # of a head that starts at random
             model = ForecastModel(
                 encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
                 covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
             )  # fmt: skip
-        self.model_ = model.to(self._device())
+        self.model_, source = model.to(self._device()), in_order(source, self.channels_)
         standardise(model, source, is_new=self.encoder is None)
         rows = rows_of(model, source)
         split = Split.of(
@@ -240,9 +242,8 @@ class Forecaster(BaseEstimator):
         Raises:
             ValueError: data that cannot be read, a horizon that is too long, a level outside.
         """
-        self._check_fitted()
         horizon = self._horizon(prediction_length, recursive)
-        source = self._read(data, **columns)
+        source = self._read_again(data, columns)
         self._compare_steps(source)
         ahead = [times_of(s, len(s), horizon) for s in source]
         rows, known = rows_of(self.model_, source), None
@@ -257,16 +258,16 @@ class Forecaster(BaseEstimator):
                 "read; fit with covariates=[...], or leave it out."
             )
         blocks = forecast_blocks(self.model_, rows, known, horizon, size=self.batch_size)
-        levels = tuple(sorted(self.quantile_levels if quantile_levels is None else quantile_levels))
+        asked = self.quantile_levels if quantile_levels is None else quantile_levels
+        levels = tuple(sorted(() if asked is None else asked))
         found = Forecasts.of(
             source, rows, rearrange(blocks, "n q h c -> (n c) q h"),
             own=self.model_.levels, levels=levels, times=ahead,
             context=self.model_.encoder.context, ids=_own_ids(data, source[0].id_name),
         )  # fmt: skip
-        if (own := _own_times(data, found.time_name)) is None:
-            return found
         times = {
-            n: [in_zone(t, own) for t in getattr(found, n)] for n in ("times", "history_times")
+            n: [_own_times(t, data, found.time_name) for t in getattr(found, n)]
+            for n in ("times", "history_times")
         }
         return dataclasses.replace(found, **times)
 
@@ -290,22 +291,22 @@ class Forecaster(BaseEstimator):
         Raises:
             ValueError: no series is longer than the forecast by 2 steps.
         """
-        self._check_fitted()
-        source = self._read(data, **columns)
+        source = self._read_again(data, columns)
         seasons = np.array([season or season_of(step_of_series(s)) for s in source])
         rows = rows_of(self.model_, source)
         return score_last(self.model_, rows, seasons[rows.series], size=self.batch_size)
 
     def embed(self, data: Any, *, per_step: bool = False, **columns: Any) -> pd.DataFrame:
         """The encoder's vectors: one a series (and channel), or one a step; see `embed_series`."""
-        self._check_fitted()
-        source = self._read(data, **columns)
-        return embed_series(
-            self.model_.encoder,
-            prepared(self.model_, source),
-            per_step=per_step,
-            size=self.batch_size,
-        )
+        source = prepared(self.model_, self._read_again(data, columns))
+        how: dict[str, Any] = {"per_step": per_step, "size": self.batch_size}
+        found = embed_series(self.model_.encoder, source, **how)
+        if ids := _own_ids(data, name := source[0].id_name):
+            found[name] = pd.Series([ids.get(i, i) for i in found[name]])
+        if per_step:
+            name = source[0].time_name or "step"
+            found[name] = _own_times(pd.Index(found[name]), data, name)
+        return found
 
     # -- saving -------------------------------------------------------------------------------
 
@@ -320,14 +321,15 @@ class Forecaster(BaseEstimator):
         about = {
             "unlabel": "Forecaster",
             "prediction_length": int(self.prediction_length),
-            "quantile_levels": list(self.quantile_levels),
+            "quantile_levels": [] if (q := self.quantile_levels) is None else list(map(float, q)),
             "method": self.method,
-            "batch_size": self.batch_size,
+            "batch_size": int(self.batch_size),
             "tokens": self.model_.head.length,
             "features": self.features,
             "covariates": self.model_.head.covariates,
             "fill": self.model_.fill,
             "columns": self.columns_,
+            "channels": self.channels_,
             "freqs": self.freqs_,
             "fitted": dataclasses.asdict(self.report_),
         }
@@ -359,6 +361,7 @@ class Forecaster(BaseEstimator):
         made.model_.load_state_dict(load_file(folder / _HEAD), strict=False)
         made.model_.to(made._device()).eval()
         made.columns_, made.freqs_ = about["columns"], about["freqs"]
+        made.channels_ = tuple(about.get("channels", ()))  # likewise
         made.report_ = FitReport(**about["fitted"])
         return made
 
@@ -380,7 +383,13 @@ class Forecaster(BaseEstimator):
             )
         return read_series(data, **{**self.columns_, **columns})
 
+    def _read_again(self, data: Any, columns: Mapping[str, Any]) -> SeriesData:
+        """Data for a fitted forecaster, the channels that it takes together in their order."""
+        self._check_fitted()
+        return in_order(self._read(data, **columns), self.channels_)
+
     def _horizon(self, asked: int | None, recursive: bool) -> int:
+        self._check_fitted()
         fitted = self.model_.horizon
         horizon = fitted if asked is None else asked
         if not isinstance(horizon, int | np.integer) or horizon < 1:
@@ -414,32 +423,42 @@ def _list(names: _Names) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def _levels(asked: Sequence[float]) -> tuple[float, ...]:
+def _levels(asked: Sequence[float] | None) -> tuple[float, ...]:
     """The head's levels: those asked for, ascending, and the median."""
-    if not all(0 < q < 1 for q in asked):
-        raise ValueError(f"quantile_levels are {list(asked)}: give levels between 0 and 1.")
+    if asked is None:
+        return ()
+    if np.ndim(asked) != 1 or not all(0 < q < 1 for q in asked):
+        raise ValueError(f"quantile_levels is {asked}: give levels between 0 and 1, in a list.")
     return tuple(sorted({*map(float, asked), 0.5})) if len(asked) else ()
+
+
+def _own(data: Any, column: str) -> pd.Series | None:
+    """A column, or level of the index, as it stands in the caller's table."""
+    if isinstance(data, pd.DataFrame) and column in data:
+        return pd.Series(data[column])
+    if isinstance(data, pd.DataFrame | pd.Series) and column in data.index.names:
+        return data.index.get_level_values(column).to_series()
+    return None
 
 
 def _own_ids(data: Any, column: str) -> dict[str, Any]:
     """Ids as they stand in the caller's table (numbers stay numbers), by their text."""
-    if not isinstance(data, pd.DataFrame) or column not in data:
-        return {}
-    return {str(value): value for value in data[column].unique()}
+    found = _own(data, column)
+    return {} if found is None else {str(value): value for value in found.unique()}
 
 
-def _own_times(data: Any, column: str) -> pd.Series | None:
-    """The time column as it stands in the caller's table, where it has a time zone."""
-    if not isinstance(data, pd.DataFrame | pd.Series):
-        return None
-    if isinstance(data, pd.DataFrame) and column in data:
-        found = pd.Series(data[column])
-    elif column in data.index.names or isinstance(data.index, pd.DatetimeIndex):
-        level = column if column in data.index.names else 0
-        found = data.index.get_level_values(level).to_series()
-    else:
-        return None
-    return found if isinstance(found.dtype, pd.DatetimeTZDtype) else None
+def _own_times(times: pd.Index, data: Any, column: str) -> pd.Index:
+    """Times as those in the caller's table: dates of a zone, or periods."""
+    found = _own(data, column)
+    if found is None and isinstance(
+        getattr(data, "index", None), pd.DatetimeIndex | pd.PeriodIndex
+    ):
+        found = data.index.to_series()
+    if found is None or not isinstance(times, pd.DatetimeIndex):
+        return times
+    if isinstance(found.dtype, pd.PeriodDtype):
+        return times.to_period(found.dtype.freq)
+    return in_zone(times, found)
 
 
 __all__ = ["Forecaster", "is_forecaster"]

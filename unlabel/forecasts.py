@@ -114,7 +114,17 @@ class Forecasts:
         return f"{said}; {len(self.skipped):,} skipped ({named})"
 
     def to_df(self) -> pd.DataFrame:
-        """A row for each row and step: id, time, `target_name`, `predictions`, each level."""
+        """A row for each row and step: id, time, `target_name`, `predictions`, each level.
+
+        Raises:
+            ValueError: ids or times have a name that the table gives to something else.
+        """
+        own = {"target_name", "predictions", *(f"{level:g}" for level in self.levels)}
+        if taken := own & {self.id_name, self.time_name}:
+            raise ValueError(
+                f"The column {taken.pop()!r} of the data has a name that forecasts give to one "
+                "of theirs; rename it."
+            )
         horizon = self.predictions.shape[1]
         places = np.repeat(np.arange(len(self)), horizon)
         columns: dict[str, Any] = {}
@@ -153,6 +163,8 @@ class Forecasts:
         steps = 3 * self.predictions.shape[1] if history is None else history
         past = self.history[row][-steps:] if steps else self.history[row][:0]
         times = self.history_times[row][len(self.history[row]) - len(past) :]
+        times = times.append(self.times[row])
+        times = times.to_timestamp() if isinstance(times, pd.PeriodIndex) else times
         pairs = {round(1 - q, 6) for q in self.levels}
         bands = {
             q: self.quantiles[row, i]
@@ -166,7 +178,7 @@ class Forecasts:
             bands,
             ax=ax,
             colors={"forecast": "C0"},
-            times=times.append(self.times[row]).to_numpy(),
+            times=times.to_numpy(),
         )
         shown = [str(self.ids[row])] if self.id_name else []
         ax.set_ylabel(" ".join(dict.fromkeys([*shown, self.targets[row]])))

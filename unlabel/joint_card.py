@@ -17,9 +17,9 @@ found = {{
 print(found["{first}"] @ found["{second}"].T)  # cosines: one row a query, one column a document
 ```
 
-The whole loads with `transformers.AutoModel` once `unlabel` is imported, and gives the same vectors
-by `get_features(side, **inputs)`. Each side's folder is a transformers model of its own, without
-its projection into the space."""
+The whole loads with `transformers.AutoModel` once `unlabel.modalities` is imported, and gives the
+same vectors by `get_features(side, **inputs)`. Each side's folder is a transformers model of its
+own, without its projection into the space."""
 _EXAMPLES = {
     "text": '["a red square", "a blue circle"]',
     "series": "random.normal(size=(2, {context}, {channels})).cumsum(axis=1)",

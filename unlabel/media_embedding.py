@@ -1,5 +1,6 @@
 """Vectors of pictures, videos and recordings as a file: one each, the mean over its clips."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from unlabel.vector_files import Project, check_suffix, save_vectors, vector_tab
 
 # Files that are decoded at a time: what is held in memory.
 _CHUNK = 32
+SAMPLING = ("stride", "fps", "duration")  # of which one sets how clips lie in their videos
 Encode = Callable[[list[np.ndarray]], Float[np.ndarray, "samples width"]]
 
 
@@ -38,6 +40,7 @@ def embed_media_file(
     normalize: bool = False,
     device: str | None = None,
     project: Project | None = None,
+    sampling: Mapping[str, Any] | None = None,
     **columns: Any,
 ) -> str:
     """Embed the files of a source into a file; returns one line of what was written.
@@ -53,6 +56,7 @@ def embed_media_file(
         normalize: scale every vector to length 1.
         device: as for torch; a GPU where there is one.
         project: what becomes of the vectors, such as others in a space that is shared.
+        sampling: see `media_vectors`; None is that of the run whose model it is.
         columns: as for the reader.
 
     Raises:
@@ -64,7 +68,9 @@ def embed_media_file(
     modality = modality_of(Path(model), unsaid="video")
     kind = AudioEncoder if modality == "audio" else VisualEncoder
     encoder = kind.from_pretrained(model, local_files_only=True).to(device_of(device))
+    sampling = trained_sampling(model) if sampling is None else sampling
     how: dict[str, Any] = {"clips": clips, "batch_size": batch_size, "progress": True}
+    how["sampling"] = sampling
     last: Any = None  # the store that was read last
 
     def made(of: Any, has_labels: bool = False) -> pa.Table:
@@ -88,7 +94,7 @@ def embed_media_file(
         broken.update(last.data.report.broken)
         return found
 
-    output.begin(modality, model, source, clips=clips, normalize=normalize)
+    output.begin(modality, model, source, clips=clips, normalize=normalize, **sampling)
     said = f"{output.fill(len(entries), part)}; {len(entries):,} files"
     named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
     return f"{said}, {len(broken):,} broken, left out ({named})." if broken else f"{said}."
@@ -148,6 +154,13 @@ def media_vectors(
     return store, np.concatenate(found)
 
 
+def trained_sampling(model: str | Path) -> dict[str, Any]:
+    """How clips lay in the videos of the run whose model this is; nothing where no run says so."""
+    file = Path(model).parent / "run.json"
+    said = json.loads(file.read_text()).get("encoder") if file.is_file() else None
+    return {k: said[k] for k in SAMPLING if said.get(k) is not None} if said else {}
+
+
 def clips_of(
     source: Any,
     encoder: VisualEncoder,
@@ -199,4 +212,5 @@ def _means(
     return vectors.reshape(-1, each, vectors.shape[-1]).mean(axis=1)
 
 
-__all__ = ["clips_of", "embed_media_file", "media_vectors", "names_of"]
+__all__ = ["SAMPLING", "clips_of", "embed_media_file", "media_vectors", "names_of",
+           "trained_sampling"]  # fmt: skip

@@ -50,9 +50,25 @@ values = np.random.default_rng(0).normal(size=(2, {context}, {channels})).cumsum
 embeddings = encoder.encode(values)  # one vector a series; NaN stands for a missing value
 ```
 
-`unlabel.Forecaster("path/to/this/folder", prediction_length=24)` forecasts with it. The weights
-alone load with `transformers.AutoModel`, which neither normalises a window nor marks its
-gaps{convolution}."""
+{forecasts}The weights alone load with `transformers.AutoModel`, which neither normalises a
+window nor marks its gaps{own}."""
+
+_TABLE = """\
+```python
+from unlabel.data_pipes.series import read_series
+from unlabel.modalities.series import SeriesEncoder
+from unlabel.series_embedding import embed_series
+
+encoder = SeriesEncoder.from_pretrained("path/to/this/folder")
+columns = {{"covariates": {covariates}, "static": {static}}}  # by the names of your table
+table = read_series("series.csv", time_gap={time_gap}, **columns)
+embeddings = embed_series(encoder, table)["embedding"]  # one vector a series and channel
+```
+
+{forecasts}The weights alone load with `transformers.AutoModel`, which neither normalises a
+window nor marks its gaps{own}."""
+
+_FORECASTS = '`unlabel.Forecaster("path/to/this/folder", prediction_length=24)` forecasts with it. '
 
 _VISUAL = """\
 ```python
@@ -137,6 +153,12 @@ def _front_matter(to: str, task: str, *more: str) -> str:
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
 
 
+def _imported(encoder: AnyEncoder) -> str:
+    """What `AutoModel` wants before, where the model is ours."""
+    is_own = type(encoder.model).__module__.startswith("unlabel.")
+    return ", once `unlabel.modalities` is imported" if is_own else ""
+
+
 def _millions(encoder: AnyEncoder) -> str:
     parameters = sum(p.numel() for p in encoder.parameters())
     return f"A {type(encoder.model).__name__} with {parameters / 1e6:.1f} million parameters"
@@ -170,32 +192,28 @@ def _about_series(encoder: SeriesEncoder, to: str) -> tuple[str, str, str]:
         f"(patches of {encoder.patch}, normalised: {encoder.norm}) into {encoder.width} numbers "
         f"(pooling: {encoder.pooling})."
     )
-    own = encoder.model.config.model_type == "dilated_conv"
-    convolution = ", once `unlabel` is imported" if own else ""
-    about = {"context": encoder.context, "channels": encoder.channels}
-    return front, what, "## Use\n\n" + _SERIES.format(**about, convolution=convolution)
+    about = {"context": encoder.context, "channels": encoder.channels, "own": _imported(encoder)}
+    about["forecasts"] = "" if encoder.time_gap else _FORECASTS
+    if any(encoder.kinds):
+        gaps = encoder.time_gap is not None
+        counts = {"covariates": encoder.kinds[0] - gaps, "static": encoder.kinds[1]}
+        about |= {k: [f"{k}_{i}" for i in range(n)] for k, n in counts.items()}
+        about["time_gap"] = encoder.time_gap or False
+    return front, what, "## Use\n\n" + (_TABLE if any(encoder.kinds) else _SERIES).format(**about)
 
 
 def _about_media(encoder: VisualEncoder | AudioEncoder, to: str) -> tuple[str, str, str]:
-    own = encoder.model.config.model_type in ("r2plus1d", "convmae", "wave_conv")
     if isinstance(encoder, AudioEncoder):
         task, kind, code = (
             "feature-extraction",
             "sound",
-            _AUDIO.format(
-                rate=encoder.rate,
-                own=", once `unlabel` is imported" if own else "",
-            ),
+            _AUDIO.format(rate=encoder.rate, own=_imported(encoder)),
         )
         sees = f"{encoder.seconds:g} seconds at {encoder.rate:,} Hz"
     else:
         kind = "pictures" if encoder.frames == 1 else "video"
         task = "image-feature-extraction" if encoder.frames == 1 else "video-classification"
-        code = _VISUAL.format(
-            frames=encoder.frames,
-            size=encoder.size,
-            own=", once `unlabel` is imported" if own else "",
-        )
+        code = _VISUAL.format(frames=encoder.frames, size=encoder.size, own=_imported(encoder))
         sees = f"{encoder.frames} frames of {encoder.size} x {encoder.size} pixels"
     what = (
         f"# Encoder of {kind}\n\n{_millions(encoder)}, pretrained without labels by unlabel. It "
@@ -212,6 +230,7 @@ def _training(about: dict[str, Any]) -> str:
         "data": _data(about.get("data")),
         "read": about.get("read"),
         "samples": about.get("samples"),
+        **{k: (about.get("encoder") or {}).get(k) for k in ("stride", "fps", "duration")},
         "started from": (about.get("encoder") or {}).get("pretrained") or "random weights",
         "steps": result.get("steps"),
         "seconds": result.get("train_seconds"),

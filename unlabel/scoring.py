@@ -1,6 +1,7 @@
 """`unlabel score`: how unusual each step of series, picture, video or piece of sound is."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import device_of, modality_of, run_model_folder
 from unlabel.files import replacing
 from unlabel.heads import load_scoring
-from unlabel.media_embedding import clips_of, names_of
+from unlabel.media_embedding import clips_of, names_of, trained_sampling
 from unlabel.modalities import MODALITIES
 from unlabel.modalities.audio import AudioEncoder, window_starts
 from unlabel.modalities.series import SeriesEncoder
@@ -65,7 +66,7 @@ def score_series(
         raise ValueError(f"stride is the steps from window to window, but {stride} came.")
     encoder.check_gaps(data.time_gap)
     rows = SeriesRows(data.series, together=encoder.channels > 1)
-    row, origin = _windows(rows.length, encoder.context, stride)
+    row, origin = _windows(rows.length, encoder.length * encoder.patch, stride)
     scores = _scores(encoder, method, rows, row, origin, size)  # (windows, steps)
     steps = origin[:, None] + np.arange(-scores.shape[1], 0)
     known = np.isfinite(scores) & (steps >= 0)
@@ -146,8 +147,11 @@ def score(
         given = {**columns, "stride": stride, "per_window": per_window or None}
         if unused := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"{model} is an encoder of {kind}, which has no {', '.join(unused)}.")
-        own: Any = score_sounds if kind == "audio" else score_clips
-        found = own(encoder, method, data, size=batch_size)
+        if kind == "audio":
+            found = score_sounds(encoder, method, data, size=batch_size)
+        else:
+            how: dict[str, Any] = {"size": batch_size, "sampling": trained_sampling(folder)}
+            found = score_clips(encoder, method, data, **how)
         what = {"frames": "pictures", "audio": "pieces of recordings"}.get(kind, "videos")
     with replacing(path) as partial:
         (found.to_parquet if path.suffix == ".parquet" else found.to_csv)(partial, index=False)
@@ -159,7 +163,13 @@ def score(
 
 @torch.inference_mode()
 def score_clips(
-    encoder: VisualEncoder, method: Objective, source: Any, *, clips: int = 3, size: int = 64
+    encoder: VisualEncoder,
+    method: Objective,
+    source: Any,
+    *,
+    clips: int = 3,
+    size: int = 64,
+    sampling: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """An anomaly score for every picture or video: what the method lost there, a value.
 
@@ -169,12 +179,13 @@ def score_clips(
         source: what `read_frames` or `read_videos` takes.
         clips: of each video, evenly over it; its score is their mean.
         size: clips a forward pass.
+        sampling: how the frames of a clip lie in a video, as `VideoStore` takes it.
 
     Returns:
         Columns `name`, `label` where there is one, `score` in units of the method's view, and, of
         an exact likelihood of dequantised pixels, `bits` (see `level_bits`).
     """
-    store, each = clips_of(source, encoder, clips)
+    store, each = clips_of(source, encoder, clips, sampling=sampling)
     device, found = next(encoder.parameters()).device, []
     (spec,) = method.views
     for start in range(0, len(store), size):

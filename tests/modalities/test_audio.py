@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import ASTFeatureExtractor, AutoModel, BertConfig, BertModel
 
 from unlabel.core import cat_views, view
 from unlabel.modalities.audio import AudioCollator, AudioEncoder
@@ -209,6 +209,19 @@ def test_a_saved_encoder_comes_back_with_its_settings_and_vectors(tmp_path, kind
     assert type(AutoModel.from_pretrained(tmp_path)) is type(encoder.model)
 
 
+def test_a_plain_ast_folder_is_heard_by_the_norm_of_its_feature_extractor(tmp_path):
+    make_encoder().model.save_pretrained(tmp_path)
+    extract = ASTFeatureExtractor(sampling_rate=8_000, mean=-4.0, std=3.0)
+    extract.save_pretrained(tmp_path)
+    encoder = AudioEncoder.from_pretrained(tmp_path)
+    assert encoder.norm == Norm("fixed", -4.0, 6.0) and encoder.rate == 8_000
+    values = np.full((1, 2, 2), 2.0, np.float32)  # as the extractor has it: 6 / (2 * 3)
+    np.testing.assert_allclose(extract.normalize(values), (2 + 4) / encoder.norm.std)
+    assert AudioEncoder.from_pretrained(tmp_path, norm="clip").norm.kind == "clip"
+    ASTFeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    assert AudioEncoder.from_pretrained(tmp_path).norm == Norm("clip")
+
+
 def test_a_plain_ast_folder_says_how_long_a_view_is(tmp_path):
     make_encoder().model.save_pretrained(tmp_path)
     encoder = AudioEncoder.from_pretrained(tmp_path)
@@ -291,6 +304,15 @@ def test_another_rate_is_resampled():
 def test_no_clip_is_refused():
     with pytest.raises(ValueError, match="with at least one sample each"):
         make_encoder("conv").encode([np.zeros(0, np.float32)])
+
+
+def test_waveforms_of_whole_numbers_are_refused():
+    wave = np.arange(9_000, dtype=np.int16)
+    encoder = make_encoder("conv")
+    with pytest.raises(ValueError, match="from -1 to 1, but int16 came; divide by 32,768"):
+        encoder.encode([wave], rate=16_000)
+    with pytest.raises(ValueError, match="from -1 to 1, but int16 came; divide by 32,768"):
+        encoder.collator()([{"waveform": wave}])
 
 
 def test_show_tells_what_is_seen_and_asked():

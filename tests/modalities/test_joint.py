@@ -229,6 +229,15 @@ def test_masks_of_padding_and_of_gaps_are_heeded(saved, joint_data):
     np.testing.assert_allclose(seen.numpy(), encoder.encode("series", gaps), atol=1e-5)
 
 
+def test_of_a_longer_series_the_newest_steps_count(saved, joint_data):
+    folder, encoder = saved
+    longer = np.concatenate([joint_data["series"][::-1], joint_data["series"]], 1)
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        found = model.get_features("series", past_values=torch.from_numpy(longer))
+    np.testing.assert_allclose(found.numpy(), encoder.encode("series", longer), atol=1e-5)
+
+
 def test_features_have_gradients(saved, joint_data):
     model = JointModel.from_pretrained(saved[0])
     model.get_features("audio", input_values=torch.from_numpy(joint_data["audio"])).sum().backward()

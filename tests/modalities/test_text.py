@@ -7,6 +7,7 @@ import torch
 from unlabel.core import cat_views, split_encoding, view
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.text import TextEncoder
+from unlabel.modalities.text_folder import sentence_transformer
 from unlabel.objectives import SimCSE
 from unlabel.training.pretraining import Pretraining
 
@@ -110,6 +111,47 @@ def test_errors_name_what_came_and_what_would_do(make_encoder, tokenizer, tmp_pa
         TextEncoder.from_config({"hiden_size": 3}, tokenizer)
     with pytest.raises(ValueError, match="one string came"):
         make_encoder().encode("a sentence")
+    for wrong, shown in ((None, "None"), (float("nan"), "nan"), ("\udcff", r"'\\udcff'")):
+        with pytest.raises(ValueError, match=f"Sentence 1 is {shown}, which is no text"):
+            make_encoder().encode(["a sentence", wrong])
+
+
+def test_no_sentence_outgrows_the_positions_that_a_model_keeps_for_words(tokenizer):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"model_type": "roberta", "max_position_embeddings": 20, **sizes}
+    encoder = TextEncoder.from_config(config, tokenizer, max_length=600)
+    assert encoder.max_length == 20 - 1 - tokenizer.pad_token_id
+    assert np.isfinite(encoder.encode(["a long sentence of words " * 9])).all()
+
+
+def test_folder_that_does_not_say_how_long_is_read_as_long_as_the_model_can(tokenizer, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = TextEncoder.from_config({**sizes, "intermediate_size": 8}, tokenizer)
+    encoder.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert TextEncoder.from_pretrained(tmp_path).max_length == 512
+
+
+@pytest.mark.parametrize(
+    ("pooling", "said", "left"),
+    [
+        ({"pooling_mode_cls_token": True}, "cls", None),
+        ({"pooling_mode": "mean", "include_prompt": True}, "mean", None),
+        ({"pooling_mode_max_tokens": True}, None, "max_tokens"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None, "cls, mean"),
+        ({"pooling_mode": "lasttoken"}, None, "lasttoken"),
+    ],
+)
+def test_what_a_sentence_transformers_folder_has_and_an_encoder_has_not_is_named(
+    tmp_path, caplog, pooling, said, left
+):
+    parts = ["Transformer", "Pooling", *(["Dense"] if left else [])]
+    listed = [{"type": f"x.{name}", "path": f"{i}_{name}"} for i, name in enumerate(parts)]
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    assert sentence_transformer(tmp_path).get("pooling") == said
+    assert (f"without Dense and its pooling ({left})" in caplog.text) == (left is not None)
 
 
 def test_no_sentences_give_an_empty_matrix(make_encoder):

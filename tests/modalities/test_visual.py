@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, BertConfig, BertModel
 
 from unlabel.core import cat_views, split_encoding, view
+from unlabel.media_embedding import media_vectors
 from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import BarlowTwins, InstanceContrast, VICReg
 from unlabel.objectives.autoencoder import MAE
@@ -92,6 +93,33 @@ def test_a_saved_folder_gives_the_same_vectors_in_unlabel_and_transformers(
     elif kind == "vit":
         out = out[:, 1:].reshape(2, -1, encoder.width)
     torch.testing.assert_close(out, wanted.tokens, atol=1e-4, rtol=1e-4)
+
+
+def test_pictures_of_many_sizes_are_encoded_in_the_order_given(make_visual):
+    encoder, random = make_visual("vit", frames=1), np.random.default_rng(0)
+    sizes = [(40, 52), (32, 32), (40, 52), (70, 33), (32, 32)]
+    pictures = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    expected = np.concatenate([encoder.encode([picture]) for picture in pictures])
+    np.testing.assert_allclose(encoder.encode(pictures, batch_size=2), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (100, 67), (48, 50), (480, 853), (20, 20), (33, 95)])
+def test_pictures_of_any_shape_are_cut_as_by_the_processor_and_as_files(
+    make_visual, tmp_path, shape
+):
+    encoder = make_visual("vit", frames=1)
+    encoder.save_pretrained(tmp_path)
+    rough = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    picture = np.asarray(Image.fromarray(rough).resize(shape[::-1], Image.Resampling.BICUBIC))
+    batch = encoder.collator()([{"frames": picture[None]}])
+    found = encoder.clip(batch, view("plain")).frames[0, 0]
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    made = processor(Image.fromarray(picture), return_tensors="pt")["pixel_values"][0]
+    wanted = made * encoder.std[:, None, None] + encoder.mean[:, None, None]
+    assert (found - wanted).abs().max() < 1.1 / 255  # it rounds to 8 bits in between
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    _, vectors = media_vectors(encoder, str(tmp_path / "a.png"))
+    np.testing.assert_allclose(encoder.encode([picture]), vectors, atol=5e-3)
 
 
 @pytest.mark.parametrize("drop", [False, True])

@@ -30,8 +30,8 @@ def fit(rows: int, columns: int, size: Size) -> tuple[int, int]:
         return rows, columns
     if not isinstance(size, int):
         return int(size[0]), int(size[1])
-    scale = size / min(rows, columns)
-    return max(round(rows * scale), size), max(round(columns * scale), size)
+    short = min(rows, columns)  # rounded down, as image processors do
+    return rows * size // short, columns * size // short
 
 
 def framed(
@@ -46,8 +46,8 @@ def framed(
     """
     if how == "stretch":
         return size, (slice(None), slice(None))
-    scale = max(wanted / there for wanted, there in zip(size, shape, strict=True))
-    wide = max(round(shape[0] * scale), size[0]), max(round(shape[1] * scale), size[1])
+    side = 0 if size[0] * shape[1] >= size[1] * shape[0] else 1  # the one that just covers
+    wide = shape[0] * size[side] // shape[side], shape[1] * size[side] // shape[side]
     top, left = (wide[0] - size[0]) // 2, (wide[1] - size[1]) // 2
     return wide, (slice(top, top + size[0]), slice(left, left + size[1]))
 

@@ -16,8 +16,8 @@ def forecast(
     *,
     prediction_length: int | None = None,
     target: list[str] | str | None = None,
-    method: Literal["ridge", "linear", "finetune"] = "ridge",
-    features: Literal["tokens", "values+tokens"] = "tokens",
+    method: Literal["ridge", "linear", "finetune"] | None = None,
+    features: Literal["tokens", "values+tokens"] | None = None,
     quantile_levels: list[float] | None = None,
     id_column: str | None = None,
     timestamp_column: str | None = None,
@@ -27,7 +27,7 @@ def forecast(
     future: str | None = None,
     plot: str | None = None,
     save: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | None = None,
 ) -> None:
     """Forecast the steps after the last row of each series, and say how good that is.
@@ -39,8 +39,10 @@ def forecast(
         output: ends in `.csv` or `.parquet`.
         prediction_length: steps; default 96, or what a saved forecaster was fitted for.
         target: columns to forecast; default all that hold numbers.
-        method: how the head is fitted: in closed form, by gradient, or with the encoder.
-        features: what the head reads: the encoder's tokens, or the window's values beside them.
+        method: how the head is fitted: in closed form (`ridge`, the default), by gradient, or with
+            the encoder.
+        features: what the head reads: the encoder's `tokens` (the default), or the window's values
+            beside them.
         quantile_levels: default 0.1, 0.5 and 0.9, or what a saved forecaster was fitted for.
         id_column: which column tells series apart.
         timestamp_column: which column holds the time.
@@ -50,7 +52,7 @@ def forecast(
         future: file with the covariates of the steps to forecast.
         plot: picture of the first series (`.png`, `.svg`, `.pdf`).
         save: folder for the fitted forecaster.
-        seed: of a new encoder and of training.
+        seed: of a new encoder and of training; default 0.
         device: as for torch; a GPU where there is one.
     """
     if Path(output).suffix not in (".csv", ".parquet"):
@@ -59,7 +61,14 @@ def forecast(
         "target": target, "id_column": id_column, "timestamp_column": timestamp_column,
         "covariates": covariates, "static": static, "freq": freq,
     }  # fmt: skip
+    fitting = {"method": method, "features": features, "seed": seed}
+    fitting = {name: value for name, value in fitting.items() if value is not None}
     if is_forecaster(Path(model)):
+        if fitting:
+            raise ValueError(
+                f"{model} is a forecaster that is fitted already, so {', '.join(fitting)} would "
+                "change nothing; leave that out, or give its encoder."
+            )
         forecaster = Forecaster.from_pretrained(model, device=device)
         columns = {name: value for name, value in columns.items() if value is not None}
         columns = {**forecaster.columns_, **columns}
@@ -70,7 +79,7 @@ def forecast(
             None if model == "none" else model,
             prediction_length=96 if prediction_length is None else prediction_length,
             quantile_levels=quantile_levels or (0.1, 0.5, 0.9),
-            method=method, features=features, seed=seed, device=device,
+            device=device, **fitting,
         ).fit(source, **columns)  # fmt: skip
     asked = {"prediction_length": prediction_length, "quantile_levels": quantile_levels}
     found = forecaster.predict(source, future_df=future, **asked)

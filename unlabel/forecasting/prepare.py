@@ -1,6 +1,7 @@
 """What a forecaster is made of: its encoder, and series as encoder and head take them."""
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from unlabel.data_pipes.series_data import SeriesData
+from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import run_model_folder
 from unlabel.forecasting.fit import check_length, held_steps
@@ -21,6 +22,10 @@ from unlabel.modalities.series import SeriesEncoder
 # Under a shorter context an untrained encoder forecast better with a smooth table of positions than
 # with a random one; under a longer one worse.
 _SHORT = 168
+# Under this one its forecasts of walks, seasons, trends and noise were worse than the last value.
+_LITTLE = 6
+
+logger = logging.getLogger(__name__)
 
 
 def load_encoder(encoder: str | Path | SeriesEncoder) -> SeriesEncoder:
@@ -67,6 +72,13 @@ def new_encoder(
         if context < _SHORT:
             config.setdefault("positional_encoding_type", "sincos")
         context = max(context - context % patch, patch)
+    if context < _LITTLE:
+        logger.warning(
+            "To forecast %d steps of series of %d leaves a history of %d to learn from: expect no "
+            "more than of repeating the last value. Give longer series, or a smaller "
+            "prediction_length.",
+            horizon, longest, context,
+        )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SeriesEncoder.from_config(config, context=context, **kinds)
@@ -88,6 +100,18 @@ def standardise(model: ForecastModel, source: SeriesData, *, is_new: bool) -> No
             )
         getattr(model, f"{name}_loc").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
         getattr(model, f"{name}_scale").copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))
+
+
+def in_order(source: SeriesData, names: Sequence[str]) -> SeriesData:
+    """The series with channels of these names, in this order, where they have all of them."""
+
+    def chosen(s: Series) -> Series:
+        own = list(s.names or ())
+        if not set(names) <= set(own) or own == list(names):
+            return s
+        return replace(s, values=s.values[:, [own.index(n) for n in names]], names=tuple(names))
+
+    return replace(source, series=[chosen(s) for s in source]) if names else source
 
 
 def rows_of(model: ForecastModel, source: SeriesData) -> SeriesRows:

@@ -23,6 +23,7 @@ from unlabel.modalities.audio_sound import NORMS, LogMel, Norm, Sound, finish
 from unlabel.modalities.audio_views import VIEWS
 from unlabel.modalities.configs import (
     new_config,
+    processor_keys,
     save_settings,
     saved_config,
     saved_settings,
@@ -173,7 +174,8 @@ class AudioEncoder(nn.Module):
             dropout: sets every dropout probability of the model; None leaves them alone.
             local_files_only: never ask the hub.
             settings: as for the class, over what the folder says; a plain AST's view has the
-                length that its configuration tells, at 16 kHz.
+                length that its configuration tells, and the rate and the fixed norm that its
+                feature extractor tells, whose spectrograms differ in their filters.
 
         Raises:
             FileNotFoundError: the folder holds no model.
@@ -182,7 +184,8 @@ class AudioEncoder(nn.Module):
         model = AutoModel.from_pretrained(
             str(path), config=config, dtype=torch.float32, local_files_only=local_files_only
         )
-        return cls(model, **{**_said(Path(path), config), **settings}).eval()
+        said = _said(path, config, local_files_only)
+        return cls(model, **{**said, **settings}).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain transformers folder, with our settings beside it."""
@@ -323,15 +326,17 @@ class AudioEncoder(nn.Module):
                 and `quarters` (means over four equal parts of the time).
 
         Raises:
-            ValueError: no clip, one without a sample, or an unknown feature.
+            ValueError: no clip, one without a sample or of whole numbers, or an unknown feature.
         """
         check_parts(features)
-        clips = [np.asarray(w, dtype=np.float32) for w in waveforms]
+        clips = [np.asarray(w) for w in waveforms]
         if not clips or not all(w.ndim == 1 and len(w) for w in clips):
             raise ValueError(
                 "Clips come as (clips, samples) or as a list of (samples,), with at least one "
                 f"sample each, but {[w.shape for w in clips][:3]} came."
             )
+        AudioCollator.check(clips)
+        clips = [w.astype(np.float32, copy=False) for w in clips]
         if rate is not None and rate != self.rate:
             clips = [resampled(w, rate, self.rate) for w in clips]
         size = self.layout.samples
@@ -382,12 +387,19 @@ def window_starts(samples: int, size: int) -> list[int]:
     return [*starts, samples - size] if samples > starts[-1] + size else starts
 
 
-def _said(folder: Path, config: Any) -> dict[str, Any]:
-    """Our settings of a folder, or what its configuration tells."""
-    if said := saved_settings(folder):
+def _said(path: str | Path, config: Any, local_files_only: bool) -> dict[str, Any]:
+    """Our settings of a folder, or what its configuration and feature extractor tell."""
+    if said := saved_settings(path):
         return said
+    if config.model_type == "wave_conv":
+        return {}
     # The frames of transformers' own feature extractor come every 10 ms.
-    return {} if config.model_type == "wave_conv" else {"seconds": config.max_length * 0.01}
+    found = {"seconds": config.max_length * 0.01}
+    said = processor_keys(path, local_files_only=local_files_only)
+    if said.get("do_normalize") and {"mean", "std"} <= set(said):
+        # It divides by twice the deviation.
+        found |= {"norm": "fixed", "mean": said["mean"], "std": 2 * said["std"]}
+    return found | ({"rate": said["sampling_rate"]} if "sampling_rate" in said else {})
 
 
 __all__ = ["POOLINGS", "AudioCollator", "AudioEncoder", "window_starts"]

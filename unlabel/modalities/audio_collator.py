@@ -38,8 +38,9 @@ class AudioCollator:
         """Waveforms as one array, padded at the end, and a mask that is True at what exists.
 
         Raises:
-            ValueError: a waveform of more than one channel.
+            ValueError: a waveform of more than one channel, or of whole numbers.
         """
+        AudioCollator.check(rows)
         if wrong := [np.shape(row) for row in rows if np.ndim(row) != 1]:
             raise ValueError(
                 f"A waveform is one channel, (samples,), but one of shape {wrong[0]} came; take "
@@ -51,6 +52,15 @@ class AudioCollator:
             place[: len(row)] = row
         exists = np.arange(out.shape[1])[None, :] < lengths[:, None]
         return torch.from_numpy(out), torch.from_numpy(exists)
+
+    @staticmethod
+    def check(rows: Sequence[np.ndarray]) -> None:
+        """Refuse waveforms of whole numbers, which would be far too loud."""
+        if whole := [x.dtype for x in map(np.asarray, rows) if x.dtype.kind in "iu"]:
+            raise ValueError(
+                f"Waveforms are numbers from -1 to 1, but {whole[0]} came; divide by "
+                f"{np.iinfo(whole[0]).max + 1:,}."
+            )
 
 
 __all__ = ["AudioCollator"]

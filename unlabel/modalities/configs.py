@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import cached_file
 
 from unlabel.modalities.dropout import set_dropout
 
@@ -80,4 +81,17 @@ def saved_settings(folder: str | Path) -> dict[str, Any]:
     return {k: v for k, v in said.items() if k != "modality"}
 
 
-__all__ = ["SETTINGS", "new_config", "nowhere", "save_settings", "saved_config", "saved_settings"]
+def processor_keys(path: str | Path, *, local_files_only: bool) -> dict[str, Any]:
+    """What the processor (or feature extractor) beside a saved model says; nothing without one."""
+    file = cached_file(
+        str(path),
+        "preprocessor_config.json",
+        local_files_only=local_files_only,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return {} if file is None else json.loads(Path(file).read_text())
+
+
+__all__ = ["SETTINGS", "new_config", "nowhere", "processor_keys", "save_settings", "saved_config",
+           "saved_settings"]  # fmt: skip

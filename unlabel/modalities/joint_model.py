@@ -34,7 +34,8 @@ class JointModel(PreTrainedModel):
     - audio: `input_values`, waveforms from -1 to 1 at the encoder's rate, `(batch, samples)`, and
       `attention_mask` where some are padded at their end; of longer ones the middle counts, while
       `JointEncoder.encode` takes the mean over their windows;
-    - series: `past_values` in raw units, `(batch, steps, channels)`, and `past_observed_mask`.
+    - series: `past_values` in raw units, `(batch, steps, channels)`, and `past_observed_mask`; of
+      longer ones the newest steps count.
 
     Args:
         config: of the sides.
@@ -190,8 +191,8 @@ def _series(
     if past_observed_mask is not None:
         inputs["observed"] = inputs["observed"] & past_observed_mask.bool()
         inputs["values"] = torch.where(inputs["observed"], inputs["values"], 0)
-    mask = torch.ones(past_values.shape[:2], dtype=torch.bool, device=past_values.device)
-    return _plain(tower, inputs, mask)
+    newest = {name: x[:, -tower.context :] for name, x in inputs.items()}
+    return _plain(tower, newest, torch.ones_like(newest["observed"][:, :, 0]))
 
 
 def _plain(tower: Any, inputs: dict[str, Tensor], mask: Tensor) -> View:

@@ -76,12 +76,12 @@ class Window:
     def of(
         cls, inputs: dict[str, Tensor], mask: Tensor, *, context: int, history: int, horizon: int
     ) -> "Window":
-        """The first `context + horizon` steps, brought to `history + horizon`.
+        """The first `context + horizon` steps of each sample, brought to `history + horizon`.
 
         Shorter samples are padded at the left; where `history` is less than `context` (whole
         tokens only) the oldest steps go.
         """
-        fit = lambda x: _fit(x, context + horizon)[:, context - history :]  # noqa: E731
+        fit = lambda x: _fit(x, mask, context + horizon)[:, context - history :]  # noqa: E731
         observed = fit(inputs["observed"]) & fit(mask)[:, :, None]
         nothing = torch.zeros_like(observed)
         covariates = inputs.get("covariates")
@@ -142,10 +142,16 @@ class Window:
         )
 
 
-def _fit(x: Tensor, steps: int) -> Tensor:
-    """The first `steps` steps, padded at the left with zeros (False) where there are fewer."""
-    missing = max(0, steps - x.shape[1])
-    return F.pad(x[:, :steps], (0, 0) * (x.dim() - 2) + (missing, 0))
+def _fit(x: Tensor, mask: Bool[Tensor, "batch steps"], steps: int) -> Tensor:
+    """The first `steps` steps that exist, with zeros (False) before them where there are fewer."""
+    spare = x.shape[1] - steps
+    if spare <= 0:
+        return F.pad(x, (0, 0) * (x.dim() - 2) + (-spare, 0))
+    # A longer sample of the batch moved the others to the right.
+    first = mask.long().argmax(1, keepdim=True).clamp(max=spare)
+    return x.take_along_dim(
+        (first + torch.arange(steps, device=x.device)).reshape(-1, steps, *(1,) * (x.dim() - 2)), 1
+    )
 
 
 def mean_and_std(

@@ -29,10 +29,11 @@ from unlabel.modalities.text_orders import VIEWS as ORDERS
 from unlabel.modalities.text_show import shown
 from unlabel.modalities.text_views import VIEWS as WHOLE
 from unlabel.modalities.text_views import Vocabulary
-from unlabel.modalities.unpadded import Row, unpad
+from unlabel.modalities.unpadded import Row, first_position, unpad
 
 POOLINGS = ("cls", "mean", "first_last")
 VIEWS = WHOLE | ORDERS
+_LONGEST = 512  # tokens of a sentence, where a folder does not say
 
 
 class TextEncoder(nn.Module):
@@ -72,7 +73,8 @@ class TextEncoder(nn.Module):
             raise ValueError(f"Pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
         self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
         self.multiple_of = multiple_of
-        limit = getattr(model.config, "max_position_embeddings", max_length)
+        places = getattr(model.config, "max_position_embeddings", None)
+        limit = max_length if places is None else places - first_position(model)
         self.max_length = min(max_length, limit)
         self.width: int = model.config.hidden_size
         self.layer_width, self.grid = self.width, (self.max_length,)
@@ -138,7 +140,7 @@ class TextEncoder(nn.Module):
         Args:
             path: folder or hub name.
             pooling: default is what the folder says, else `mean`.
-            max_length: default is what the folder says, else 64 tokens.
+            max_length: default is what the folder says, else 512 tokens or the model's limit.
             dropout: sets every dropout probability of the model; None leaves them alone.
             local_files_only: never ask the hub.
             settings: `unpadded` and `multiple_of`, as for the class; no folder holds them.
@@ -163,7 +165,7 @@ class TextEncoder(nn.Module):
             model,
             tokenizer,
             pooling=pooling or said.get("pooling", "mean"),
-            max_length=max_length or said.get("max_length", 64),
+            max_length=max_length or said.get("max_length", _LONGEST),
             **settings,
         )
         encoder._origin = (str(path), local_files_only)
@@ -345,11 +347,24 @@ class TextEncoder(nn.Module):
         """Token ids of each sentence, special tokens included, cut at `max_length`."""
         if isinstance(sentences, str):
             raise ValueError("A list of sentences is wanted, but one string came; wrap it in [ ].")
-        if not len(sentences):
+        sentences = list(sentences)
+        if not sentences:
             return []
-        return self.tokenizer(
-            list(sentences), truncation=True, max_length=self.max_length, verbose=False
-        )["input_ids"]
+        how: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
+        try:
+            return self.tokenizer(sentences, verbose=False, **how)["input_ids"]
+        except (TypeError, ValueError) as error:
+            wrong = next((i for i, s in enumerate(sentences) if not _is_text(s)), None)
+            if wrong is None:
+                raise
+            raise ValueError(
+                f"Sentence {wrong} is {sentences[wrong]!r}, which is no text; leave it out."
+            ) from error
+
+
+def _is_text(value: Any) -> bool:
+    """True for a string; halves of surrogate pairs are none."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _kept(view: View) -> Tensor | None:

@@ -1,12 +1,16 @@
 """What folders of other libraries say of a text encoder, and models without their pooler."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+_KNOWN = {"Transformer", "Pooling", "WeightedLayerPooling", "Normalize"}
 
 
 def bare(make: Callable[..., PreTrainedModel]) -> PreTrainedModel:
@@ -19,16 +23,30 @@ def bare(make: Callable[..., PreTrainedModel]) -> PreTrainedModel:
 
 
 def sentence_transformer(folder: Path) -> dict[str, Any]:
-    """Pooling and length of a sentence-transformers folder, of any release, or nothing."""
+    """Pooling and length of a sentence-transformers folder, of any release, or nothing.
+
+    What it has beside that, a `TextEncoder` has not: it is left out, and named.
+    """
     modules, said = _read(folder / "modules.json"), {}
     parts = {m["type"].rsplit(".", 1)[-1]: folder / m["path"] for m in modules}
+    left = sorted(set(parts) - _KNOWN)
     if "Pooling" in parts:
-        keys = _read(parts["Pooling"] / "config.json")
-        if keys.get("pooling_mode_cls_token") or keys.get("pooling_mode") == "cls":
-            said["pooling"] = "cls"
-        elif keys.get("pooling_mode_mean_tokens") or keys.get("pooling_mode") == "mean":
-            blocks = parts.get("WeightedLayerPooling")
-            said["pooling"] = "first_last" if blocks and _first_and_last(blocks) else "mean"
+        ways = _ways(_read(parts["Pooling"] / "config.json"))
+        blocks = parts.get("WeightedLayerPooling")
+        if ways in (["cls"], ["mean"]):
+            said["pooling"] = ways[0]
+        else:
+            left.append(f"its pooling ({', '.join(ways)})")
+        if blocks and ways == ["mean"] and _first_and_last(blocks):
+            said["pooling"] = "first_last"
+        elif blocks:
+            left.append("its weights of layers")
+    if left:
+        logger.warning(
+            "%s is read without %s: the vectors are others than those of sentence-transformers.",
+            folder,
+            " and ".join(left),
+        )
     # Release 6 leaves the length to the tokenizer, whose number of no limit has 30 digits.
     limits = [("sentence_bert_config.json", "max_seq_length")]
     limits += [("tokenizer_config.json", "model_max_length")] if modules else []
@@ -36,6 +54,16 @@ def sentence_transformer(folder: Path) -> dict[str, Any]:
     if limit := next((n for n in found if n and n < 1e9), None):
         said["max_length"] = limit
     return said
+
+
+def _ways(keys: dict[str, Any]) -> list[str]:
+    """How tokens are pooled; several ways stand side by side in the vector."""
+    named = keys.get("pooling_mode")  # since release 6
+    if named:
+        return [named] if isinstance(named, str) else list(named)
+    short = {"cls_token": "cls", "mean_tokens": "mean"}
+    ways = (k.partition("pooling_mode_")[2] for k, is_so in keys.items() if is_so)
+    return [short.get(way, way) for way in ways if way]
 
 
 def _read(file: Path) -> Any:

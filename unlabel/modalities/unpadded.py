@@ -141,7 +141,7 @@ def unpad(encoder: Any) -> None:
         with torch.no_grad():
             padded = encoder(probe).tokens[probe.mask]
             encoder.model.set_attn_implementation(NAME)
-            encoder.first_position = _first_position(encoder.model)
+            encoder.first_position = first_position(encoder.model)
             apart = (encoder(probe).tokens[probe.mask] - padded).norm() / padded.norm()
         if not apart <= TOLERANCE:
             why = f"its vectors would be {float(apart):.1e} off"
@@ -165,11 +165,11 @@ def _probe(encoder: Any) -> View:
     return View({"input_ids": ids}, mask)
 
 
-def _first_position(model: PreTrainedModel) -> int:
+def first_position(model: PreTrainedModel) -> int:
     """Where a model's positions begin: RoBERTa's kin keep the first rows of theirs for padding."""
     tables = (m for n, m in model.named_modules() if n.endswith("position_embeddings"))
     kept = (getattr(table, "padding_idx", None) for table in tables)
     return next((k + 1 for k in kept if k is not None), 0)
 
 
-__all__ = ["NAME", "TOLERANCE", "Row", "attend", "unpad"]
+__all__ = ["NAME", "TOLERANCE", "Row", "attend", "first_position", "unpad"]

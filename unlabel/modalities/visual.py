@@ -1,7 +1,7 @@
 """Frames and video: the encoders of pictures and clips behind one door."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,7 @@ class VisualEncoder(nn.Module):
 
         Args:
             frames: uint8 RGB, `(clips, times, rows, columns, 3)`, `(pictures, rows, columns, 3)`,
-                or a list of clips of different lengths.
+                or a list of clips or pictures of different lengths and sizes.
             batch_size: clips a forward pass.
 
         Raises:
@@ -336,16 +336,16 @@ class VisualEncoder(nn.Module):
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        collate, found = self.collator(), []
+        collate, found = self.collator(), np.zeros((len(frames), self.width), np.float32)
         try:
-            for start in range(0, len(frames), batch_size):
-                rows = [np.asarray(x) for x in frames[start : start + batch_size]]
+            for places in _by_size(frames, batch_size):
+                rows = [np.asarray(frames[place]) for place in places]
                 samples = [{"frames": x[None] if x.ndim == 3 else x} for x in rows]
                 view = self.view(collate(samples).to(device), ViewSpec("plain"))
-                found.append(self(view).pooled.float().cpu().numpy())
+                found[places] = self(view).pooled.float().cpu().numpy()
         finally:
             self.train(was_training)
-        return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
+        return found
 
 
 class PictureEncoder(VisualEncoder):
@@ -362,6 +362,15 @@ def pool(tokens: Tensor, mask: Tensor, pooling: str) -> Float[Tensor, "batch wid
         return torch.where(mask.any(1, keepdim=True), highest, 0)
     weight = mask[:, :, None].to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _by_size(frames: np.ndarray | Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+    """Places of clips of one size each, a batch at a time."""
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place in range(len(frames)):
+        places.setdefault(np.shape(frames[place])[-3:], []).append(place)
+    for same in places.values():
+        yield from (same[start : start + batch_size] for start in range(0, len(same), batch_size))
 
 
 def _source(batch: Batch, partner: str | None) -> Clip:

@@ -1,10 +1,9 @@
 """Sizes of new encoders of frames and clips, and the image processor saved beside them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
+from unlabel.modalities.configs import processor_keys
 
 # Small enough to pretrain on a CPU at 64 pixels and 16 frames.
 _TRANSFORMER: dict[str, Any] = {
@@ -66,14 +65,7 @@ def save_processor(encoder: Any, folder: str | Path) -> None:
 
 def said_of_pixels(path: str | Path, *, local_files_only: bool) -> dict[str, list[float]]:
     """Mean and standard deviation of a pretrained model's pixels, where its processor says so."""
-    file = cached_file(
-        str(path),
-        "preprocessor_config.json",
-        local_files_only=local_files_only,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    said = {} if file is None else json.loads(Path(file).read_text())
+    said = processor_keys(path, local_files_only=local_files_only)
     names = {"mean": "image_mean", "std": "image_std"}
     return {ours: said[theirs] for ours, theirs in names.items() if theirs in said}
 

@@ -61,10 +61,10 @@ def fit(clip: Clip, *, frames: int, size: int, cell: Cell, dtype: torch.dtype) -
 
 
 def _scaled(frames: Tensor, size: int) -> tuple[int, int]:
-    """Rows and columns once the shorter side is `size`."""
+    """Rows and columns once the shorter side is `size`, rounded down as image processors do."""
     rows, columns = frames.shape[3:]
-    scale = size / min(rows, columns)
-    return max(size, round(rows * scale)), max(size, round(columns * scale))
+    short = min(rows, columns)
+    return rows * size // short, columns * size // short
 
 
 def resize(frames: Shaped[Tensor, "batch times channels rows columns"], size: int) -> Tensor:

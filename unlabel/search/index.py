@@ -127,25 +127,28 @@ class Index:
     ) -> Update:
         """Embed what is new or changed, and forget what is gone; files not named here stay.
 
-        Every `chunk` files are written down, so that an interrupted update goes on from there.
+        Every `chunk` files are written down, so that an interrupted update goes on from there. What
+        is broken is not tried again, unless it is changed or a text of another column.
 
         Args:
             space: that of the model which made the index.
             paths: of the files.
             side: whose encoder is to see them; None goes by their suffixes.
-            column: of tables that hold texts.
+            column: of tables that hold texts; None leaves those that are embedded as they are.
             chunk: files embedded between two writes.
             progress: show a bar.
         """
         known = pd.concat([self.items, self.broken]).drop_duplicates(_KEY).set_index(_KEY)
-        known = dict(
-            zip(known.index, zip(known["size"], known["changed"], strict=True), strict=True)
-        )
+        states = zip(known["size"], known["changed"], known["column"], strict=True)
+        known = dict(zip(known.index, states, strict=True))
         found = list(space.grouped(paths, side))
         done, todo = Update(), []
         for name, files in found:
-            states = {f: identity(Path(f)) for f in files}
-            changed = [f for f in files if known.get((f, name)) != states[f]]
+            said = column if space.sides[name] == "text" else None
+            states = {f: (*identity(Path(f)), said or "") for f in files}
+            # A column that is not named is the one of before.
+            parts = slice(2 if said is None else 3)
+            changed = [f for f in files if known.get((f, name), ())[parts] != states[f][parts]]
             again = sum((f, name) in known for f in changed)
             done.changed += again
             done.new += len(changed) - again
@@ -213,9 +216,10 @@ class Index:
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob(_PARTS))
 
-    def _write(self, side: str, made: Embedded, states: Mapping[str, tuple[int, int]]) -> None:
+    def _write(self, side: str, made: Embedded, states: Mapping[str, tuple[int, int, str]]) -> None:
         items = made.items.assign(side=side)
-        items["size"], items["changed"] = zip(*(states[p] for p in items["path"]), strict=True)
+        told = zip(*(states[p] for p in items["path"]), strict=True)
+        items["size"], items["changed"], items["column"] = told
         last = int(self._parts()[-1].stem.split("-")[1]) if self._parts() else 0
         self._save(self.folder / f"part-{last + 1:06d}.parquet", items, made.vectors)
 
@@ -249,7 +253,8 @@ class Index:
         frames = [
             t.drop_columns("embedding").to_pandas().assign(part=i) for i, t in enumerate(tables)
         ]
-        every = pd.concat(frames, ignore_index=True) if frames else _nothing()
+        every = pd.concat([_nothing(), *frames], ignore_index=True) if frames else _nothing()
+        every["column"] = every["column"].fillna("")  # an index of before columns were noted
         found = np.concatenate(vectors) if vectors else np.zeros((0, width), np.float32)
         counts = every["part"] == every.groupby(_KEY)["part"].transform("max")
         good = (counts & (every["fault"] == "")).to_numpy()
@@ -261,7 +266,7 @@ class Index:
 
 def _nothing() -> pd.DataFrame:
     kinds = {"path": str, "row": int, "text": str, "frames": int, "rate": float, "fault": str}
-    kinds |= {"side": str, "size": int, "changed": int, "part": int}
+    kinds |= {"side": str, "size": int, "changed": int, "column": str, "part": int}
     return pd.DataFrame({k: pd.Series(dtype=v) for k, v in kinds.items()})
 
 
