@@ -49,7 +49,7 @@ def written_out(a, b, scale, bias):
 
 def test_clip_of_equal_vectors_is_ln_n_and_that_is_its_chance():
     for term in scored(CLIP(sides=("text", "video")), torch.ones(N, D), torch.ones(N, D)).values():
-        assert term.loss.item() == pytest.approx(math.log(N), abs=1e-6)
+        assert term.loss.item() == pytest.approx(math.log(N), abs=5e-6)
         assert term.chance == pytest.approx(math.log(N))
 
 
