@@ -51,6 +51,26 @@ def test_list_for_one_kind_of_data_says_what_a_method_lacks_there(capsys, monkey
     main(["list", "--modality=text"])
     out = capsys.readouterr().out
     assert "second sensor" in out and "overlap" in out
+    can, cannot = out.split("Not on text")
+    assert "│ mlm " in can and "│ mae " in cannot and "│ mlm " not in cannot
+    # The views that its objectives may name, too.
+    assert "│ span_cutoff " in can.split("Views of text")[1]
+
+
+def test_list_says_where_a_view_comes_from_and_what_runs_on_sides(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    main(["list", "--modality=frames"])
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("│ background "))
+    assert "Ryali et al. 2021" in row
+    main(["list", "--modality=pairs"])
+    can, cannot = capsys.readouterr().out.split("Not on pairs")
+    assert all(f"│ {name} " in can for name in ("clip", "siglip", "cmc", "distill_sides"))
+    assert "│ barlow " in cannot and "Views of" not in can
+
+
+def test_the_list_is_a_line_or_two_a_method(capsys):
+    main(["list"])
+    assert len(capsys.readouterr().out.splitlines()) < 2 * len(CATALOGUE)
 
 
 def test_list_of_an_unknown_modality_says_which_there_are(capsys):

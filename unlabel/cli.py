@@ -10,41 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
 from unlabel.allocator import keep_freed_memory
-
-
-def list_methods(modality: str | None = None) -> None:
-    """Print every method and the kinds of data it runs on, or why it does not.
-
-    Args:
-        modality: this kind of data alone, with what each method does and its paper.
-    """
-    from unlabel.modalities import ENCODERS
-    from unlabel.objectives import CATALOGUE
-    from unlabel.training.pretraining import why_not
-
-    chosen = {k: v for k, v in ENCODERS.items() if modality in (None, k)}
-    if not chosen:
-        raise ValueError(f"No modality {modality!r}; there are {', '.join(ENCODERS)}.")
-    table = Table(title="Objectives", title_justify="left", show_lines=True)
-    more = ["paper"] if modality is None else ["what it does", "paper"]
-    for heading in ("name", *chosen, *more):
-        table.add_column(heading, no_wrap=heading == "name", ratio=None if heading == "name" else 1)
-    for name, method in CATALOGUE.items():
-        cells = [why_not(method(), kind) or "runs" for kind in chosen.values()]
-        if modality is None:  # one reason is enough to see that it does not run
-            cells = [cell.split(",")[0] for cell in cells]
-        said = [(method.__doc__ or "").split("\n")[0], method.paper]
-        table.add_row(name, *cells, *said[-len(more) :])
-    console = Console()
-    if not console.is_terminal:  # a file is as wide as it must be
-        console = Console(width=160)
-    console.print(table)
-    if modality is None:
-        console.print("What each does, and all that it lacks: --modality NAME.")
 
 
 def _arguments(given: Sequence[str]) -> list[str]:
@@ -102,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.evolve import evolve
     from unlabel.export import export
     from unlabel.forecasting.command import forecast
+    from unlabel.listing import list_methods
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
     from unlabel.report import report

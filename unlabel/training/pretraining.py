@@ -208,6 +208,7 @@ NEEDS = {
 
 def why_not(objective: Objective, encoder: Any) -> str:
     """Why an objective cannot train this encoder (or any of its class); empty where it can."""
+    objective.meet(encoder)
     missing = lacking(objective, encoder)
     return f"needs {', '.join(dict.fromkeys(NEEDS.get(m, m) for m in missing))}" if missing else ""
 
