@@ -94,7 +94,47 @@ def test_a_misspelt_option_is_refused_by_name(capsys, notes):
     said = refused(
         capsys, "train", "--objective=simcse", f"--data={notes}", "--training.max_stepps=3"
     )
-    assert "'max_stepps' is not accepted" in said
+    wanted = "There is no option 'max_stepps' of TrainingArguments (did you mean max_steps?)."
+    assert said == f"unlabel: {wanted}\n"
+
+
+@pytest.mark.parametrize(
+    "line, wanted",
+    [
+        ("trian notes.txt", "No command 'trian' (did you mean train?); there are train, compare,"),
+        ("bench stss RUN", "No command 'stss' (did you mean sts?); there are sts, retrieval"),
+        ("", "`unlabel` wants a command: train, compare"),
+        ("bench", "`unlabel bench` wants a command: sts, retrieval"),
+        ("train --data=n.txt", "`unlabel train` wants --objective; see `unlabel train --help`."),
+        ("embed RUN", "`unlabel embed` wants a SOURCE; see `unlabel embed --help`."),
+        ("list --modalty=text", "no option --modalty (did you mean --modality?); `unlabel list"),
+        (
+            "train --objective=simcse --trainng.max_steps=3",
+            "no option --trainng.max_steps (did you mean --training.max_steps?); `unlabel",
+        ),
+        ("train n.txt --objective=simcse", "`unlabel train` has no place for 'n.txt': name the"),
+        ("train none.yaml", "none.yaml: there is no such recipe."),
+        (
+            "train --objective=simcse --objective.temprature=1",
+            "There is no option 'temprature' of SimCSE (did you mean temperature?).",
+        ),
+        (
+            "train --objective=simcse --objective.temperature=warm",
+            "temperature of SimCSE is a number, but warm came.",
+        ),
+        (
+            "train --objective=debiased --objective.widht=9",
+            "There is no option 'widht' of Debiased (did you mean width?).",
+        ),
+        (
+            "train --objective=simcse --modality=txt",
+            "modality is one of 'text', 'series', 'frames', 'video', 'audio', 'pairs', but txt",
+        ),
+    ],
+)
+def test_a_slip_is_told_in_one_sentence_with_what_was_meant(capsys, line, wanted):
+    said = refused(capsys, *line.split())
+    assert said.startswith("unlabel: ") and said.count("\n") == 1 and wanted in said
 
 
 def test_a_value_that_cannot_be_is_refused_in_one_sentence(capsys, notes):
@@ -144,7 +184,7 @@ def test_what_would_do_nothing_is_refused_in_one_sentence(capsys, notes):
 
 def test_an_unknown_objective_is_refused_with_the_list(capsys, notes):
     said = refused(capsys, "train", "--objective", "simcsee", f"--data={notes}")
-    assert "No objective 'simcsee'; `unlabel list` knows simcse, cutoff, mlm" in said
+    assert "No objective 'simcsee' (did you mean simcse?); `unlabel list` names all." in said
 
 
 def test_missing_data_is_one_sentence(capsys, tmp_path):

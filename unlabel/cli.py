@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noisy in ("httpx", "filelock", "urllib3", "datasets", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from jsonargparse import auto_cli
+    from jsonargparse import ArgumentError, auto_cli
 
     from unlabel.benchmarks.actions import bench_actions
     from unlabel.benchmarks.alignment import bench_alignment
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.listing import list_methods
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
+    from unlabel.refusals import reason, refusal
     from unlabel.report import report
     from unlabel.sampling import sample
     from unlabel.scoring import score
@@ -107,28 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "report": report,
         "list": list_methods,
     }
+    words = _arguments(sys.argv[1:] if arguments is None else arguments)
     try:
-        auto_cli(
-            commands,
-            args=_arguments(sys.argv[1:] if arguments is None else arguments),
-            prog="unlabel",
-        )
+        auto_cli(commands, args=words, prog="unlabel", exit_on_error=False)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ArgumentError, ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("UNLABEL_TRACEBACK"):
             raise
-        print(f"unlabel: {_said(str(error))}", file=sys.stderr)
+        is_parsers = isinstance(error, ArgumentError)
+        said = refusal(str(error), words, commands) if is_parsers else reason(str(error))
+        print(f"unlabel: {said}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _said(error: str) -> str:
-    """What is wrong, out of jsonargparse's list of all that a value might have been."""
-    if "any of the Union subtypes" not in error:
-        return error
-    tried = error.partition("Errors:")[2].partition("Given value type:")[0]
-    reasons = [reason.strip() for reason in tried.split("\n  - ") if reason.strip()]
-    return " ".join(r for r in reasons if not r.startswith("Expected a <class ")) or error
 
 
 def run() -> None:

@@ -24,6 +24,7 @@ from unlabel.kinds.visual import FramesOptions, VideoOptions
 from unlabel.modalities.configs import SETTINGS
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.record import FirstBatch, LogFile, describe
+from unlabel.refusals import meant
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.checkpoint import checkpoints
 from unlabel.training.pretraining import Pretraining
@@ -209,7 +210,8 @@ def named_objective(name: str) -> Objective:
         ValueError: no such method.
     """
     if name.lower() not in CATALOGUE:
-        raise ValueError(f"No objective {name!r}; `unlabel list` knows {', '.join(CATALOGUE)}.")
+        near = meant(name, CATALOGUE)
+        raise ValueError(f"No objective {name!r}{near}; `unlabel list` names all.")
     return CATALOGUE[name.lower()]()
 
 
