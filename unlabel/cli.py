@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noisy in ("httpx", "filelock", "urllib3", "datasets", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    _silence_bars_of_files()
     from jsonargparse import ArgumentError, auto_cli
 
     from unlabel.benchmarks.actions import bench_actions
@@ -120,6 +121,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         said = refusal(str(error), words, commands) if is_parsers else reason(str(error))
         print(f"unlabel: {said}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _silence_bars_of_files() -> None:
+    """No bars for weights that are read or written in a moment; downloads keep theirs."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    are_wanted = not are_progress_bars_disabled()
+    disable_progress_bar()  # the hub's too
+    if are_wanted:
+        enable_progress_bars()
 
 
 def run() -> None:
