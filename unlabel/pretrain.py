@@ -93,7 +93,10 @@ def train(
             _refuse_overwrite(run, resume)
             done = _train_one(copy.deepcopy(method), data, modality, options, own, resume)
         if not done:
-            break  # asked to stop: the seeds after this one wait for --resume, too
+            return out  # asked to stop: the seeds after this one wait for --resume, too
+    if args.process_index == 0:
+        model = out / ("model" if seeds == 1 else "seed-*/model")
+        logger.info("Trained: %s. A page of it: unlabel report %s", model, out)
     return out
 
 
