@@ -123,6 +123,15 @@ def test_a_misspelt_option_is_refused_by_name(capsys, notes):
             "temperature of SimCSE is a number, but warm came.",
         ),
         (
+            "train --objective=forecast --series.target=load",
+            "target of SeriesOptions is a list, such as [a, b], but load came.",
+        ),
+        ("train --objective=mlm --text.limit=x", "limit of TextOptions is a whole number, but x"),
+        (
+            "export RUN --to=onxx",
+            "to is one of 'sentence-transformers', 'transformers', but onxx came.",
+        ),
+        (
             "train --objective=debiased --objective.widht=9",
             "There is no option 'widht' of Debiased (did you mean width?).",
         ),

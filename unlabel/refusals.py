@@ -9,8 +9,10 @@ from typing import Any
 
 Commands = Mapping[str, Any]  # functions by name, or commands of their own
 
-_EXPECTED = re.compile(r'Parser key "([\w.]+)":\s+Expected an? (.+?)\. Got value: (.*)', re.DOTALL)
-_OF_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s+(.*)", re.DOTALL)
+_UNION = "Does not validate against any of the Union subtypes"
+_KEY = re.compile(r'\s*Parser key "([\w.]+)":\s+(.*)', re.DOTALL)
+_OF_CLASS = re.compile(r"\s*Problem with given class_path '([\w.]+)':\s+(.*)", re.DOTALL)
+_EXPECTED = re.compile(r"\s*Expected an? (.+?)(?:\. Got value: (.*))?$", re.DOTALL)
 
 
 def refusal(error: str, words: Sequence[str], commands: Commands) -> str:
@@ -39,21 +41,34 @@ def refusal(error: str, words: Sequence[str], commands: Commands) -> str:
 
 def reason(error: str) -> str:
     """What is wrong, out of jsonargparse's list of all that a value might have been."""
-    if "any of the Union subtypes" in error:
-        tried = error.partition("Errors:")[2].partition("Given value type:")[0]
-        reasons = [r.strip() for r in re.split(r"\n +- ", tried) if r.strip()]
-        error = " ".join(r for r in reasons if not r.startswith("Expected a <class ")) or error
-    of = ""
-    if found := _OF_CLASS.match(error):
-        path, error = found.groups()
-        of = f" of {path.rpartition('.')[2]}"
-        if option := re.match(r"Option '(\w+)' is not accepted", error):
-            near = meant(option[1], options_of(locate(path)))
-            return f"There is no option '{option[1]}'{of}{near}."
+    key, of, value, path = "", "", "", ""
+    while True:
+        if found := _KEY.match(error):
+            key, error = found.groups()
+        elif found := _OF_CLASS.match(error):
+            path, error = found.groups()
+            of = f" of {path.rpartition('.')[2]}"
+        elif _UNION in error:
+            tried, _, value = error.partition("Errors:")[2].rpartition("Given value:")
+            error = _likeliest(tried.rpartition("Given value type:")[0])
+        else:
+            break
+    if found := re.match(r"Option '(\w+)' is not accepted", error):
+        near = meant(found[1], options_of(locate(path)))
+        return f"There is no option '{found[1]}'{of}{near}."
     if found := _EXPECTED.match(error):
-        key, kind, value = found.groups()
-        return f"{key}{of} is {_kind(kind)}, but {value.strip()} came."
+        came = (found[2] or value).strip()
+        return f"{key}{of} is {_kind(found[1])}, but {came} came."
     return error
+
+
+def _likeliest(tried: str) -> str:
+    """Of what a value was tried as, what says most: not that it is no string, or not left out."""
+    dash = re.match(r"\n +- ", tried)
+    parts = [p.strip() for p in tried.split(dash[0])] if dash else [tried.strip()]
+    parts = [p for p in parts if p and p != "Expected a <class 'NoneType'>"]
+    told = [p for p in parts if not p.startswith("Expected a <class ")]
+    return " ".join(told) or parts[0] if parts else ""
 
 
 def meant(word: str, known: Iterable[str]) -> str:
@@ -110,7 +125,16 @@ def _kind(kind: str) -> str:
     if found := re.match(r"typing\.Literal\[(.*)\]", kind):
         return f"one of {found[1]}"
     named = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
-    return {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(named, named)
+    return _KINDS.get(named, named)
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list, such as [a, b]",
+    "dict": "a mapping, such as {a: 1}",
+}
 
 
 __all__ = ["meant", "options_of", "reason", "refusal"]
