@@ -9,6 +9,8 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 from unlabel.allocator import keep_freed_memory
 
@@ -111,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     words = _arguments(sys.argv[1:] if arguments is None else arguments)
     try:
-        auto_cli(commands, args=words, prog="unlabel", exit_on_error=False)
+        how: dict[str, Any] = {"version": version("unlabel"), "exit_on_error": False}
+        auto_cli(commands, args=words, prog="unlabel", **how)
     except BrokenPipeError:
         raise
     except (ArgumentError, ValueError, OSError, RuntimeError, ImportError) as error:
