@@ -51,6 +51,26 @@ def test_list_for_one_kind_of_data_says_what_a_method_lacks_there(capsys, monkey
     main(["list", "--modality=text"])
     out = capsys.readouterr().out
     assert "second sensor" in out and "overlap" in out
+    can, cannot = out.split("Not on text")
+    assert "│ mlm " in can and "│ mae " in cannot and "│ mlm " not in cannot
+    # The views that its objectives may name, too.
+    assert "│ span_cutoff " in can.split("Views of text")[1]
+
+
+def test_list_says_where_a_view_comes_from_and_what_runs_on_sides(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    main(["list", "--modality=frames"])
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("│ background "))
+    assert "Ryali et al. 2021" in row
+    main(["list", "--modality=pairs"])
+    can, cannot = capsys.readouterr().out.split("Not on pairs")
+    assert all(f"│ {name} " in can for name in ("clip", "siglip", "cmc", "distill_sides"))
+    assert "│ barlow " in cannot and "Views of" not in can
+
+
+def test_the_list_is_a_line_or_two_a_method(capsys):
+    main(["list"])
+    assert len(capsys.readouterr().out.splitlines()) < 2 * len(CATALOGUE)
 
 
 def test_list_of_an_unknown_modality_says_which_there_are(capsys):
@@ -74,7 +94,56 @@ def test_a_misspelt_option_is_refused_by_name(capsys, notes):
     said = refused(
         capsys, "train", "--objective=simcse", f"--data={notes}", "--training.max_stepps=3"
     )
-    assert "'max_stepps' is not accepted" in said
+    wanted = "There is no option 'max_stepps' of TrainingArguments (did you mean max_steps?)."
+    assert said == f"unlabel: {wanted}\n"
+
+
+@pytest.mark.parametrize(
+    "line, wanted",
+    [
+        ("trian notes.txt", "No command 'trian' (did you mean train?); there are train, compare,"),
+        ("bench stss RUN", "No command 'stss' (did you mean sts?); there are sts, retrieval"),
+        ("", "`unlabel` wants a command: train, compare"),
+        ("bench", "`unlabel bench` wants a command: sts, retrieval"),
+        ("train --data=n.txt", "`unlabel train` wants --objective; see `unlabel train --help`."),
+        ("embed RUN", "`unlabel embed` wants a SOURCE; see `unlabel embed --help`."),
+        ("list --modalty=text", "no option --modalty (did you mean --modality?); `unlabel list"),
+        (
+            "train --objective=simcse --trainng.max_steps=3",
+            "no option --trainng.max_steps (did you mean --training.max_steps?); `unlabel",
+        ),
+        ("train n.txt --objective=simcse", "`unlabel train` has no place for 'n.txt': name the"),
+        ("train none.yaml", "none.yaml: there is no such recipe."),
+        (
+            "train --objective=simcse --objective.temprature=1",
+            "There is no option 'temprature' of SimCSE (did you mean temperature?).",
+        ),
+        (
+            "train --objective=simcse --objective.temperature=warm",
+            "temperature of SimCSE is a number, but warm came.",
+        ),
+        (
+            "train --objective=forecast --series.target=load",
+            "target of SeriesOptions is a list, such as [a, b], but load came.",
+        ),
+        ("train --objective=mlm --text.limit=x", "limit of TextOptions is a whole number, but x"),
+        (
+            "export RUN --to=onxx",
+            "to is one of 'sentence-transformers', 'transformers', but onxx came.",
+        ),
+        (
+            "train --objective=debiased --objective.widht=9",
+            "There is no option 'widht' of Debiased (did you mean width?).",
+        ),
+        (
+            "train --objective=simcse --modality=txt",
+            "modality is one of 'text', 'series', 'frames', 'video', 'audio', 'pairs', but txt",
+        ),
+    ],
+)
+def test_a_slip_is_told_in_one_sentence_with_what_was_meant(capsys, line, wanted):
+    said = refused(capsys, *line.split())
+    assert said.startswith("unlabel: ") and said.count("\n") == 1 and wanted in said
 
 
 def test_a_value_that_cannot_be_is_refused_in_one_sentence(capsys, notes):
@@ -124,7 +193,7 @@ def test_what_would_do_nothing_is_refused_in_one_sentence(capsys, notes):
 
 def test_an_unknown_objective_is_refused_with_the_list(capsys, notes):
     said = refused(capsys, "train", "--objective", "simcsee", f"--data={notes}")
-    assert "No objective 'simcsee'; `unlabel list` knows simcse, cutoff, mlm" in said
+    assert "No objective 'simcsee' (did you mean simcse?); `unlabel list` names all." in said
 
 
 def test_missing_data_is_one_sentence(capsys, tmp_path):

@@ -522,6 +522,12 @@ def test_naive_forecasts_repeat_value_and_season():
     assert season.ravel().tolist() == [4, 4, 6, 4, 4]
 
 
+def test_an_encoder_of_another_kind_of_data_is_refused_by_name(tmp_path, frame):
+    (tmp_path / "unlabel.json").write_text('{"modality": "text"}')
+    with pytest.raises(ValueError, match="is an encoder of text; series are forecast by one of"):
+        Forecaster(tmp_path, prediction_length=8).fit(frame)
+
+
 def test_embedding_leaves_the_encoder_in_the_mode_it_had(fitted, frame):
     encoder = fitted.model_.encoder
     encoder.train()

@@ -117,6 +117,13 @@ def test_a_command_trains_its_own_method_on_a_kind_that_it_runs_on(row):
     assert not why_not(CATALOGUE[name](), ENCODERS[given["--modality"]])
 
 
+def test_the_readme_names_every_method_in_its_table_of_families():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| family |")[2].partition("\n\n")[0]
+    families = [cells(line)[1] for line in table.splitlines()[2:]]
+    assert set(re.findall(r"`(\w+)`", " ".join(families))) == set(CATALOGUE)
+
+
 def test_the_head_names_kinds_of_data_and_their_usual_views():
     head = " ".join(PAGE.split("\n## ")[0].split())
     assert f"all is {', '.join(MODALITIES)}." in head

@@ -259,7 +259,9 @@ def test_command_of_a_missing_picture_makes_it(run, sentences):
     commands = re.findall(r"<code>(unlabel pictures .*?)</code>", report(str(run)).read_text())
     words = commands[0].replace("sentences.txt", str(run / "sentences.txt")).split()
     main(words[1:])
-    assert "16 sentences by t-SNE" in Page(report(str(run))).text
+    text = Page(report(str(run))).text
+    assert "16 sentences by t-SNE" in text
+    assert f"among 16 sentences of {run / 'sentences.txt'}, by cosine" in text
 
 
 def test_text_from_the_wild_stays_text(run):

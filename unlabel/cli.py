@@ -9,42 +9,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
+from importlib.metadata import version
+from typing import Any
 
 from unlabel.allocator import keep_freed_memory
-
-
-def list_methods(modality: str | None = None) -> None:
-    """Print every method and the kinds of data it runs on, or why it does not.
-
-    Args:
-        modality: this kind of data alone, with what each method does and its paper.
-    """
-    from unlabel.modalities import ENCODERS
-    from unlabel.objectives import CATALOGUE
-    from unlabel.training.pretraining import why_not
-
-    chosen = {k: v for k, v in ENCODERS.items() if modality in (None, k)}
-    if not chosen:
-        raise ValueError(f"No modality {modality!r}; there are {', '.join(ENCODERS)}.")
-    table = Table(title="Objectives", title_justify="left", show_lines=True)
-    more = ["paper"] if modality is None else ["what it does", "paper"]
-    for heading in ("name", *chosen, *more):
-        table.add_column(heading, no_wrap=heading == "name", ratio=None if heading == "name" else 1)
-    for name, method in CATALOGUE.items():
-        cells = [why_not(method(), kind) or "runs" for kind in chosen.values()]
-        if modality is None:  # one reason is enough to see that it does not run
-            cells = [cell.split(",")[0] for cell in cells]
-        said = [(method.__doc__ or "").split("\n")[0], method.paper]
-        table.add_row(name, *cells, *said[-len(more) :])
-    console = Console()
-    if not console.is_terminal:  # a file is as wide as it must be
-        console = Console(width=160)
-    console.print(table)
-    if modality is None:
-        console.print("What each does, and all that it lacks: --modality NAME.")
 
 
 def _arguments(given: Sequence[str]) -> list[str]:
@@ -86,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noisy in ("httpx", "filelock", "urllib3", "datasets", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from jsonargparse import auto_cli
+    _silence_bars_of_files()
+    from jsonargparse import ArgumentError, auto_cli
 
     from unlabel.benchmarks.actions import bench_actions
     from unlabel.benchmarks.alignment import bench_alignment
@@ -103,8 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unlabel.evolve import evolve
     from unlabel.export import export
     from unlabel.forecasting.command import forecast
+    from unlabel.listing import list_methods
     from unlabel.pictures import pictures
     from unlabel.pretrain import train
+    from unlabel.refusals import reason, refusal
     from unlabel.report import report
     from unlabel.sampling import sample
     from unlabel.scoring import score
@@ -141,28 +112,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "report": report,
         "list": list_methods,
     }
+    words = _arguments(sys.argv[1:] if arguments is None else arguments)
     try:
-        auto_cli(
-            commands,
-            args=_arguments(sys.argv[1:] if arguments is None else arguments),
-            prog="unlabel",
-        )
+        how: dict[str, Any] = {"version": version("unlabel"), "exit_on_error": False}
+        auto_cli(commands, args=words, prog="unlabel", **how)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ArgumentError, ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("UNLABEL_TRACEBACK"):
             raise
-        print(f"unlabel: {_said(str(error))}", file=sys.stderr)
+        is_parsers = isinstance(error, ArgumentError)
+        said = refusal(str(error), words, commands) if is_parsers else reason(str(error))
+        print(f"unlabel: {said}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _said(error: str) -> str:
-    """What is wrong, out of jsonargparse's list of all that a value might have been."""
-    if "any of the Union subtypes" not in error:
-        return error
-    tried = error.partition("Errors:")[2].partition("Given value type:")[0]
-    reasons = [reason.strip() for reason in tried.split("\n  - ") if reason.strip()]
-    return " ".join(r for r in reasons if not r.startswith("Expected a <class ")) or error
+def _silence_bars_of_files() -> None:
+    """No bars for weights that are read or written in a moment; downloads keep theirs."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    are_wanted = not are_progress_bars_disabled()
+    disable_progress_bar()  # the hub's too
+    if are_wanted:
+        enable_progress_bars()
 
 
 def run() -> None:

@@ -31,7 +31,7 @@ CLUSTERS = 10
 ROUNDING = 1e-6
 
 
-def save_pictures(run: Path, sentences: list[str], seed: int = 0) -> None:
+def save_pictures(run: Path, sentences: list[str], seed: int = 0, *, source: str = "") -> None:
     """Embed a sample of sentences before and after training, and save neighbours and a map.
 
     Writes `results/neighbours.json` (queries drawn by seed, each with its nearest sentences of
@@ -42,6 +42,7 @@ def save_pictures(run: Path, sentences: list[str], seed: int = 0) -> None:
         run: a run's output folder, holding `untrained/` and `model/`.
         sentences: at least 10 different ones; at most 1,000 are drawn from them.
         seed: of the sample, the queries, the map and the clusters.
+        source: where the sentences come from, for the report.
 
     Raises:
         ValueError: no such models in the folder, too few sentences, or embeddings not finite.
@@ -57,7 +58,7 @@ def save_pictures(run: Path, sentences: list[str], seed: int = 0) -> None:
         {"query": texts[q], "before": _named(b, texts), "after": _named(a, texts)}
         for q, b, a in zip(queries, *sides, strict=True)
     ]
-    about = {"seed": seed, "sentences": len(texts)}
+    about = {"seed": seed, "sentences": len(texts), "source": source}
     # Without it a cosine says little: untrained encoders put all sentences close together.
     chance = {"before": mean_cosine(before), "after": mean_cosine(after)}
     write_json(
@@ -91,7 +92,7 @@ def pictures(
     if kind != "text":
         raise ValueError(f"{runs[0]} is a run on {kind}; pictures are of runs on text.")
     texts = docstring_pairs()[0] if data == "docstrings" else read_text(data, column=column).texts
-    save_pictures(runs[0], texts, seed)
+    save_pictures(runs[0], texts, seed, source=data)
     logger.info("Saved neighbours and map in %s.", runs[0] / "results")
     return runs[0] / "results"
 

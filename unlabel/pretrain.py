@@ -24,6 +24,7 @@ from unlabel.kinds.visual import FramesOptions, VideoOptions
 from unlabel.modalities.configs import SETTINGS
 from unlabel.objectives import CATALOGUE, Objective
 from unlabel.record import FirstBatch, LogFile, describe
+from unlabel.refusals import meant
 from unlabel.training.arguments import TrainingArguments
 from unlabel.training.checkpoint import checkpoints
 from unlabel.training.pretraining import Pretraining
@@ -92,7 +93,10 @@ def train(
             _refuse_overwrite(run, resume)
             done = _train_one(copy.deepcopy(method), data, modality, options, own, resume)
         if not done:
-            break  # asked to stop: the seeds after this one wait for --resume, too
+            return out  # asked to stop: the seeds after this one wait for --resume, too
+    if args.process_index == 0:
+        model = out / ("model" if seeds == 1 else "seed-*/model")
+        logger.info("Trained: %s. A page of it: unlabel report %s", model, out)
     return out
 
 
@@ -210,7 +214,8 @@ def named_objective(name: str) -> Objective:
         ValueError: no such method.
     """
     if name.lower() not in CATALOGUE:
-        raise ValueError(f"No objective {name!r}; `unlabel list` knows {', '.join(CATALOGUE)}.")
+        near = meant(name, CATALOGUE)
+        raise ValueError(f"No objective {name!r}{near}; `unlabel list` names all.")
     return CATALOGUE[name.lower()]()
 
 

@@ -154,6 +154,14 @@ def test_bytes_of_a_picture_are_read_as_its_file_is(tmp_path):
         read_clip((tmp_path / "a.jpg").read_bytes()[:-300])
 
 
+def test_text_is_no_video(tmp_path):
+    path = tmp_path / "notes.txt"  # whose letters FFmpeg would draw
+    path.write_text("A cat sat on the mat.\n" * 50)
+    assert examine(path).fault == "it is text, not a video"
+    with pytest.raises(DecodeError, match="it is text, not a video"):
+        read_clip(path, [0])
+
+
 def test_pictures_are_upright_and_their_grey_values_keep_their_steps(tmp_path):
     from PIL import Image
 

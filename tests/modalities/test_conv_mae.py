@@ -57,6 +57,18 @@ def test_a_token_knows_every_stage(model):
     assert torch.equal(model(pictures).last_hidden_state, whole)
 
 
+def test_the_first_stages_join_behind_the_transformer(model):
+    pictures = torch.randn(2, 3, 64, 64)
+    before = model(pictures)
+    _, fine = model.embedded(pictures, None)
+    wanted = fine.flatten(2).mT + model.blocks[-1](before.hidden_states[-2])
+    torch.testing.assert_close(before.last_hidden_state, model.norm(wanted))
+    with torch.no_grad():
+        model.fuse[0].weight.zero_()
+    for old, new in zip(before.hidden_states[:-1], model(pictures).hidden_states, strict=False):
+        assert torch.equal(old, new)
+
+
 def test_tokens_are_counted_row_by_row_and_padding_is_not_looked_at(model):
     pictures = torch.randn(2, 3, 32, 64)
     out = model(pictures)
@@ -67,7 +79,7 @@ def test_tokens_are_counted_row_by_row_and_padding_is_not_looked_at(model):
     padded, alone = model(pictures, None, at, mask), model(pictures, None, at[:, :2])
     torch.testing.assert_close(padded.last_hidden_state[:, :2], alone.last_hidden_state)
     torch.testing.assert_close(padded.pooler_output, alone.pooler_output)
-    whole = model.embedded(pictures, None).flatten(2).transpose(1, 2)
+    whole = model.embedded(pictures, None)[0].flatten(2).transpose(1, 2)
     torch.testing.assert_close(
         alone.hidden_states[0], whole.gather(1, at[:, :2, None].expand(-1, -1, 16))
     )

@@ -186,7 +186,9 @@ def test_padding_is_neither_copied_from_nor_coloured():
 
 
 def test_refusals_say_what_is_needed():
-    with pytest.raises(ValueError, match="VideoColorization needs framewise of the encoder"):
+    with pytest.raises(
+        ValueError, match="VideoColorization needs frames that are encoded one by one"
+    ):
         pretraining(VideoColorization(), "tubes")
     with pytest.raises(ValueError, match="even is a share from 0 to 1, but 2 came"):
         Colorization(even=2)

@@ -155,10 +155,12 @@ def test_refusals_say_what_to_do():
         LocalMIM(scales=(1,))
     with pytest.raises(ValueError, match="between 0 and 1, but 1 came"):
         DeepMIM(ratio=1)
-    with pytest.raises(ValueError, match="needs view hog of the encoder"):
+    with pytest.raises(
+        ValueError, match="needs view hog, which TinySeries cannot give; its views are"
+    ):
         Pretraining(TinySeries(), LocalMIM(**SMALL))
     encoder = tiny_video()
-    with pytest.raises(ValueError, match="DeepMIM needs layers, visible_only"):
+    with pytest.raises(ValueError, match="DeepMIM needs the hidden layers, an encoder that leaves"):
         Pretraining(encoder, DeepMIM(**SMALL))
     with pytest.raises(ValueError, match="Squares of 12 pixels do not divide"):
         method = SimMIM(unit="square", args={"mask_values.side": 12})

@@ -269,7 +269,7 @@ def test_refusals_say_what_to_do(make_encoder):
         Forecast(args={"hide.ratio": 0.1})
     with pytest.raises(ValueError, match=r"from 0 to below 1, but 1\.0 came"):
         MaskedHistory(ratio=1.0)
-    with pytest.raises(ValueError, match="Forecast needs future, length, view future of"):
+    with pytest.raises(ValueError, match="Forecast needs steps after the window, views of"):
         Pretraining(make_encoder(), Forecast())
-    with pytest.raises(ValueError, match="MLM needs table, token_ids, view mask_tokens of"):
+    with pytest.raises(ValueError, match="MLM needs a vocabulary, view mask_tokens, which"):
         Pretraining(TinySeries(), MLM())

@@ -270,7 +270,7 @@ def test_a_silent_head_costs_what_the_standard_normal_does():
 
 
 def test_an_encoder_that_sees_the_future_is_refused():
-    with pytest.raises(ValueError, match="NextStep needs causal"):
+    with pytest.raises(ValueError, match="NextStep needs an encoder that sees the past alone"):
         Pretraining(TinySeries(causal=False), NextStep())
     with pytest.raises(ValueError, match="loss is 'cosine'"):
         NextStep(loss="cosine")  # type: ignore[arg-type]

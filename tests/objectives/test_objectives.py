@@ -468,11 +468,11 @@ def test_refusals_name_what_is_missing(make_encoder):
         Sum({})
     encoder = make_encoder()
     encoder.gives = frozenset({"pooled"})
-    with pytest.raises(ValueError, match="MLM needs table, token_ids, tokens of the encoder"):
+    with pytest.raises(ValueError, match="MLM needs a vocabulary, a vector of each token"):
         Pretraining(encoder, MLM())
     (series := TinySeries()).gives -= {"turned"}
     del series.turned
-    with pytest.raises(ValueError, match="SLA needs turned of the encoder"):
+    with pytest.raises(ValueError, match="SLA needs views that can be told apart"):
         Pretraining(series, SLA(), classes=3)
     made: Any
     for made, named in (

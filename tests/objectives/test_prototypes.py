@@ -8,7 +8,7 @@ import torch
 from tiny_series import PROTOTYPES, SWAV, TinySeries, make_series
 
 from unlabel.core import Encoding
-from unlabel.objectives import BYOL, DINO, IBOT, MoCo, Sum, SwAV
+from unlabel.objectives import BYOL, DINO, IBOT, MoCo, MoCoV3, Sum, SwAV
 from unlabel.objectives.chains import multi_crop, usual
 from unlabel.objectives.sinkhorn import sinkhorn
 from unlabel.objectives.state import Centre, Ramp, Teacher, growing
@@ -299,4 +299,5 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="share from 0 to 1"):
         DINO(momentum=2)
     assert BYOL().teacher_momentum == 0.996
-    assert BYOL(momentum_steps=5).teacher_momentum == Ramp(0.996, 1.0, 5, is_cosine=True)
+    for start, method in ((0.996, BYOL), (0.99, MoCoV3)):
+        assert method(momentum_steps=5).teacher_momentum == Ramp(start, 1.0, 5, is_cosine=True)

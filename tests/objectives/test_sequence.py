@@ -110,7 +110,7 @@ def test_a_batch_without_any_pair_costs_0():
 
 def test_an_encoder_that_sees_ahead_is_refused_but_for_a_context_of_its_own():
     encoder = TinySeries(causal=False)
-    with pytest.raises(ValueError, match="CPC needs causal of the encoder"):
+    with pytest.raises(ValueError, match="CPC needs an encoder that sees the past alone"):
         Pretraining(encoder, CPC(steps=2, context="encoder"))
     for context in ("gru", None):
         module: Any = Pretraining(encoder, CPC(steps=2, context=context))

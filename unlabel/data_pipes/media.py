@@ -189,6 +189,8 @@ def _video(path: Path, alive: Callable[[], None], spool: Spool) -> dict[str, Any
         stream = file.streams.best("video")
         if stream is None:
             raise DecodeError(path, "it holds no video stream")
+        if file.format.name == "tty":  # which draws letters as pictures
+            raise DecodeError(path, "it is text, not a video")
         if file.format.name.endswith("_pipe") or file.format.name == "image2":
             raise DecodeError(path, f"it is a picture ({stream.codec_context.name}), not a video")
         stream.thread_type = "NONE"

@@ -111,6 +111,9 @@ class AvReader:
         if self._stream is None:
             self.close()
             raise ValueError("it holds no video stream")
+        if self._container.format.name == "tty":  # which draws letters as pictures
+            self.close()
+            raise ValueError("it is text, not a video")
         if self._own:
             # Frame threads hang beside other libraries, and cost a small file more than they give.
             self._stream.thread_type = "NONE"

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 
 from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_rows import SeriesRows
-from unlabel.embedding import run_model_folder
+from unlabel.embedding import modality_of, run_model_folder
 from unlabel.forecasting.fit import check_length, held_steps
 from unlabel.forecasting.known import read_future
 from unlabel.forecasting.model import ForecastModel
@@ -29,11 +29,18 @@ logger = logging.getLogger(__name__)
 
 
 def load_encoder(encoder: str | Path | SeriesEncoder) -> SeriesEncoder:
-    """The encoder of a run or folder, or a copy of one that is there."""
+    """The encoder of a run or folder, or a copy of one that is there.
+
+    Raises:
+        ValueError: it is of another kind of data.
+    """
     if isinstance(encoder, SeriesEncoder):
         return copy.deepcopy(encoder)
     path = Path(encoder)
-    return SeriesEncoder.from_pretrained(run_model_folder(path) or path)
+    folder = run_model_folder(path) or path
+    if (kind := modality_of(folder, unsaid="series")) != "series":
+        raise ValueError(f"{path} is an encoder of {kind}; series are forecast by one of series.")
+    return SeriesEncoder.from_pretrained(folder)
 
 
 def new_encoder(

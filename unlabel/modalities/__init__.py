@@ -1,5 +1,6 @@
 """Kinds of data: how a batch of it becomes views and how its encoder is called."""
 
+from unlabel.modalities import audio, series, text, visual
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.joint import TOWERS as MODALITIES
 from unlabel.modalities.joint import JointEncoder
@@ -10,10 +11,19 @@ from unlabel.modalities.visual import PictureEncoder, VisualEncoder
 
 # Those of single kinds of data, and the one of several at once.
 ENCODERS = {**MODALITIES, "pairs": JointEncoder}
+# The views of each kind of data by name; an encoder may leave some of them out.
+VIEWS = {
+    "text": text.VIEWS,
+    "series": series.VIEWS,
+    "frames": visual.VIEWS,
+    "video": visual.VIEWS,
+    "audio": audio.VIEWS,
+}
 
 __all__ = [
     "ENCODERS",
     "MODALITIES",
+    "VIEWS",
     "AudioEncoder",
     "JointEncoder",
     "JointModel",

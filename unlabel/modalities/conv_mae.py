@@ -131,7 +131,8 @@ class ConvBlock(nn.Module):
 class ConvMAEModel(PreTrainedModel):
     """Two stages of masked convolutions and a Transformer; each token knows all three scales.
 
-    Positions are fixed sines and cosines of row and column, for pictures of any size.
+    What the two stages made of a token's own pixels joins it behind the Transformer, before the
+    last norm. Positions are fixed sines and cosines of row and column, for pictures of any size.
 
     Example:
         >>> import torch
@@ -202,18 +203,20 @@ class ConvMAEModel(PreTrainedModel):
             mask: True at those of them that others may attend to; None for all.
             keep_features: False at embedding columns zeroed.
         """
-        x = self.embedded(pixel_values, is_visible)
-        x = rearrange(x, "b d y x -> b (y x) d")
+        maps = self.embedded(pixel_values, is_visible)
+        both = torch.stack([rearrange(m, "b d y x -> b (y x) d") for m in maps])
         if positions is not None:
-            x = x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
+            at = positions[None, :, :, None].expand(2, -1, -1, both.shape[3])
+            both = both.gather(2, at)
         if keep_features is not None:
-            x = x * keep_features[:, None]
+            both = both * keep_features[:, None]
+        x, fine = both
         # A picture without a token looks everywhere, so that no row of the softmax is empty.
         hides = None if mask is None else ~(mask | ~mask.any(1, keepdim=True))
         states = [x]
         for block in self.blocks:
             states.append(block(states[-1], src_key_padding_mask=hides))
-        states[-1] = self.norm(states[-1])
+        states[-1] = self.norm(states[-1] + fine)
         weight = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
         pooled = torch.einsum("bld,bl->bd", states[-1], weight)
         pooled = pooled / weight.sum(1, keepdim=True).clamp(min=1)
@@ -221,8 +224,10 @@ class ConvMAEModel(PreTrainedModel):
 
     def embedded(
         self, pictures: Tensor, is_visible: Tensor | None
-    ) -> Float[Tensor, "batch width rows columns"]:
-        """Tokens of all three scales together, with their places; 0 where hidden."""
+    ) -> tuple[
+        Float[Tensor, "batch width rows columns"], Float[Tensor, "batch width rows columns"]
+    ]:
+        """Tokens with their places, and what the stages before add to them; 0 where hidden."""
         visible = None if is_visible is None else is_visible[:, None].to(pictures.dtype)
         x, fused, size = pictures, [], self.config.patch_size
         for i, stage in enumerate(self.stages):
@@ -234,9 +239,9 @@ class ConvMAEModel(PreTrainedModel):
             for block in stage.children():
                 x = block(x, at)
             fused.append(self.fuse[i](x))
-        x = self.norms[2](self.embeds[2](x)) + fused[0] + fused[1]
+        x, fine = self.norms[2](self.embeds[2](x)), fused[0] + fused[1]
         x = x + places(x.shape[1], x.shape[2], x.shape[3]).to(x)
-        return x if visible is None else x * visible
+        return (x, fine) if visible is None else (x * visible, fine * visible)
 
 
 def places(width: int, rows: int, columns: int) -> Float[Tensor, "width rows columns"]:

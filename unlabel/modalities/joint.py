@@ -48,6 +48,8 @@ class JointEncoder(nn.Module):
     (LiT), arXiv 2111.07991, section 3.
     """
 
+    sides: tuple[str, ...] = tuple(TOWERS)  # of the class: what a sample may have
+    every = TOWERS
     gives = frozenset({"pooled", "sides", *TOWERS})
     views: frozenset[str] = frozenset()  # each side has its own
     usual = "plain"

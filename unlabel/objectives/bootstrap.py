@@ -121,16 +121,18 @@ class MoCoV3(_Bootstrap):
 
     Args:
         temperature: T.
-        momentum: of the moving average, kept as it is (the paper's grows to 1).
+        momentum: of the moving average.
+        momentum_steps: optimizer steps over which it grows to 1 along a cosine, such as all steps
+            of the run, as in the paper; None keeps it.
         width: of the projection.
         hidden: width inside the projector and the predictor.
         augment: views that are drawn twice, joined by `+`; `usual` are those of the kind of data.
         args: their arguments, such as `{"jitter.high": 0.3}`.
 
     Raises:
-        ValueError: an argument of a view that is not there.
+        ValueError: an argument of a view that is not there, or a momentum that is no share.
 
-    Reference: Chen et al. 2021, arXiv 2104.02057, algorithm 1.
+    Reference: Chen et al. 2021, arXiv 2104.02057, algorithm 1 and section 4.
     """
 
     paper = "MoCo v3 (Chen et al. 2021, arXiv 2104.02057)"
@@ -141,12 +143,19 @@ class MoCoV3(_Bootstrap):
         *,
         temperature: float = 0.2,
         momentum: float = 0.99,
+        momentum_steps: int | None = None,
         width: int = 256,
         hidden: int = 512,
         augment: str = "usual",
         args: Mapping[str, Any] | None = None,
     ):
-        super().__init__(momentum=momentum, width=width, hidden=hidden, augment=augment, args=args)
+        super().__init__(
+            momentum=growing(momentum, momentum_steps),
+            width=width,
+            hidden=hidden,
+            augment=augment,
+            args=args,
+        )
         self.temperature = temperature
 
     def forward(

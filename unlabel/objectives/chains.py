@@ -76,7 +76,7 @@ def multi_crop(
 
 def seen_by(spec: ViewSpec, encoder: Any) -> Any:
     """Who sees a view: the encoder (or its class), or the one of the side that the view names."""
-    towers = getattr(encoder, "towers", {})
+    towers = getattr(encoder, "towers", getattr(encoder, "every", {}))
     return towers[spec.partner] if spec.partner in towers else encoder
 
 

@@ -66,7 +66,7 @@ class Sided(Objective):
 
 
 def sides_of(encoder: Any) -> tuple[str, ...]:
-    """Names of the sides that a joint encoder has towers for; none of any other, or of a class."""
+    """Names of the sides that a joint encoder has towers for, or its class; none of any other."""
     return tuple(getattr(encoder, "sides", ()))
 
 

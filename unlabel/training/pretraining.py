@@ -63,11 +63,11 @@ class Pretraining(nn.Module):
         self.encoder, self.objective = encoder, objective
         objective.meet(self.encoder, samples, classes)
         if missing := lacking(objective, self.encoder):
-            gives = ", ".join(sorted(self.encoder.gives))
+            only_views = all(m.startswith("view ") for m in missing)
+            has = f"; its views are {', '.join(sorted(self.encoder.views))}" if only_views else ""
             raise ValueError(
-                f"{type(objective).__name__} needs {', '.join(missing)} of the encoder, which "
-                f"{type(encoder).__name__} cannot give; it gives {gives} and the views "
-                f"{', '.join(sorted(self.encoder.views))}."
+                f"{type(objective).__name__} needs {_in_words(missing)}, which "
+                f"{type(encoder).__name__} cannot give{has}."
             )
         objective.build(self.encoder)
         momentum = objective.teacher_momentum
@@ -228,8 +228,13 @@ NEEDS = {
 
 def why_not(objective: Objective, encoder: Any) -> str:
     """Why an objective cannot train this encoder (or any of its class); empty where it can."""
+    objective.meet(encoder)
     missing = lacking(objective, encoder)
-    return f"needs {', '.join(dict.fromkeys(NEEDS.get(m, m) for m in missing))}" if missing else ""
+    return f"needs {_in_words(missing)}" if missing else ""
+
+
+def _in_words(missing: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(NEEDS.get(m, m) for m in missing))
 
 
 def cached_step(
