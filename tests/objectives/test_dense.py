@@ -145,7 +145,7 @@ def test_frames_and_clips_are_near_where_their_crops_overlap():
 
 
 def test_an_encoder_without_places_and_bad_arguments_are_refused(make_encoder):
-    with pytest.raises(ValueError, match="PixPro needs places"):
+    with pytest.raises(ValueError, match="PixPro needs tokens that lie somewhere"):
         Pretraining(make_encoder(), PixPro())
     with pytest.raises(ValueError, match="threshold is a distance in cells, above 0, but 0 came"):
         PixContrast(threshold=0)

@@ -134,7 +134,7 @@ def test_a_flow_trains_other_methods_too():
 
 
 def test_refusals_say_what_would_work():
-    with pytest.raises(ValueError, match="Flow needs likelihood of the encoder"):
+    with pytest.raises(ValueError, match="Flow needs an invertible encoder"):
         Pretraining(TinySeries(), Flow(before=""))
     with pytest.raises(ValueError, match="no room for covariates"):
         series_flow(covariates=1)

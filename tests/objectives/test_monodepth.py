@@ -204,7 +204,7 @@ def test_bad_arguments_are_refused(how, match):
 
 
 def test_an_encoder_that_mixes_frames_is_refused():
-    with pytest.raises(ValueError, match="framewise"):
+    with pytest.raises(ValueError, match="frames that are encoded one by one"):
         Pretraining(tiny_video("tubes"), Monodepth())
 
 

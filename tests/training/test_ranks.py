@@ -18,7 +18,7 @@ ROWS = 12
 LOGGED = ("objective", "chance", "loss", "share", "weight", "monitor", "untrained")
 GRADIENT_METHODS: dict[str, Any] = {
     **{name: name for name in METHODS},
-    "mlm_rare": lambda: MLM(rate=0.05),  # some ranks have no masked token at all
+    "mlm_rare": lambda: MLM(rate=0.03),  # some ranks have no masked token at all
 }
 
 

@@ -134,7 +134,8 @@ class Pretraining(nn.Module):
 
     def _calls(self, places: list[int], views: Sequence[View]) -> list[list[int]]:
         """Places of views, those apart that are much shorter than the others."""
-        if self._at_once:
+        # A compiled step has no lengths to decide by: each way to go would be compiled for itself.
+        if self._at_once or torch.compiler.is_compiling():
             return [places]
         length = {i: views[i].mask.shape[1] for i in places}
         calls: list[list[int]] = []
