@@ -30,7 +30,7 @@ def test_the_parts_make_up_the_step_and_a_slow_one_is_seen(tmp_path):
     assert parts.keys() == {*PARTS, "trainer"} and min(parts.values()) >= 0
     assert sum(parts.values()) == pytest.approx(found["step"]["cpu"], rel=1e-6)
     assert parts["loss"] >= 50 and max(parts, key=parts.__getitem__) == "loss"
-    assert found["steps"] == 3 and "aten::addmm" in found["operators"]
+    assert found["steps"] == 3 and any(name.startswith("aten::") for name in found["operators"])
 
 
 def test_micro_batches_are_told_apart_likewise(tmp_path):
