@@ -17,6 +17,7 @@ from unlabel.data_pipes.report import NothingUsable, ReadReport
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unlabel.data_pipes.video_list import Columns, Entry, list_media
 from unlabel.data_pipes.video_store import VideoStore
+from unlabel.data_pipes.video_windows import STEPS
 from unlabel.data_pipes.videos import read_frames, read_videos
 from unlabel.embedding import device_of, modality_of
 from unlabel.embedding_parts import Parts
@@ -26,7 +27,6 @@ from unlabel.vector_files import Project, check_suffix, save_vectors, vector_tab
 
 # Files that are decoded at a time: what is held in memory.
 _CHUNK = 32
-SAMPLING = ("stride", "fps", "duration")  # of which one sets how clips lie in their videos
 Encode = Callable[[list[np.ndarray]], Float[np.ndarray, "samples width"]]
 
 
@@ -158,7 +158,7 @@ def trained_sampling(model: str | Path) -> dict[str, Any]:
     """How clips lay in the videos of the run whose model this is; nothing where no run says so."""
     file = Path(model).parent / "run.json"
     said = json.loads(file.read_text()).get("encoder") if file.is_file() else None
-    return {k: said[k] for k in SAMPLING if said.get(k) is not None} if said else {}
+    return {k: said[k] for k in STEPS if said.get(k) is not None} if said else {}
 
 
 def clips_of(
@@ -212,5 +212,4 @@ def _means(
     return vectors.reshape(-1, each, vectors.shape[-1]).mean(axis=1)
 
 
-__all__ = ["SAMPLING", "clips_of", "embed_media_file", "media_vectors", "names_of",
-           "trained_sampling"]  # fmt: skip
+__all__ = ["clips_of", "embed_media_file", "media_vectors", "names_of", "trained_sampling"]

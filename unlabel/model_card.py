@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unlabel.data_pipes.video_windows import STEPS
 from unlabel.joint_card import about_joint, about_side
 from unlabel.modalities.audio import AudioEncoder
 from unlabel.modalities.joint import JointEncoder
@@ -230,7 +231,7 @@ def _training(about: dict[str, Any]) -> str:
         "data": _data(about.get("data")),
         "read": about.get("read"),
         "samples": about.get("samples"),
-        **{k: (about.get("encoder") or {}).get(k) for k in ("stride", "fps", "duration")},
+        **{k: (about.get("encoder") or {}).get(k) for k in STEPS},
         "started from": (about.get("encoder") or {}).get("pretrained") or "random weights",
         "steps": result.get("steps"),
         "seconds": result.get("train_seconds"),

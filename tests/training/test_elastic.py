@@ -132,6 +132,18 @@ def test_a_run_keeps_its_batch_on_another_number_of_processes(tmp_path, caplog):
         _keep_batch(before | {"samples": None}, args, tmp_path)
 
 
+def _train(kind: Any, data: Path, run: Path, options: Any, steps: int, *, resume: bool) -> None:
+    args = TrainingArguments(
+        output_dir=str(run), max_steps=steps, save_steps=2, per_device_train_batch_size=4,
+        use_cpu=True, report_to="none",
+    )  # fmt: skip
+    given: Any = {kind: options}
+    train(
+        objective="simcse" if kind == "text" else "ts2vec", data=str(data), modality=kind,
+        training=args, resume=resume, **given,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["text", "series"])
 def test_data_of_as_many_samples_and_another_content_is_refused(tmp_path, kind):
     rows, options = [f"{(i * i) % 7},{i}" for i in range(40)], replace(TINY[kind], streaming=False)
@@ -139,15 +151,7 @@ def test_data_of_as_many_samples_and_another_content_is_refused(tmp_path, kind):
 
     def go(rows: list[str], steps: int, resume: bool) -> None:
         file.write_text("\n".join(["x,y"] * (kind == "series") + rows))
-        args = TrainingArguments(
-            output_dir=str(tmp_path / "run"), max_steps=steps, save_steps=2, use_cpu=True,
-            per_device_train_batch_size=4, report_to="none",
-        )  # fmt: skip
-        given: Any = {kind: options}
-        train(
-            objective="simcse" if kind == "text" else "ts2vec", data=str(file), modality=kind,
-            training=args, resume=resume, **given,
-        )  # fmt: skip
+        _train(kind, file, tmp_path / "run", options, steps, resume=resume)
 
     go(rows, 2, False)
     go(rows, 4, True)
@@ -165,15 +169,7 @@ def test_a_stream_whose_files_changed_is_refused_for_its_places_are_others(tmp_p
         (data / f"{i}{name}").write_text(lines)
 
     def go(steps: int, resume: bool) -> None:
-        args = TrainingArguments(
-            output_dir=str(run), max_steps=steps, save_steps=2, per_device_train_batch_size=4,
-            use_cpu=True, report_to="none",
-        )  # fmt: skip
-        given: Any = {kind: options}
-        train(
-            objective="simcse" if kind == "text" else "ts2vec", data=str(data), modality=kind,
-            training=args, resume=resume, **given,
-        )  # fmt: skip
+        _train(kind, data, run, options, steps, resume=resume)
 
     go(2, False)
     go(4, True)

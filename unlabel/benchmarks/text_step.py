@@ -4,13 +4,13 @@
     python -m unlabel.benchmarks.text_step --model FOLDER --data FILE.csv --columns '[one,other]'
 
 The step is SimCSE's, or with columns that of pairs of texts. Both start from the same weights and
-see the same sentences once, with the same batch, length
-limit, pooling, temperature, precision, optimizer, schedule, threads and device (a GPU where there
-is one); without a head, an evaluation or a checkpoint. Each trains in a process of its own, in
-turn, round after round with another seed. Wall seconds are what transformers' trainer, under both,
-reports of its loop; CPU seconds are the process's own from the first to the last line of its log,
-so that their ratio holds on a shared machine. The peer tokenises inside its loop, ours before it:
-the time it takes to tokenise is measured and added to ours.
+see the same sentences once, with the same batch, length limit, pooling, temperature, precision,
+optimizer, schedule, threads and device (a GPU where there is one); without a head, an evaluation or
+a checkpoint. Each trains in a process of its own, in turn, round after round with another seed.
+Wall seconds are what transformers' trainer, under both, reports of its loop; CPU seconds are the
+process's own from the first to the last line of its log, so that their ratio holds on a shared
+machine. The peer tokenises inside its loop, ours before it: the time it takes to tokenise is
+measured and added to ours.
 """
 
 import json

@@ -9,6 +9,9 @@ from jaxtyping import Float, Int64
 Places = Int64[np.ndarray, "picked"]
 
 
+STEPS = ("stride", "fps", "duration")  # of which one says how far apart the frames of a clip lie
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How clips lie in their videos; one of `stride`, `fps` and `duration` sets the step.
@@ -39,7 +42,7 @@ class Sampling:
     short: Literal["pad", "loop", "skip"] = "pad"
 
     def __post_init__(self):
-        given = {k: getattr(self, k) for k in ("stride", "fps", "duration")}
+        given = {k: getattr(self, k) for k in STEPS}
         given = {k: v for k, v in given.items() if v is not None}
         if len(given) > 1:
             raise ValueError(f"Give one of stride, fps and duration, but {', '.join(given)} came.")
@@ -148,4 +151,4 @@ def motion_start(motion: Float[np.ndarray, "count"], span: int, chance: float) -
     return int(np.searchsorted(chances, chance * chances[-1], side="right"))
 
 
-__all__ = ["Sampling", "even_start", "motion_start", "spread_out", "window"]
+__all__ = ["STEPS", "Sampling", "even_start", "motion_start", "spread_out", "window"]

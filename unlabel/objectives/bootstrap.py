@@ -15,7 +15,7 @@ from unlabel.objectives.gather import global_mean
 from unlabel.objectives.heads import layer_norm_mlp
 from unlabel.objectives.kernels import regress
 from unlabel.objectives.objective import Objective, Term
-from unlabel.objectives.state import Ramp, Teacher, growing
+from unlabel.objectives.state import Teacher, growing
 
 
 def _apart(pred: Tensor, target: Tensor) -> Float[Tensor, ""]:
@@ -27,6 +27,7 @@ class _Bootstrap(Objective):
 
     Args:
         momentum: of the moving average.
+        momentum_steps: optimizer steps over which it grows to 1; None keeps it.
         width: of the projection.
         hidden: width inside the projector and the predictor.
         augment: views that are drawn twice, joined by `+`.
@@ -36,16 +37,18 @@ class _Bootstrap(Objective):
     def __init__(
         self,
         *,
-        momentum: float | Ramp,
-        width: int,
-        hidden: int,
-        augment: str,
-        args: Mapping[str, Any] | None,
+        momentum: float = 0.996,
+        momentum_steps: int | None = None,
+        width: int = 256,
+        hidden: int = 512,
+        augment: str = "usual",
+        args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         online = tuple(chain(augment, draw=draw, args=args) for draw in (0, 1))
         self.views = (*online, *(replace(v, encoder="teacher") for v in online))
-        self.teacher_momentum, self.width, self.hidden = momentum, width, hidden
+        self.teacher_momentum = growing(momentum, momentum_steps)
+        self.width, self.hidden = width, hidden
 
     def build(self, encoder: Encoder) -> None:
         """Make the projector, its moving average, and the predictor."""
@@ -84,24 +87,6 @@ class BYOL(_Bootstrap):
     """
 
     paper = "BYOL (Grill et al. 2020, arXiv 2006.07733)"
-
-    def __init__(
-        self,
-        *,
-        momentum: float = 0.996,
-        momentum_steps: int | None = None,
-        width: int = 256,
-        hidden: int = 512,
-        augment: str = "usual",
-        args: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(
-            momentum=growing(momentum, momentum_steps),
-            width=width,
-            hidden=hidden,
-            augment=augment,
-            args=args,
-        )
 
     def forward(
         self, encodings: Sequence[Encoding], views: Sequence[View], batch: Batch
@@ -150,7 +135,8 @@ class MoCoV3(_Bootstrap):
         args: Mapping[str, Any] | None = None,
     ):
         super().__init__(
-            momentum=growing(momentum, momentum_steps),
+            momentum=momentum,
+            momentum_steps=momentum_steps,
             width=width,
             hidden=hidden,
             augment=augment,

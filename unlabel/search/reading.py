@@ -18,7 +18,8 @@ from unlabel.data_pipes.series_data import Series, SeriesData
 from unlabel.data_pipes.series_files import SUFFIXES as SERIES
 from unlabel.data_pipes.text import read_text
 from unlabel.data_pipes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from unlabel.media_embedding import SAMPLING, media_vectors
+from unlabel.data_pipes.video_windows import STEPS
+from unlabel.media_embedding import media_vectors
 from unlabel.series_embedding import series_vectors
 
 # A file goes to the first of these kinds of data that there is a side of.
@@ -100,7 +101,7 @@ def embed_files(
 
 def sampling_of(options: Any) -> dict[str, Any]:
     """How the frames of a clip lay in a video in training, as `VideoStore` takes it."""
-    said = {k: getattr(options, k, None) for k in SAMPLING}
+    said = {k: getattr(options, k, None) for k in STEPS}
     return {k: v for k, v in said.items() if v is not None}
 
 
