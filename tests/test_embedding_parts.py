@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from scipy.io import wavfile
+from tqdm import tqdm
 
 from unlabel.embedding import Embedder, embed
 from unlabel.embedding_parts import Parts
@@ -109,7 +111,11 @@ def test_what_is_done_is_not_even_read_again(tmp_path, source, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_killed_at_any_moment_and_begun_anew_nothing_is_made_twice_or_lost(tmp_path, source, whole):
+def test_killed_at_any_moment_and_begun_anew_nothing_is_made_twice_or_lost(
+    tmp_path, source, whole, monkeypatch
+):
+    # Forked processes share tqdm's own lock: who is killed while he has it keeps it for ever.
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock(), raising=False)
     out, draw, kills = tmp_path / "out", random.Random(3), 0
     made: set[str] = set()
     for attempt in range(60):

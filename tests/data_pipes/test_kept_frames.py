@@ -1,9 +1,8 @@
+import os
 import pickle
 import subprocess
 import sys
 import tempfile
-import time
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -266,26 +265,27 @@ def test_frames_that_no_store_has_are_refused(wrong, said):
         Keep(**wrong)
 
 
-def _hold(prefix: str, ready: Any) -> None:
-    owner = FrameCache.__new__(FrameCache)
-    ready.send(str(temporary_folder(owner, prefix)))
-    time.sleep(60)
+HOLD = """
+import time
+from unlabel.data_pipes.frame_cache import FrameCache, temporary_folder
+owner = FrameCache.__new__(FrameCache)
+print(temporary_folder(owner, "frames-"), flush=True)
+time.sleep(60)
+"""
 
 
 def test_the_folder_of_a_killed_process_goes_with_the_next_one_and_a_living_ones_stays(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    context = get_context("fork")
-    here, there = context.Pipe()
-    holder = context.Process(target=_hold, args=("frames-", there))
-    holder.start()
-    held = Path(here.recv())
-    owner = FrameCache.__new__(FrameCache)
-    mine = temporary_folder(owner, "frames-")
-    assert set(tmp_path.iterdir()) == {held, mine}
-    holder.kill()
-    holder.join()
+    about: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
+    about["env"] = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", HOLD], **about) as holder:
+        held = Path(holder.stdout.readline().strip())
+        owner = FrameCache.__new__(FrameCache)
+        mine = temporary_folder(owner, "frames-")
+        assert set(tmp_path.iterdir()) == {held, mine}
+        holder.kill()
     assert held.exists()
     another = FrameCache.__new__(FrameCache)
     last = temporary_folder(another, "frames-")

@@ -33,8 +33,10 @@ def _run(folder: Path, *, broken: bool) -> dict[str, Any]:
     both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen([sys.executable, *COMMAND.split()], **about, **both) as launch:
         try:
+            until = time.monotonic() + 200
             while broken and not checkpoint.checkpoints(folder / "run"):
                 assert launch.poll() is None, launch.communicate()[0][-2000:]
+                assert time.monotonic() < until, "no checkpoint in 200 s"
                 time.sleep(0.01)
             if broken:
                 psutil.Process(launch.pid).children()[-1].send_signal(signal.SIGKILL)
