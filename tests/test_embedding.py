@@ -25,6 +25,7 @@ from unlabel.data_pipes.synthetic_video import write_video
 from unlabel.embedding import Embedder, embed, load_embedder, modality_of
 from unlabel.media_embedding import media_vectors
 from unlabel.modalities.joint import JointEncoder
+from unlabel.modalities.text import TextEncoder
 from unlabel.text_embedding import embed_file
 
 
@@ -90,6 +91,16 @@ def test_a_name_that_is_no_folder_and_not_on_the_hub_is_one_sentence():
     with pytest.raises(ValueError, match="There is no folder no/such, and no model") as error:
         load_embedder("no/such")
     assert "huggingface.co" not in str(error.value)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost:9")
+    monkeypatch.setattr("time.sleep", lambda s: pytest.fail("waited"))
+    with pytest.raises(ValueError, match="There is no folder no/such"):
+        load_embedder("no/such")
+    with pytest.raises(FileNotFoundError, match="There is no folder no/such"):
+        TextEncoder.from_pretrained("no/such")
 
 
 def test_encoder_of_another_modality_is_refused(run_folder):

@@ -15,7 +15,7 @@ from transformers import MODEL_MAPPING, AutoConfig
 
 from unlabel.checks import check_above_0
 from unlabel.embedding_parts import Parts
-from unlabel.modalities.configs import SETTINGS, nowhere, saved_settings
+from unlabel.modalities.configs import SETTINGS, hub_answers, nowhere, saved_settings
 from unlabel.modalities.text import TextEncoder
 
 
@@ -169,7 +169,8 @@ def _sentence_transformer(
         raise ValueError(
             f"{path} says itself how it pools (1_Pooling/config.json); leave pooling= out."
         )
-    model = SentenceTransformer(path, device=device)
+    is_local = not (Path(path).exists() or hub_answers())
+    model = SentenceTransformer(path, device=device, local_files_only=is_local)
     if max_length is not None:
         model.max_seq_length = max_length
     encode = lambda s, b: model.encode(s, batch_size=b, show_progress_bar=False)  # noqa: E731

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
@@ -52,12 +54,22 @@ def saved_config(
             f"{folder} holds no config.json, so it is no transformers model folder. "
             "Give the folder of a saved model, or a model's name on the hub."
         )
+    is_local = local_files_only or not (folder.exists() or hub_answers())
     try:
-        config = AutoConfig.from_pretrained(str(path), local_files_only=local_files_only)
+        config = AutoConfig.from_pretrained(str(path), local_files_only=is_local)
     except (OSError, ValueError) as error:
         raise (error if folder.exists() else FileNotFoundError(nowhere(path))) from error
     set_dropout(config, dropout)
     return config
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached: asked once, where the loaders ask six times for each file."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # releases of the hub's library have their own
+        return False
+    return True
 
 
 def nowhere(path: str | Path) -> str:
@@ -93,5 +105,5 @@ def processor_keys(path: str | Path, *, local_files_only: bool) -> dict[str, Any
     return {} if file is None else json.loads(Path(file).read_text())
 
 
-__all__ = ["SETTINGS", "new_config", "nowhere", "processor_keys", "save_settings", "saved_config",
-           "saved_settings"]  # fmt: skip
+__all__ = ["SETTINGS", "hub_answers", "new_config", "nowhere", "processor_keys", "save_settings",
+           "saved_config", "saved_settings"]  # fmt: skip
