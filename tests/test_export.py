@@ -78,6 +78,26 @@ def test_what_sentence_transformers_saves_again_is_read_as_it_was(
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_old_sentence_transformers_folder_is_read_as_the_new_ones_are(
+    tmp_path, make_run, sentences
+):
+    run, encoder = make_run("cls")
+    folder = export(run, tmp_path / "st")
+    (below := folder / "0_Transformer").mkdir()
+    for file in [p for p in folder.iterdir() if p.is_file() and p.name != "modules.json"]:
+        file.rename(below / file.name)
+    (below / "unlabel.json").unlink()
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    found = TextEncoder.from_pretrained(folder)
+    assert (found.pooling, found.max_length) == ("cls", encoder.max_length)
+    long = [" ".join(sentences)]
+    np.testing.assert_allclose(found.encode(long), load(folder).encode(long), atol=1e-6)
+    again = export(folder, tmp_path / "again")
+    np.testing.assert_allclose(load(again).encode(long), load(folder).encode(long), atol=1e-6)
+
+
 def test_normalized_export_ends_in_vectors_of_length_one(tmp_path, make_run, sentences):
     run, encoder = make_run()
     found = load(export(run, tmp_path / "st", normalize=True)).encode(sentences)

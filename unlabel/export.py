@@ -14,6 +14,7 @@ from unlabel.embedding import modality_of, run_model_folder
 from unlabel.modalities import ENCODERS
 from unlabel.modalities.joint import JointEncoder
 from unlabel.modalities.text import TextEncoder
+from unlabel.modalities.text_folder import transformer_folder
 from unlabel.model_card import model_card
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def export(
         raise ValueError(f"to={to!r}: choose sentence-transformers or transformers.")
     if side is not None and modality != "pairs":
         raise ValueError(f"{out} is an encoder of {modality}, which has no sides; leave side out.")
-    if not (source / "config.json").is_file():
+    if not (transformer_folder(source) / "config.json").is_file():
         raise ValueError(
             f"{out} has no model/config.json, as a run's output folder has, and no config.json, as "
             "a model's folder has; give one of the two."

@@ -23,7 +23,7 @@ from unlabel.modalities.configs import (
 from unlabel.modalities.dropout import set_dropout
 from unlabel.modalities.pooling import pool
 from unlabel.modalities.text_collator import TextCollator
-from unlabel.modalities.text_folder import bare, sentence_transformer
+from unlabel.modalities.text_folder import bare, sentence_transformer, transformer_folder
 from unlabel.modalities.text_head import TokenHead, saved_token_head
 from unlabel.modalities.text_orders import VIEWS as ORDERS
 from unlabel.modalities.text_show import shown
@@ -148,9 +148,10 @@ class TextEncoder(nn.Module):
         Raises:
             FileNotFoundError: the folder holds no model.
         """
-        config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
         folder = Path(path)
         said = saved_settings(folder) or sentence_transformer(folder)
+        path = transformer_folder(folder) if folder.is_dir() else path
+        config = saved_config(path, dropout=dropout, local_files_only=local_files_only)
         model = bare(
             lambda **kw: AutoModel.from_pretrained(
                 str(path),

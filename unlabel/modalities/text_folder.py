@@ -27,8 +27,7 @@ def sentence_transformer(folder: Path) -> dict[str, Any]:
 
     What it has beside that, a `TextEncoder` has not: it is left out, and named.
     """
-    modules, said = _read(folder / "modules.json"), {}
-    parts = {m["type"].rsplit(".", 1)[-1]: folder / m["path"] for m in modules}
+    parts, said = _parts(folder), {}
     left = sorted(set(parts) - _KNOWN)
     if "Pooling" in parts:
         ways = _ways(_read(parts["Pooling"] / "config.json"))
@@ -49,11 +48,22 @@ def sentence_transformer(folder: Path) -> dict[str, Any]:
         )
     # Release 6 leaves the length to the tokenizer, whose number of no limit has 30 digits.
     limits = [("sentence_bert_config.json", "max_seq_length")]
-    limits += [("tokenizer_config.json", "model_max_length")] if modules else []
-    found = (_read(folder / file).get(key) for file, key in limits)
+    limits += [("tokenizer_config.json", "model_max_length")] if parts else []
+    found = (_read(transformer_folder(folder) / file).get(key) for file, key in limits)
     if limit := next((n for n in found if n and n < 1e9), None):
         said["max_length"] = limit
     return said
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where its Transformer lies: in itself, or below in old sentence-transformers folders."""
+    return _parts(folder).get("Transformer", folder)
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """The modules of a sentence-transformers folder by their classes; of others none."""
+    listed = _read(folder / "modules.json")
+    return {m["type"].rsplit(".", 1)[-1]: folder / m["path"] for m in listed}
 
 
 def _ways(keys: dict[str, Any]) -> list[str]:
@@ -79,4 +89,4 @@ def _first_and_last(folder: Path) -> bool:
     return found[0] == found[-1] != 0 and not any(found[1:-1])
 
 
-__all__ = ["bare", "sentence_transformer"]
+__all__ = ["bare", "sentence_transformer", "transformer_folder"]
