@@ -21,8 +21,11 @@ from transformers import (
     ViTModel,
 )
 
+from unlabel.data_pipes.series import read_series
+from unlabel.data_pipes.series_store import SeriesStore
 from unlabel.data_pipes.synthetic_video import write_video
 from unlabel.embedding import Embedder, embed, load_embedder, modality_of
+from unlabel.kinds.series import SeriesOptions
 from unlabel.media_embedding import media_vectors
 from unlabel.modalities.joint import JointEncoder
 from unlabel.modalities.text import TextEncoder
@@ -101,6 +104,29 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
         load_embedder("no/such")
     with pytest.raises(FileNotFoundError, match="There is no folder no/such"):
         TextEncoder.from_pretrained("no/such")
+
+
+def test_channels_together_are_taken_by_the_names_they_were_trained_by(tmp_path, caplog):
+    table = pd.DataFrame({"a": np.arange(60.0), "b": np.sin(np.arange(60)), "c": 2.0})
+    turned = table[["c", "a", "b"]]
+    small = {"model_type": "dilated_conv", "hidden_size": 8, "output_size": 8}
+    options = SeriesOptions(config=small, context=24, channels="together")
+    store = SeriesStore(read_series(table), context=24, channels="together", path=tmp_path / "s")
+    store = SeriesStore.open(tmp_path / "s")
+    options.encoder(store, 0, None).save_pretrained(tmp_path / "model")
+    others = [table, turned.assign(more=1.0), table.set_axis(["x", "y", "z"], axis=1)]
+    found = []
+    for i, other in enumerate(others):
+        other.to_csv(tmp_path / f"{i}.csv", index=False)
+        embed(str(tmp_path / "model"), str(tmp_path / f"{i}.csv"), str(tmp_path / "o.npy"))
+        found.append(np.load(tmp_path / "o.npy"))
+        assert ("channels a, b, c, but series" in caplog.text) == (i == 2)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    options.pretrained = str(tmp_path / "model")
+    store = SeriesStore(read_series(turned), context=24, channels="together")
+    with pytest.raises(ValueError, match=r"takes the channels a, b, c in this order; give target:"):
+        options.encoder(store, 0, None)
 
 
 def test_encoder_of_another_modality_is_refused(run_folder):

@@ -26,7 +26,6 @@ from unlabel.forecasting.fit import ALPHAS, FitReport, Split, calibrate, fit_clo
 from unlabel.forecasting.model import ForecastModel, forecast_blocks
 from unlabel.forecasting.prepare import (
     future_of,
-    in_order,
     load_encoder,
     new_encoder,
     prepared,
@@ -152,6 +151,7 @@ class Forecaster(BaseEstimator):
         source = self._read(data)
         known = len(self.columns_["covariates"] or ())
         encoder = self._encoder(source, known)
+        source = source.in_order(encoder.names)
         self.channels_ = (source[0].names or ()) if encoder.channels > 1 else ()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # of a head that starts at random
@@ -159,7 +159,7 @@ class Forecaster(BaseEstimator):
                 encoder, horizon=self.prediction_length, levels=_levels(self.quantile_levels),
                 covariates=known, tokens=self.tokens, values=self.features == "values+tokens",
             )  # fmt: skip
-        self.model_, source = model.to(self._device()), in_order(source, self.channels_)
+        self.model_, source = model.to(self._device()), source.in_order(self.channels_)
         standardise(model, source, is_new=self.encoder is None)
         rows = rows_of(model, source)
         split = Split.of(
@@ -386,7 +386,7 @@ class Forecaster(BaseEstimator):
     def _read_again(self, data: Any, columns: Mapping[str, Any]) -> SeriesData:
         """Data for a fitted forecaster, the channels that it takes together in their order."""
         self._check_fitted()
-        return in_order(self._read(data, **columns), self.channels_)
+        return self._read(data, **columns).in_order(self.channels_)
 
     def _horizon(self, asked: int | None, recursive: bool) -> int:
         self._check_fitted()

@@ -65,6 +65,7 @@ def score_series(
     if stride < 1:
         raise ValueError(f"stride is the steps from window to window, but {stride} came.")
     encoder.check_gaps(data.time_gap)
+    data = data.in_order(encoder.names)
     rows = SeriesRows(data.series, together=encoder.channels > 1)
     row, origin = _windows(rows.length, encoder.length * encoder.patch, stride)
     scores = _scores(encoder, method, rows, row, origin, size)  # (windows, steps)

@@ -40,7 +40,7 @@ def embed_series(
         ValueError: a vector that is not finite, or steps of an encoder made for covariates.
     """
     encoder.check_gaps(data.time_gap)
-    together = encoder.channels > 1
+    together, data = encoder.channels > 1, data.in_order(encoder.names)
     rows = SeriesRows(data.series, together=together)
     own = [data[int(s)] for s in rows.series]
     counts = rows.length if per_step else np.ones(len(rows), dtype=np.int64)
@@ -69,6 +69,7 @@ def series_vectors(
 ) -> Float[np.ndarray, "series width"]:
     """One vector a series by its last `context` steps, the mean over channels that are apart."""
     encoder.check_gaps(data.time_gap)
+    data = data.in_order(encoder.names)
     rows = SeriesRows(data.series, together=encoder.channels > 1)
     vectors = _last(encoder, rows, size)
     found = np.zeros((len(data), vectors.shape[1]))

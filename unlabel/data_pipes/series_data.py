@@ -1,14 +1,17 @@
 """Series in memory: values, names, time and what reading met."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from unlabel.data_pipes.report import ReadReport
+from unlabel.data_pipes.report import ReadReport, first_of
 from unlabel.data_pipes.series_time import Step
+
+logger = logging.getLogger(__name__)
 
 # What the report counts, in words: one, several.
 _WORDS = {
@@ -67,6 +70,19 @@ class Series:
         """Number of steps."""
         return len(self.values)
 
+    def in_order(self, names: Sequence[str]) -> "Series":
+        """With the channels of these names, in this order; itself where it has not all of them."""
+        own = list(self.names)
+        if own == list(names) or not set(names) <= set(own) or not names:
+            return self
+        values = self.values[:, [own.index(n) for n in names]]
+        return replace(self, values=values, names=tuple(names))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Names of the channels; none where they are but their places."""
+        return () if self.names == tuple(map(str, range(len(self.names)))) else self.names
+
 
 @dataclass
 class SeriesData:
@@ -95,6 +111,21 @@ class SeriesData:
     def __iter__(self) -> Iterator[Series]:
         """The series in order."""
         return iter(self.series)
+
+    def in_order(self, names: Sequence[str]) -> "SeriesData":
+        """With the channels of these names, in this order; of other names by their places."""
+        if not names:
+            return self
+        other = next((s for s in self if s.told and not set(names) <= set(s.names)), None)
+        if other is not None and len(other.names) == len(names):
+            logger.warning(
+                "The encoder was trained on the channels %s, but series %r has %s: they are taken "
+                "by their places.",
+                first_of(names),
+                other.id,
+                first_of(other.names),
+            )
+        return replace(self, series=[s.in_order(names) for s in self])
 
     @property
     def missing(self) -> float:

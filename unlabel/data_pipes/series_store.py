@@ -39,6 +39,7 @@ class SeriesStore(ByOrdinal):
     Attributes:
         too_short: ids of the series that give no sample.
         time_gap: unit of the time gaps that are the last covariate; None where there are none.
+        names: of the channels, where they are together and all series have the same.
         missing: share of the stored values that are missing; NaN where nobody looked.
 
     Args:
@@ -139,7 +140,7 @@ class SeriesStore(ByOrdinal):
         store.channels, store.path, store.missing = channels, None, math.nan
         store._values = files = npy_files(source, together=channels == "together")
         store.ids, store.steps, store.widths = files.ids, files.steps, files.widths
-        store.time_gap = None
+        store.time_gap, store.names = None, ()
         store.labels = np.full(len(store.ids), -1)
         store.known, store.static = 0, np.zeros((len(store.ids), 0), np.float32)
         store._covariates = np.zeros(0, np.float32)
@@ -247,9 +248,12 @@ class SeriesStore(ByOrdinal):
         values, covariates = Collected(file(_VALUES)), Collected(file(_COVARIATES))
         # A single channel is a slice where its steps lie together.
         order = "(c t)" if self.channels == "independent" else "(t c)"
-        about, static, first, missing = [], [], None, 0
+        about, static, first, missing, alike = [], [], None, 0, self.channels == "together"
         for one in data:
             first = one if first is None else first
+            if alike and len(one.names) == len(first.names):
+                one = one.in_order(first.names)
+                alike = one.names == first.names
             _check(first, one, self.channels)
             about.append((one.id, *one.values.shape, one.label))
             missing += int(np.isnan(one.values).sum())
@@ -264,6 +268,7 @@ class SeriesStore(ByOrdinal):
         self.steps, self.widths, self.labels = (np.array(n, dtype=np.int64) for n in numbers)
         self.static = np.stack(static) if static else np.zeros((len(ids), 0), np.float32)
         self.known = 0 if first.covariates is None else first.covariates.shape[1]
+        self.names = first.told if alike else ()
         flat, self._covariates = values.done(), covariates.done()
         self._values = self._laid(flat)
         self.missing = missing / max(len(flat), 1)
@@ -303,7 +308,7 @@ class SeriesStore(ByOrdinal):
         for name in _ARRAYS:
             np.save(path / f"{name}.npy", getattr(self, name))
         about = {"channels": self.channels, "ids": self.ids, "known": self.known}
-        about |= {"time_gap": self.time_gap}
+        about |= {"time_gap": self.time_gap, "names": self.names}
         about |= {"missing": self.missing, "settings": self.settings}
         about["values"] = int((self.steps * self.widths).sum())
         (path / "store.json").write_text(json.dumps(about))  # last: its presence says 'whole'
@@ -325,7 +330,7 @@ class SeriesStore(ByOrdinal):
                 setattr(self, name, np.load(self.path / f"{name}.npy"))
             self.channels, self.ids = about["channels"], about["ids"]
             self.known, self.missing = about["known"], about["missing"]
-            self.time_gap = about.get("time_gap")
+            self.time_gap, self.names = about.get("time_gap"), tuple(about.get("names", ()))
             flat, self._covariates = mapped(self.path / _VALUES), mapped(self.path / _COVARIATES)
             if not int((self.steps * self.widths).sum()) == len(flat) == about["values"]:
                 raise ValueError(f"{about['values']} values were written, {len(flat)} are there")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from unlabel.data_pipes.series_data import Series, SeriesData
+from unlabel.data_pipes.series_data import SeriesData
 from unlabel.data_pipes.series_rows import SeriesRows
 from unlabel.embedding import modality_of, run_model_folder
 from unlabel.forecasting.fit import check_length, held_steps
@@ -107,18 +107,6 @@ def standardise(model: ForecastModel, source: SeriesData, *, is_new: bool) -> No
             )
         getattr(model, f"{name}_loc").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
         getattr(model, f"{name}_scale").copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))
-
-
-def in_order(source: SeriesData, names: Sequence[str]) -> SeriesData:
-    """The series with channels of these names, in this order, where they have all of them."""
-
-    def chosen(s: Series) -> Series:
-        own = list(s.names or ())
-        if not set(names) <= set(own) or own == list(names):
-            return s
-        return replace(s, values=s.values[:, [own.index(n) for n in names]], names=tuple(names))
-
-    return replace(source, series=[chosen(s) for s in source]) if names else source
 
 
 def rows_of(model: ForecastModel, source: SeriesData) -> SeriesRows:

@@ -200,6 +200,13 @@ class SeriesOptions:
         encoder = encoder_of(SeriesEncoder, self, seed=seed, begun=begun, new=new, **how)
         if begun is None and self.pretrained is not None:
             encoder.check_gaps(store.time_gap)
+            if encoder.names != store.names and set(encoder.names) == set(store.names):
+                raise ValueError(
+                    f"The pretrained encoder takes the channels {', '.join(encoder.names)} in this "
+                    "order; give target: with their names in it."
+                )
+        if begun is None and encoder.channels > 1:
+            encoder.names = store.names
         return encoder
 
 

@@ -1,5 +1,6 @@
 """Time series: the encoders of series behind one door."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class SeriesEncoder(nn.Module):
         static: kinds of numbers known of the series, likewise.
         causal: every token of a PatchTST sees itself and earlier ones only.
         time_gap: unit of the time gaps that are the last of the covariates, see `read_series`.
+        names: of the channels that it takes together, where they are known: series are put in
+            their order.
 
     Raises:
         ValueError: an unknown setting, or a model this class cannot drive.
@@ -80,6 +83,7 @@ class SeriesEncoder(nn.Module):
         static: int = 0,
         causal: bool = False,
         time_gap: float | None = None,
+        names: Sequence[str] = (),
     ):
         super().__init__()
         if time_gap is not None and not covariates:
@@ -99,7 +103,7 @@ class SeriesEncoder(nn.Module):
         patches = isinstance(self.driver, PatchTST)
         self.missing = extra(self.token_values if patches else 0)
         self.covariates, self.static = extra(covariates * self.patch), extra(static)
-        self.kinds, self.time_gap = (covariates, static), time_gap
+        self.kinds, self.time_gap, self.names = (covariates, static), time_gap, tuple(names)
         if self.missing is not None:
             nn.init.zeros_(self.missing.weight)  # a plain PatchTST starts as what it was
         self.gives = _GIVES | ({"causal"} if self.causal else set())
@@ -206,7 +210,7 @@ class SeriesEncoder(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """What a transformers folder cannot say of this encoder."""
-        names = ("context", "channels", "norm", "pooling", "causal", "time_gap")
+        names = ("context", "channels", "norm", "pooling", "causal", "time_gap", "names")
         covariates, static = self.kinds
         return {
             "modality": "series",
