@@ -16,6 +16,7 @@ import torch
 from tiny import launch, make_trainer, sentences, training_lines
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unlabel.objectives import SimCSE, Sum, SwAV
 from unlabel.record import FirstBatch
 from unlabel.training.meter import Meter
 from unlabel.training.trainer import Trainer
@@ -275,3 +276,15 @@ def test_the_command_line_under_torchrun_trains_two_ranks_and_saves_one_run(tmp_
     log = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     # Both ranks' sentences are each other's negatives.
     assert log[0]["chance/contrast"] == pytest.approx(math.log(16), rel=1e-6)
+
+
+def test_a_run_that_ends_before_its_method_has_settled_says_so(tmp_path, caplog):
+    small: dict[str, Any] = {"prototypes": 5, "width": 8, "hidden": 16, "crops": 2}
+    for frozen, steps in ((2, 2), (2, 3)):
+        caplog.clear()
+        method = Sum({"own": SwAV(**small, frozen=frozen), "simcse": SimCSE()})
+        how: dict[str, Any] = {"max_steps": steps, "save_strategy": "no"}
+        make_trainer(tmp_path / str(steps), method, **how).train()
+        said = f"ends after {steps} steps, and SwAV settles in its first {frozen} (frozen)"
+        assert (said in caplog.text) == (steps <= frozen)
+    assert "settles" not in caplog.text

@@ -38,6 +38,7 @@ class Objective(nn.Module):
         teacher_momentum: set where a view wants the `teacher` encoder; a `Ramp` where it changes.
         needs_others: whether the other samples of the batch are all that it tells a sample from, so
             that it learns nothing of one by itself.
+        settles: its argument that says in how many steps at the beginning a part of it settles.
         horizon: steps after the encoder's view that it wants of each sample, to predict them.
         samples: of the data set, where their number is known.
         classes: of its labels, where it has any.
@@ -51,6 +52,7 @@ class Objective(nn.Module):
     needs: frozenset[str] = frozenset({"pooled"})
     teacher_momentum: float | Ramp | None = None
     needs_others: bool = False
+    settles: str = ""
     horizon: int = 0
     samples: int | None = None
     classes: int | None = None

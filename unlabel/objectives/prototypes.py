@@ -67,6 +67,7 @@ class SwAV(Objective):
     """
 
     paper = "SwAV (Caron et al. 2020, arXiv 2006.09882)"
+    settles = "frozen"
 
     def __init__(
         self,
@@ -161,6 +162,7 @@ class DINO(Objective):
     """
 
     paper = "DINO (Caron et al. 2021, arXiv 2104.14294)"
+    settles = "frozen"
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class BEiT(Objective):
     """
 
     paper = "BEiT (Bao et al. 2022, arXiv 2106.08254)"
+    settles = "settle"
     needs = frozenset({"tokens", "values"})
 
     def __init__(

@@ -349,6 +349,21 @@ class _EveryStep(TrainerCallback):
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say so where the run ends before its methods have settled."""
+        module: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        for method in module.objective.modules() if state.is_world_process_zero else ():
+            name = getattr(method, "settles", "")
+            if name and state.max_steps <= getattr(method, name):
+                logger.warning(
+                    "This run ends after %d steps, and %s settles in its first %d (%s), which is "
+                    "to be a small part of a run: train longer, or lower it.",
+                    state.max_steps,
+                    type(method).__name__,
+                    getattr(method, name),
+                    name,
+                )
+
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by transformers after `optimizer.step()`."""
         if self.trainer._in_a_row == 0 and not self.trainer.accelerator.optimizer_step_was_skipped:
