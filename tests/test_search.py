@@ -300,6 +300,16 @@ def test_sentences_get_their_own_class_and_the_softmax_of_scaled_cosines(space):
     assert (space.classify(vectors, ["river"])["probability"] == 1).all()
 
 
+def test_classes_that_are_as_near_are_told_and_none_is_nearest_to_nan(space, caplog):
+    vectors = space.embed("text", ["a dog", "rain"])
+    space.classify(vectors, ["dog", "rain"])
+    assert "several classes" not in caplog.text
+    space.classify(0 * vectors, ["dog", "rain"])
+    assert "2 of 2 are as near to several classes" in caplog.text
+    with pytest.raises(ValueError, match="not all finite"):
+        space.classify(np.nan * vectors, ["dog", "rain"])
+
+
 def test_the_scale_is_the_one_that_the_run_kept(run):
     assert Space.load(run, device="cpu").scale is None
     (run / "run.json").write_text("{}")

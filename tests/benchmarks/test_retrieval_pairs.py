@@ -189,6 +189,13 @@ def test_zero_shot_is_the_nearest_name_of_a_class():
     assert "video zero-shot" not in table(without.retrieval())
 
 
+def test_zero_shot_of_a_collapsed_encoder_is_chance():
+    same = unit([1, 0], [1, 0], [1, 0], [1, 1e-9])
+    labels, told = [0, 0, 0, 1], unit([1, 1], [1, 1])
+    measured = Measured("x", vectors(text=same, video=same, labels=labels, told=told), bootstrap=0)
+    assert table(measured.retrieval())["video zero-shot"] == 50
+
+
 def test_teacher_is_measured_by_its_own_neighbours_beside_those_of_the_side():
     good, bad = unit([1, 0], [1, 0.1], [0, 1], [0.1, 1]), unit([1, 0], [0, 1], [1, 0.1], [0.1, 1])
     about = {"labels": [0, 0, 1, 1], "teachers": {"alone": ("video", good)}}

@@ -15,7 +15,7 @@ from unlabel.benchmarks.intervals import mean_resamples
 from unlabel.benchmarks.pair_pictures import draw_heat, draw_space, plane
 from unlabel.benchmarks.pair_vectors import PairReader, PairVectors
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.retrieval import ranks_of_own
+from unlabel.benchmarks.retrieval import ROUNDING, ranks_of_own
 from unlabel.benchmarks.runs import bench, refuse_unfit, seed_runs
 from unlabel.benchmarks.saved import saved_encoder
 from unlabel.embedding import run_model_folder
@@ -139,14 +139,22 @@ class Measured:
         return measures.answers(self.vectors.alike[asks], self.vectors.alike[searched])
 
     def _zero_shot(self) -> dict[str, Score]:
-        """Accuracy of each side that is no text, by the names of the classes."""
+        """Accuracy of each side that is no text, by the names of the classes.
+
+        Of classes that are as near a guess is taken: a collapsed encoder has what chance has.
+        """
         told, known = self.vectors.told, self.vectors.labels >= 0
         if told is None or not known.any():
             return {}
+        labels = self.vectors.labels[known]
+
+        def right(found: np.ndarray) -> np.ndarray:
+            cosines = found[known] @ told.T
+            nearest = cosines >= cosines.max(axis=1, keepdims=True) - ROUNDING
+            return nearest[np.arange(len(labels)), labels] / np.maximum(nearest.sum(axis=1), 1)
+
         return {
-            f"{side} zero-shot": self._share(
-                (found[known] @ told.T).argmax(axis=1) == self.vectors.labels[known]
-            )
+            f"{side} zero-shot": self._share(right(found))
             for side, found in self.vectors.shared.items()
             if side not in self.vectors.texts
         }

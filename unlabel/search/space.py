@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from unlabel.modalities.joint import JointEncoder
 from unlabel.search.index import Index
 from unlabel.search.reading import Embedded, embed_files, grouped, side_for
 
+logger = logging.getLogger(__name__)
+_ROUNDING = 1e-6  # of cosines
 _WEIGHED = (".safetensors", ".json")
 
 
@@ -213,12 +216,22 @@ class Space:
             templates: sentences with `{}` in the place of the name.
 
         Raises:
-            ValueError: fewer than one class, the same twice, or a template without `{}`.
+            ValueError: fewer than one class, the same twice, a template without `{}`, or a vector
+                that is not finite.
 
         Reference: Radford et al. 2021 (CLIP), arXiv 2103.00020, section 3.1.4.
         """
         cosines = vectors @ self.class_vectors(classes, templates).T
+        if not np.isfinite(cosines).all():
+            raise ValueError(
+                "The vectors are not all finite, so that no class is nearest; look at the weights."
+            )
         best = cosines.argmax(axis=1)
+        near = cosines >= cosines.max(axis=1, keepdims=True) - _ROUNDING
+        if tied := int((near.sum(axis=1) > 1).sum()):
+            logger.warning(
+                "%d of %d are as near to several classes; one of them is taken.", tied, len(best)
+            )
         rows = np.arange(len(best))
         found = pd.DataFrame(
             {"label": np.array(classes, object)[best], "cosine": cosines[rows, best]}
