@@ -1,7 +1,10 @@
 import io
 import logging
 import pickle
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -195,6 +198,39 @@ def test_a_recording_that_is_cut_off_is_left_out_and_named_or_used_and_counted(t
     np.testing.assert_allclose(heard, expected[:there], atol=0.01)
     with pytest.raises(ValueError, match=r"No usable recording among 1: "):
         read_audio(cut)
+
+
+@pytest.mark.parametrize("kind", ["webm", "mka", "rf64"])
+def test_a_container_that_tells_its_bytes_is_cut_off_below_them(tmp_path, kind):
+    noise, path = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 48_000)), tmp_path / "whole"
+    if kind == "rf64":
+        soundfile.write(path, noise[0], 16000, format="RF64", subtype="PCM_16")
+    else:
+        encoded(path, kind, noise)
+    live = tmp_path / "live"
+    encoded(live, "webm", noise, live="1")
+    for whole in (path, live):
+        content = whole.read_bytes()
+        assert not examine(whole, "sound").fault
+        whole.write_bytes(content[: len(content) * 55 // 100])
+    found = examine(path, "sound")
+    assert found.fault.startswith("it is cut off, its header tells of ")
+    assert found.header == pytest.approx(48_000, rel=0.1) and found.frames < 0.6 * 48_000
+    assert not examine(live, "sound").fault  # which did not know its length
+
+
+def encoded(path: Path, kind: str, waveform: np.ndarray, **options: str) -> None:
+    with av.open(
+        str(path), "w", format={"mka": "matroska"}.get(kind, kind), options=options
+    ) as file:
+        stream: Any = file.add_stream("libopus", rate=48_000)
+        stream.layout = "mono"
+        for begin in range(0, waveform.shape[1], 960):
+            piece = (waveform[:, begin : begin + 960] * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, begin
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
 
 
 def test_an_mp3_that_is_cut_off_is_read_up_to_its_end_and_nothing_of_memory_behind_it(tmp_path):

@@ -53,7 +53,7 @@ def read_audio(
         start_column: of a list.
         end_column: of a list.
         pattern: as for `read_videos`: `"(?P<label>[0-9])_(?P<speaker>[a-z]+)"`.
-        damaged: as for `read_videos`; a WAV, AIFF, MP3, FLAC or Ogg that is cut off is damaged.
+        damaged: as for `read_videos`; what is cut off is damaged.
         manifest: as for `scan`.
         limit: recordings taken at most.
         jobs: as for `scan`.

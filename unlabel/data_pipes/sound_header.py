@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import IO
 
 # By the first word: layout of a chunk's head, the second word, the chunk of sound, its own head.
-_FORMS = {b"RIFF": ("<4sI", b"WAVE", b"data", 0), b"FORM": (">4sI", b"AIF", b"SSND", 8)}
+_WAVE = ("<4sI", b"WAVE", b"data", 0)
+_FORMS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"FORM": (">4sI", b"AIF", b"SSND", 8)}
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # of Matroska: its head, and all behind it
 _STREAM = 0x7FFFF000  # sizes from here on (or 0) are what a pipe writes, which cannot know them
 _SLACK = 64  # bytes: some writers count the header as sound
 _TAG = 0.99  # share of an MP3 that may be missing: some writers count a tag at its end
@@ -20,7 +22,7 @@ def promised(path: Path, samples: int) -> float:
     the header does not say how many there were.
 
     Args:
-        path: of the file; of WAV, AIFF, MP3, FLAC and Ogg the header is known.
+        path: of the file; of WAV, AIFF, MP3, FLAC, Ogg and Matroska the header is known.
         samples: that are there.
     """
     size = path.stat().st_size
@@ -29,6 +31,8 @@ def promised(path: Path, samples: int) -> float:
         file.seek(0)
         if head[:4] in _FORMS:
             return samples * _of_chunks(file, size)
+        if head[:4] == _EBML:
+            return samples * _of_matroska(file, size)
         if head[:4] == b"fLaC":
             return max(samples, int.from_bytes(file.read(26)[21:]) & (1 << 36) - 1)
         if head[:4] == b"OggS":
@@ -40,15 +44,35 @@ def _of_chunks(file: IO[bytes], size: int) -> float:
     """Sound that a WAV or AIFF promises, in parts of what is there."""
     form, _, kind = file.read(4), file.read(4), file.read(4)
     layout, wanted, sound, before = _FORMS[form]
+    long = 0
     if not kind.startswith(wanted):
         return 1.0
     while len(head := file.read(8)) == 8:
         name, told = struct.unpack(layout, head)
+        if name == b"ds64":  # the sizes that need more than 32 bits
+            long = int.from_bytes(file.read(16)[8:], "little")
+            file.seek(-16, 1)
         if name == sound:
+            told = long if told == 0xFFFFFFFF and long else told
             there = size - file.tell()
-            whole = not 0 < told < _STREAM or told <= there + _SLACK or there <= before
+            whole = (
+                (not 0 < told < _STREAM and not long) or told <= there + _SLACK or there <= before
+            )
             return 1.0 if whole else (told - before) / (there - before)
         file.seek(told + told % 2, 1)
+    return 1.0
+
+
+def _of_matroska(file: IO[bytes], size: int) -> float:
+    """Bytes that a Matroska or WebM promises, in parts of what is there."""
+    while (name := file.read(4)) in (_EBML, _SEGMENT):
+        first = file.read(1) or b"\0"
+        width = 9 - first[0].bit_length()  # bytes of the number, told by the zeros before it
+        most = (1 << 7 * width) - 1
+        told, there = int.from_bytes(first + file.read(width - 1)) & most, size - file.tell()
+        if name == _SEGMENT:  # all ones where a live stream could not know
+            return told / there if told != most and told > there > 0 else 1.0
+        file.seek(told, 1)
     return 1.0
 
 
