@@ -1,4 +1,4 @@
-"""Places where a stream of text can be entered again, so that going on costs no reading anew."""
+"""Places where a stream can be entered again, so that going on costs no reading anew."""
 
 import hashlib
 import io
@@ -108,7 +108,9 @@ class Tape:
             return None
 
     def keep(self, mark: Mark, kept: int) -> None:
-        """Write a mark down."""
+        """Write a mark down, where marks are written and it is a new one."""
+        if not self.writes or mark.rows <= self._last:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write("\n" + json.dumps([self.of, *mark._replace(kept=kept)]))

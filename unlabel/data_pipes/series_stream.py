@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +18,22 @@ from unlabel.data_pipes.series_files import ID_COLUMNS, SUFFIXES
 from unlabel.data_pipes.sources import Files, find_files, load_hub
 
 _ROWS = 32  # of a table that are read at a time, each with a whole series
+
+
+class Place(NamedTuple):
+    """Where a series lies in a stream.
+
+    Attributes:
+        before: series that come before it.
+        file: number of its file.
+        batch: number of the rows that are read together, of that file.
+        row: number of the series among them.
+    """
+
+    before: int = 0
+    file: int = 0
+    batch: int = 0
+    row: int = 0
 
 
 @dataclass
@@ -44,30 +60,43 @@ class SeriesStream:
 
     def __iter__(self) -> Iterator[Series]:
         """A pass from the first series on."""
-        return islice(self._pass(), self.limit)
+        return (one for _, one in self.placed())
 
-    def _pass(self) -> Iterator[Series]:
+    def placed(self, begin: Place = Place()) -> Iterator[tuple[Place, Series]]:  # noqa: B008
+        """A pass from a place on; what comes before it is not read, as far as files allow."""
+        left = None if self.limit is None else max(self.limit - begin.before, 0)
+        return islice(self._pass(begin), left)
+
+    def _pass(self, begin: Place) -> Iterator[tuple[Place, Series]]:
         reading = Reading.of(*self.arguments)
         self.report = reading.report
         alone = not isinstance(self.source, Files) or len(self.source.paths) == 1
-        for name, part in self._parts():
+        before = begin.before
+        for file, batch, name, part in self._parts(begin):
             found = reading.read(name, part, alone=alone)
             if self.time_gap is not None:
                 scale_gaps(found, self.time_gap)
-            yield from found
+            entered = (file, batch) == (begin.file, begin.batch)
+            for row in range(begin.row if entered else 0, len(found)):
+                yield Place(before, file, batch, row), found[row]
+                before += 1
 
-    def _parts(self) -> Iterator[tuple[str, Any]]:
+    def _parts(self, begin: Place) -> Iterator[tuple[int, int, str, Any]]:
+        """Files or rows of them that are read together, each with its number and its file's."""
         id_column = self.arguments[0]
         if not isinstance(self.source, Files):
-            batches = self.source.with_format("arrow").iter(_ROWS)
-            yield from _tables(type(self.source).__name__, batches, id_column)
+            batches, name = self.source.with_format("arrow").iter(_ROWS), type(self.source).__name__
+            for batch, table in _tables(name, batches, id_column, begin.batch):
+                yield 0, batch, name, table
             return
-        for path in self.source.paths:
+        for file, path in enumerate(self.source.paths[begin.file :], begin.file):
             rows = _rows_of(path)
             if rows is None:
-                yield str(path), path
-            else:
-                yield from _tables(str(path), rows, id_column)
+                yield file, 0, str(path), path
+                continue
+            first = begin.batch if file == begin.file else 0
+            for batch, table in _tables(str(path), rows, id_column, first):
+                yield file, batch, str(path), table
 
 
 def stream_series(
@@ -154,11 +183,14 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _tables(
-    name: str, batches: Iterable[Any], id_column: str | None
-) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Batches of rows as tables; a series without a name gets its place."""
+    name: str, batches: Iterable[Any], id_column: str | None, first: int
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Batches of rows as tables, from one on; a series without a name gets its place."""
     place = 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        if number < first:
+            place += batch.num_rows
+            continue
         if not any(map(_is_list, batch.schema.types)):
             raise ValueError(
                 f"{name}: a row holds one step of a series, which a stream cannot gather; give a "
@@ -168,4 +200,4 @@ def _tables(
         if not any(str(c) == id_column or str(c).lower() in (*ID_COLUMNS, "id") for c in table):
             table["item_id"] = [str(i) for i in range(place, place + len(table))]
         place += len(table)
-        yield name, table
+        yield number, table

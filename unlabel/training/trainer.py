@@ -28,7 +28,7 @@ from unlabel.training.waiting import Waiting, told_by_worker
 
 logger = logging.getLogger(__name__)
 
-MARKS = "stream-marks.jsonl"  # in the run's folder: where a stream of text can be entered
+MARKS = "stream-marks.jsonl"  # in the run's folder: where a stream can be entered
 
 
 class Diverged(RuntimeError):
