@@ -143,11 +143,36 @@ def test_arguments_below_one_are_refused_by_name(tmp_path):
             make_trainer(tmp_path, "simcse", **options)
 
 
-@pytest.mark.parametrize("name", ["label_smoothing_factor", "neftune_noise_alpha"])
-def test_arguments_of_models_with_a_loss_of_their_own_are_refused_by_name(tmp_path, name):
-    options: dict[str, Any] = {name: 0.1}
-    with pytest.raises(ValueError, match=f"{name} is for models of language"):
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("label_smoothing_factor", 0.1, "is for models of language"),
+        ("neftune_noise_alpha", 0.1, "is for models of language"),
+        ("eval_strategy", "steps", "is for an evaluation, .*`unlabel bench` measures"),
+        ("load_best_model_at_end", True, "is for an evaluation"),
+        ("push_to_hub", True, "would send the trainer's own state, .*`hf upload NAME RUN/model`"),
+        ("resume_from_checkpoint", "runs/a", "would not be heeded: `--resume`"),
+        ("debug", "underflow_overflow", "is not needed: a step with a NaN is skipped"),
+    ],
+)
+def test_arguments_that_have_no_meaning_here_are_refused_by_name(tmp_path, name, value, why):
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} {why}"):
         make_trainer(tmp_path, "simcse", **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "why"),
+    [
+        ("warmup_stable_decay", {}, "missing 1 required positional argument: 'num_decay_steps'"),
+        ("linear", {"num_cycles": 2}, "got an unexpected keyword argument 'num_cycles'"),
+    ],
+)
+def test_what_a_schedule_lacks_or_does_not_know_is_named(tmp_path, kind, given, why):
+    how: dict[str, Any] = {"lr_scheduler_type": kind, "lr_scheduler_kwargs": given}
+    trainer = make_trainer(tmp_path, "simcse", max_steps=2, **how)
+    with pytest.raises(ValueError, match=f"lr_scheduler_kwargs, for the schedule {kind}: {why}"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(

@@ -188,9 +188,10 @@ def outcome(trainer: Trainer) -> dict[str, Any]:
 
 
 def _child(rank: int, work: Callable, outs: list[str], timeout: float, options: dict) -> None:
-    # A process that is about to be killed for being late first says where it stands.
+    # A process that crashes, or is about to be killed for being late, first says where it stands.
     out = outs[rank]
     stacks = Path(f"{out}.error").open("w")
+    faulthandler.enable(stacks)
     faulthandler.dump_traceback_later(0.9 * timeout, file=stacks)
     torch.set_num_threads(1)
     gc.freeze()  # what is imported is not looked at by each of the run's collections

@@ -58,7 +58,8 @@ def work(rank: int, plan: Plan, said: str) -> None:
         (plan.folder / name).mkdir(exist_ok=True)
     os.environ |= {"HOME": str(plan.folder / "home"), "TMPDIR": str(plan.folder / "tmp")}
     os.chdir(plan.folder / "cwd")
-    tempfile.tempdir = None
+    # Told, not looked for: Python writes a file to try it, which one that is killed leaves.
+    tempfile.tempdir = str(plan.folder / "tmp")
     # Through a pipe: a full disk for the run is none for what is said.
     with Path(f"{said}-{rank}.txt").open("wb") as file:
         listener = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)

@@ -22,6 +22,28 @@ _SETTLED = (
     ),
     ("data_seed", None, "seed draws the order of samples, too"),
 )
+# And what has no meaning here, by the rest of the sentence that says so.
+_NOT_HERE = {
+    "is for models of language that bring their own loss, and has no meaning here; leave it out.": (
+        "include_num_input_tokens_seen",
+        "label_smoothing_factor",
+        "neftune_noise_alpha",
+    ),
+    "is for an evaluation, and there is none in a run: `unlabel bench` measures what it leaves. "
+    "Leave it out.": (
+        "do_eval",
+        "do_predict",
+        "eval_on_start",
+        "eval_strategy",
+        "load_best_model_at_end",
+    ),
+    "would send the trainer's own state, which no model loads. Leave it out, and send what the run "
+    "leaves: `hf upload NAME RUN/model`.": ("push_to_hub",),
+    "would not be heeded: `--resume` goes on from the newest whole checkpoint, and so does "
+    "`trainer.train(resume_from_checkpoint=True)`.": ("resume_from_checkpoint",),
+    "is not needed: a step with a NaN is skipped, and its term and samples are named. Leave it "
+    "out.": ("debug",),
+}
 
 
 @dataclass
@@ -78,19 +100,13 @@ class TrainingArguments(transformers.TrainingArguments):
             self.ddp_backend = None  # transformers would ask a group that one process does not make
         elif not torch.accelerator.is_available() or torch.backends.mps.is_available():
             self.use_cpu = True  # where no device has a backend, each rank would train by itself
+        for why, names in _NOT_HERE.items():
+            for name in names:
+                if getattr(self, name, None) not in (None, False, 0, "no", "", []):
+                    raise ValueError(f"{name} {why}")
         super().__post_init__()
         above_0 = ("length_window", "shard_window", "max_skipped", "gradient_accumulation_steps")
         check_above_0(**{name: getattr(self, name) for name in above_0})
-        for name in (
-            "include_num_input_tokens_seen",
-            "label_smoothing_factor",
-            "neftune_noise_alpha",
-        ):
-            if getattr(self, name) not in (None, False, 0, "no"):
-                raise ValueError(
-                    f"{name} is for models of language that bring their own loss, and has no "
-                    "meaning here; leave it out."
-                )
         for name, only, why in _SETTLED:
             if (came := getattr(self, name, only)) not in (only, None):
                 raise ValueError(f"{name}={came} would not be heeded: {why}. Leave it out.")

@@ -186,6 +186,15 @@ class Trainer(Saving):
         """Not counted: views of a batch differ in length."""
         return 0
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule; what lr_scheduler_kwargs lacks, or has too many, is named."""
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        except TypeError as error:
+            why = str(error).rpartition("() ")[2]
+            kind = str(self.args.lr_scheduler_type).rpartition(".")[2].lower()
+            raise ValueError(f"lr_scheduler_kwargs, for the schedule {kind}: {why}.") from error
+
     # -- one step -----------------------------------------------------------------------------
 
     def training_step(
