@@ -217,6 +217,22 @@ def test_bf16_trains_to_a_lower_finite_loss(tmp_path, method, accumulation):
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_bf16_is_what_layers_compute_in_whether_a_step_is_one_pass_or_several(
+    tmp_path, accumulation
+):
+    trainer = make_trainer(
+        tmp_path, max_steps=1, save_strategy="no", bf16=True,
+        gradient_accumulation_steps=accumulation,
+    )  # fmt: skip
+    seen = set()
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda m, given, made: seen.add(made.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
+
+
 def _compiled_losses(folder: str, **options: Any) -> list[float]:
     trainer = make_trainer(folder, "sum", max_steps=6, dropout=0.0, save_steps=3, **options)
     trainer.train()
