@@ -234,7 +234,7 @@ class Trainer(Saving):
                 seed_micro=self._seed,
                 # The step is whole already: no division by the number of micro-batches.
                 backward=lambda loss: self._scaled(loss).backward(),
-                autocast=self.accelerator.autocast,
+                autocast=self.accelerator.autocast,  # type: ignore[arg-type]
             )
         if not sharded:
             average_gradients(model.parameters())
