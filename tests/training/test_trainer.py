@@ -233,6 +233,14 @@ def test_bf16_is_what_layers_compute_in_whether_a_step_is_one_pass_or_several(
     assert seen == {torch.bfloat16}
 
 
+def test_a_process_trains_on_one_gpu_however_many_there_are(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1, save_strategy="no")
+    trainer.args._n_gpu = 4  # as transformers counts them where torchrun did not start the run
+    assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == 4
+    trainer.train()
+    assert trainer.model_wrapped is trainer.model
+
+
 def _compiled_losses(folder: str, **options: Any) -> list[float]:
     trainer = make_trainer(folder, "sum", max_steps=6, dropout=0.0, save_steps=3, **options)
     trainer.train()

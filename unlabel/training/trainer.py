@@ -84,6 +84,11 @@ class Trainer(Saving):
         cuda = args.device.type == "cuda"
         refuse_parts(args, model.encoder, self.is_fsdp_enabled, self.is_deepspeed_enabled)
         refuse_lone(args, model.objective)
+        if cuda and args.world_size == 1 and (there := torch.cuda.device_count()) > 1:
+            logger.warning(
+                "%d GPUs are here, and this run takes the first; for all of them start it by "
+                "torchrun --nproc_per_node %d.", there, there,
+            )  # fmt: skip
         self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
         self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
