@@ -97,7 +97,7 @@ class Trainer(Saving):
         self._batches: list[Batch] = []  # of the newest step
         self._waiting = Waiting()
         self._stop = StopSignal()
-        self._stopping: Tensor | bool = False
+        self._stopping = False
         self._seen: int | None = None  # place in the sequence of samples, and its block
         self._block = 0
 
@@ -264,9 +264,11 @@ class Trainer(Saving):
             average_gradients(restore.scalars(model))
         with part("clip"):
             norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
-            self._stopping = self._stop.agree(self.args.device)
-        # The trainer waits for the device here alone: whether to skip must be known now.
-        if math.isfinite(float(norm)):
+            stopping = self._stop.agree(self.args.device)
+        # The trainer waits for the device here alone: whether to skip must be known now. Asked
+        # later, whether to stop would wait for the optimizer, too.
+        norm_is, self._stopping = float(norm), bool(stopping)
+        if math.isfinite(norm_is):
             self._in_a_row = 0
         else:
             # Without gradients the optimizer passes every parameter over, moments included.
