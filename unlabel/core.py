@@ -476,7 +476,9 @@ def uniform(
     """
     columns = torch.arange(count, device=ordinal.device, dtype=torch.int64)
     golden = -7046029254386353131  # 2**64 / golden ratio, as int64
-    start = _mix(torch.tensor(seed * 1_000_003 + stream, device=ordinal.device) * golden)
+    # Filled on the device: a number copied there would make the host wait for it.
+    key = torch.full((), seed * 1_000_003 + stream, dtype=torch.int64, device=ordinal.device)
+    start = _mix(key * golden)
     row = _mix(start + ordinal.to(torch.int64) * golden)
     bits = _mix(row[:, None] + (columns[None, :] + 1) * golden)
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)

@@ -1,6 +1,7 @@
 """All speed benchmarks by one command, and what the trainer costs."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_task_that_fails_is_told_and_the_others_are_shown(tmp_path, capsys, mo
         "overhead": [{"kind": "text", "method": "simcse", "batch": 4, "ratio": ratio,
                       "bare_ms": 1.0, "trainer_ms": 2.0}],
     }  # fmt: skip
-    monkeypatch.setattr(module, "_run", lambda words: _fake(words, figures))
+    monkeypatch.setattr(module, "_run", lambda words, device: _fake(words, figures))
     found = speed(output=str(tmp_path), tasks=["loss", "trainer", "video", "decode"])
     first, second = found["ratios"]
     assert (first["peer"], first["ratio"], first["memory"]) == ("matrix", 3.0, 5.0)
@@ -59,6 +60,19 @@ def test_a_task_that_fails_is_told_and_the_others_are_shown(tmp_path, capsys, mo
 def test_an_unknown_task_is_refused_and_a_failing_process_says_how_to_repeat_it(tmp_path):
     with pytest.raises(ValueError, match=r"no task 'sound'; the tasks are loss, text, trainer"):
         speed(output=str(tmp_path), tasks=["sound"])
-    said = module._run(["video_step", "--steps", "0"])
+    said = module._run(["video_step", "--steps", "0"], "cpu")
     assert "steps is at least 1" in said
     assert said.endswith("(python -m unlabel.benchmarks.video_step --steps 0)")
+
+
+def test_on_the_cpu_no_task_sees_a_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    seen = []
+
+    def run(command, env, **_):
+        seen.append(env["CUDA_VISIBLE_DEVICES"])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    assert [module._run(["overhead"], device) for device in ("cpu", "cuda")] == ["", ""]
+    assert seen == ["", "3"]

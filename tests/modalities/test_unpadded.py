@@ -1,12 +1,17 @@
 """Unpadded text equals padded text: vectors and gradients, for every model that allows it."""
 
 import copy
+import inspect
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from unlabel.core import cat_views, view
+from unlabel.modalities import unpadded
 from unlabel.modalities.text import TextEncoder
 from unlabel.objectives import Cutoff, MoCo, Pairs, SimCSE, Sum
 from unlabel.training.pretraining import Pretraining
@@ -32,6 +37,7 @@ MODELS = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 48},
 }
 BIASED = ("deberta-v2", "mpnet")
+needs_varlen = pytest.mark.skipif(unpadded.VARLEN is None, reason="torch is older than that")
 
 
 @pytest.fixture
@@ -84,6 +90,52 @@ def test_vectors_and_gradients_equal_the_padded_ones(make, make_batch, kind, poo
     assert got.keys() == wanted.keys()
     for name, grad in wanted.items():
         torch.testing.assert_close(got[name], grad, atol=1e-10 * (1 + grad.norm()), rtol=1e-10)
+
+
+def _by_sentence(query, key, value, ends, ends_k, longest, longest_k, **options):
+    """What a GPU's attention of sentences in a row does, one sentence after the other."""
+    bound = inspect.signature(unpadded.VARLEN).bind(
+        query, key, value, ends, ends_k, longest, longest_k, **options
+    )
+    assert ends.dtype == torch.int32 and bound.arguments["window_size"] in ((-1, -1), (-1, 0))
+    counts = ends.diff().tolist()
+    assert sum(counts) == len(query) and max(counts) <= longest and torch.equal(ends, ends_k)
+    found = [
+        F.scaled_dot_product_attention(
+            *(x.transpose(0, 1) for x in parts),
+            is_causal=options["window_size"] == (-1, 0),
+            scale=options["scale"], enable_gqa=options["enable_gqa"],
+        ).transpose(0, 1)
+        for parts in zip(*(x.split(counts) for x in (query, key, value)), strict=True)
+    ]  # fmt: skip
+    return torch.cat(found)
+
+
+@needs_varlen
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_gpus_attention_is_given_the_sentences_ends_and_the_models_own_options(
+    make, make_batch, kind, monkeypatch
+):
+    padded, row = both(make, kind)
+    called = []
+    monkeypatch.setattr(unpadded, "_varlen", lambda query: called.append(1) or _by_sentence)
+    batch = make_batch(padded, partners=True)
+    wanted, found = (encoder(seen(encoder, batch)) for encoder in (padded, row))
+    assert called
+    torch.testing.assert_close(found.pooled, wanted.pooled, atol=1e-10, rtol=1e-10)
+
+
+@needs_varlen
+def test_a_gpus_attention_is_taken_where_its_kernels_take_the_numbers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+    def query(width, dtype=torch.bfloat16, is_cuda=True) -> Any:
+        shape = torch.Size([1, 2, 5, width])
+        return SimpleNamespace(is_cuda=is_cuda, dtype=dtype, device=None, shape=shape)
+
+    assert unpadded._varlen(query(64)) is unpadded.VARLEN
+    for other in (query(12), query(264), query(64, torch.float32), query(64, is_cuda=False)):
+        assert unpadded._varlen(other) is None
 
 
 def test_the_model_sees_no_padding_and_padding_comes_back_as_zeros(make, make_batch):

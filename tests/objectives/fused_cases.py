@@ -31,6 +31,7 @@ def near(n: int, d: int, noise: float) -> tuple[Tensor, Tensor]:
 
 here = torch.arange(N, device=DEVICE)
 ids: dict[str, Any] = {"query_id": here % 7, "key_id": here % 7}
+apart = torch.stack([here % 7, here], 1)
 pair, partner = (rows(0), rows(0) + 0.7 * rows(1)), torch.arange(N - 1, -1, -1, device=DEVICE)
 
 CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
@@ -42,6 +43,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "vectors": (lambda q, k, own: contrast(q, k, own), (rows(0), rows(1, 41), rows(2))),
     "both": (lambda q, k: contrast(q, k, partner, symmetric=True), pair),
     "both, ids": (lambda q, k: contrast(q, k, symmetric=True, **ids), pair),
+    "both, ids that lie apart": (
+        lambda q, k: contrast(q, k, symmetric=True, query_id=apart[:, 0], key_id=apart[:, 0]),
+        pair,
+    ),
     "triangle": (nt_xent, pair),
     "triangle, cold": (lambda a, b: nt_xent(a, b, temperature=0.02), near(24, 48, 0.3)),
     "both, cold": (

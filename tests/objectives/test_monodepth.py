@@ -10,9 +10,10 @@ import pytest
 import torch
 from einops import rearrange
 from PIL import Image
-from tiny_video import make_video, tiny_video
+from tiny_video import FRAMES, make_video, tiny_video
 
 from unlabel.data_pipes.synthetic_planes import draw_planes
+from unlabel.modalities.visual import VisualEncoder
 from unlabel.objectives import Monodepth
 from unlabel.objectives.reproject import (
     Motion,
@@ -165,6 +166,20 @@ def test_the_terms_are_their_formula():
     torch.testing.assert_close(step.terms["photometric"].loss, expected, rtol=1e-11, atol=0)
     expected = expected + 0.1 * torch.stack(smooth).mean()
     torch.testing.assert_close(step.loss, expected, rtol=1e-11, atol=0)
+
+
+def test_tokens_that_autocast_made_narrower_show_motion_too():
+    config = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
+    torch.manual_seed(0)
+    encoder = VisualEncoder.from_config(config, size=16, frames=FRAMES)
+    module = Pretraining(encoder, Monodepth(scales=1, hidden=16))
+    losses = []
+    for on in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            losses.append(module(make_video(encoder)).loss)
+    losses[1].backward()
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.03, atol=0)
+    assert all(p.grad is not None for p in module.objective.motion.parameters())
 
 
 def test_a_clip_of_fewer_than_three_frames_does_not_count():

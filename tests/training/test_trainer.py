@@ -243,6 +243,30 @@ def test_bf16_trains_to_a_lower_finite_loss(tmp_path, method, accumulation):
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_bf16_is_what_layers_compute_in_whether_a_step_is_one_pass_or_several(
+    tmp_path, accumulation
+):
+    trainer = make_trainer(
+        tmp_path, max_steps=1, save_strategy="no", bf16=True,
+        gradient_accumulation_steps=accumulation,
+    )  # fmt: skip
+    seen = set()
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda m, given, made: seen.add(made.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
+
+
+def test_a_process_trains_on_one_gpu_however_many_there_are(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1, save_strategy="no")
+    trainer.args._n_gpu = 4  # as transformers counts them where torchrun did not start the run
+    assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == 4
+    trainer.train()
+    assert trainer.model_wrapped is trainer.model
+
+
 def _compiled_losses(folder: str, **options: Any) -> list[float]:
     trainer = make_trainer(folder, "sum", max_steps=6, dropout=0.0, save_steps=3, **options)
     trainer.train()

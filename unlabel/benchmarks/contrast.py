@@ -270,7 +270,10 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the benchmark, prints its tables and writes its JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"],
+        help="another GPU than the first by CUDA_VISIBLE_DEVICES",
+    )  # fmt: skip
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument(
         "--shape", type=int, nargs=5, help="of a GPU's kernels: high, wide, deep, warps, stages"

@@ -12,6 +12,7 @@ ratio holds on a shared machine.
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def _time(
 ) -> float:
     kind = batch.mask.device.type
     clock = time.process_time if kind == "cpu" else time.perf_counter
-    wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    wait = partial(torch.cuda.synchronize, batch.mask.device) if kind == "cuda" else lambda: None
     wait()
     start = clock()
     with torch.autocast(kind, torch.bfloat16, enabled=autocast):

@@ -1,6 +1,7 @@
 """Unpadded text: the real tokens of a batch as one row, which the attention alone takes apart."""
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ from unlabel.core import View
 
 NAME = "unlabel_unpadded"
 TOLERANCE = 1e-4  # relative; float32 differs by about 1e-6
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    VARLEN = None
+else:
+    # Its first versions had neither heads in groups nor a window.
+    has_all = {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys()
+    VARLEN: Any = varlen_attn if has_all else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +125,12 @@ def _varlen(query: Tensor) -> Any:
     """Torch's attention of sentences in a row, None where the device or number type has none."""
     if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
         return None
-    if torch.cuda.get_device_capability(query.device)[0] < 8 or query.shape[-1] > 256:
+    # Its kernels take widths of a head in eights, up to 256; nobody pads them here.
+    if query.shape[-1] % 8 or query.shape[-1] > 256:
         return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
+    if torch.cuda.get_device_capability(query.device)[0] < 8:
         return None
-    return varlen_attn
+    return VARLEN
 
 
 AttentionInterface.register(NAME, attend)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from unlabel.modalities.visual_fit import change, pixels, real_cells
 # Luma of RGB, and RGB in YIQ, where hue is an angle (Recommendation ITU-R BT.601; NTSC 1953).
 _LUMA = (0.299, 0.587, 0.114)
 _YIQ = (_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+_OF_YIQ = np.linalg.inv(_YIQ).tolist()
 # Lab's a and b of colours that screens show lie within this.
 _REACH = 110.0
 
@@ -152,12 +154,11 @@ def to_lab(
 
 def _recolor(saturation: Tensor, hue: Tensor) -> Float[Tensor, "batch 3 3"]:
     """Matrices on RGB that scale the distance from grey and turn the hue; grey stays."""
-    yiq = torch.tensor(_YIQ, dtype=torch.float64, device=hue.device)
-    back = torch.linalg.inv(yiq).to(hue)
+    yiq, back = torch.tensor((_YIQ, _OF_YIQ), dtype=torch.float64, device=hue.device).to(hue)
     angle = 2 * math.pi * hue
     cos, sin, zero = saturation * angle.cos(), saturation * angle.sin(), torch.zeros_like(hue)
     turn = torch.stack([zero + 1, zero, zero, zero, cos, -sin, zero, sin, cos], 1)
-    return back @ turn.unflatten(1, (3, 3)) @ yiq.to(hue)
+    return back @ turn.unflatten(1, (3, 3)) @ yiq
 
 
 def _mean_luma(clip: Clip, cell: Cell) -> Float[Tensor, "batch"]:

@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from unlabel.objectives.unit import add_slopes_of_dots, dots, wide
+from unlabel.objectives.unit import add_slopes_of_dots, dots, number, wide
 
 # Rows and columns of a block of weights: 1 GB. As square as may be: the wider it is, the seldomer a
 # gradient is read and written.
@@ -151,7 +151,7 @@ class _Blocks:
     def __init__(self, rows: Tensor, cols: Tensor, plan: Any):
         self.rows, self.cols, self.exclude = rows, cols, plan.exclude
         self.factor = math.prod(plan.norms) * LOG2_E
-        shift = torch.as_tensor(plan.shift, device=rows.device) * LOG2_E
+        shift = number(plan.shift, rows) * LOG2_E
         self.shift = shift.float().expand(len(rows)).contiguous()
         self.shape = shape_for(rows)
 
@@ -162,7 +162,8 @@ class _Blocks:
         none = self.shift  # stands for what the kernel will not read
         ids = none, none
         if exclude.row_id is not None and exclude.col_id is not None:
-            ids = exclude.row_id[r], exclude.col_id[c]
+            # The kernels read one id after the other, whatever table they are a column of.
+            ids = exclude.row_id[r].contiguous(), exclude.col_id[c].contiguous()
         blocks = -(-len(rows) // shape.high) * -(-len(cols) // shape.wide)
         with torch.cuda.device_of(rows):
             kernel[(blocks,)](

@@ -70,8 +70,10 @@ class Exclude:
 
     def transposed(self, n_cols: int) -> "Exclude":
         """The same exclusions seen from the columns; needs one-to-one `columns`."""
-        where = torch.arange(n_cols)
-        flipped = tuple(torch.empty_like(i).scatter_(0, i, where.to(i)) for i in self.columns)
+        flipped = tuple(
+            torch.empty_like(i).scatter_(0, i, torch.arange(n_cols, device=i.device).to(i))
+            for i in self.columns
+        )
         return replace(self, columns=flipped, row_id=self.col_id, col_id=self.row_id)
 
     def count(self, n_rows: int, n_cols: int, device: torch.device) -> Int[Tensor, "rows"]:

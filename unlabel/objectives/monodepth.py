@@ -175,6 +175,7 @@ class Monodepth(Objective):
         tokens = self.on_grid(encoding.tokens, 3)
         maps = self.decoder(tokens[:, 1], (frame.shape[2], frame.shape[3]))
         with torch.autocast(frame.device.type, enabled=False):
+            tokens = tokens.to(self.motion.leave.weight.dtype)  # autocast may have narrowed them
             moved = [
                 (first, self.motion(tokens[:, 0], tokens[:, 1]).back()),
                 (last, self.motion(tokens[:, 1], tokens[:, 2])),

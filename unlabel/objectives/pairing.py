@@ -76,7 +76,7 @@ def _index(name: str, index: Tensor, n_queries: int, limit: int) -> Tensor:
             f"{name} has shape {_shape(index)} and type {index.dtype}: give one whole number a "
             f"query, ({n_queries},)."
         )
-    low, high = (int(x) for x in index.aminmax())
+    low, high = torch.stack(index.aminmax()).tolist()
     if low < 0 or high >= limit:
         raise ValueError(
             f"{name} reaches from {low} to {high}, but the keys are numbered 0 to {limit - 1}."
@@ -109,10 +109,12 @@ def places(
     own = here if positive is None else positive
     if own.is_floating_point() and not symmetric:
         return own, () if self is None else (self,)
-    own = _index("positive", own, n, m)
+    if positive is not None:  # the diagonal needs no look, for which the device would be waited for
+        own = _index("positive", own, n, m)
     if keys is None and bool((own == here).any()):
         raise ValueError("positive names a query as its own positive: name its partner instead.")
-    if symmetric and (n != m or itself is not None or len(own.unique()) != n):
+    one_to_one = positive is None or not symmetric or len(own.unique()) == n
+    if symmetric and (n != m or itself is not None or not one_to_one):
         raise ValueError(
             f"symmetric needs each of the {m} keys to be the positive of one of the {n} queries "
             "and no itself: queries and keys are two sets of the same samples."

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from unlabel.objectives.logsumexp import Exclude, tile_for
 from unlabel.objectives.pairing import check_vectors, ids, places
-from unlabel.objectives.unit import opaque, row_dot, unit, wide
+from unlabel.objectives.unit import number, opaque, row_dot, unit, wide
 
 # Above it softplus(s) is s: exp(-40) is nothing beside 40, in float64 too.
 LINEAR = 40.0
@@ -75,7 +75,7 @@ def sigmoid_contrast(
     dtype = torch.float64 if double else torch.float32
     with torch.autocast(query.device.type, enabled=False):
         rows, cols = unit(query, scale, dtype), unit(keys, 1.0, dtype)
-        offset = torch.as_tensor(bias, dtype=wide(rows), device=rows.device)
+        offset = number(bias, rows)
         negatives = _Softplus.apply(rows, cols, offset, exclude, tile or tile_for(rows))
         each = negatives - F.logsigmoid(row_dot(rows, cols, own) + offset)
         return (each.mean() if reduction == "mean" else each).to(dtype)

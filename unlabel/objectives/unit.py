@@ -26,6 +26,13 @@ def wide(like: Tensor) -> torch.dtype:
     return torch.float32 if like.device.type == "mps" else torch.float64
 
 
+def number(value: float | Tensor, like: Tensor) -> Float[Tensor, ""]:
+    """A number in the type of sums where `like` is, filled there: a copy would make one wait."""
+    if isinstance(value, Tensor):
+        return value.to(like.device, wide(like))
+    return torch.full((), value, dtype=wide(like), device=like.device)
+
+
 def _slices(x: Tensor) -> Iterator[slice]:
     high = max(1, NUMBERS // x.shape[1]) if x.device.type == "cpu" else 2**16
     return (slice(top, min(top + high, len(x))) for top in range(0, len(x), high))
@@ -112,7 +119,7 @@ def unit(
         scale: a number or a learned tensor.
         dtype: of the result.
     """
-    return _Unit.apply(x, torch.as_tensor(scale, dtype=wide(x), device=x.device), dtype)
+    return _Unit.apply(x, number(scale, x), dtype)
 
 
 def row_dot(

@@ -117,3 +117,11 @@ class TrainingArguments(transformers.TrainingArguments):
             )
         if self.micro_tokens < 0:
             raise ValueError(f"micro_tokens is at least 0 (off), but {self.micro_tokens} came.")
+
+    @property
+    def n_gpu(self) -> int:
+        """Of a process: one, however many there are; several are what torchrun is for.
+
+        With more, transformers would copy the model to each (`nn.DataParallel`), but not the batch.
+        """
+        return min(1, super().n_gpu)

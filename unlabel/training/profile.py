@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 
@@ -62,7 +64,7 @@ class StepProfile(TrainerCallback):
             self._open.__enter__()
         if not self._left:
             self._profile.stop()
-            found = times(self._profile.key_averages(), self.steps)
+            found = times(self._profile.events(), self.steps)
             write_json(self.run / "profile.json", found)
             Console(stderr=True, width=100).print(table(found))
 
@@ -84,30 +86,58 @@ class StepProfile(TrainerCallback):
             self._open = None
 
 
-def times(averages: Any, steps: int) -> dict[str, Any]:
-    """Milliseconds a step of each part and of the slowest operators, from a profiler's averages."""
-    # torch names its optimizers' steps itself.
-    names = {e.key: "unlabel:optimizer" for e in averages if e.key.startswith("Optimizer.step#")}
-    by_name = {names.get(e.key, e.key): e for e in averages}
+def times(events: Any, steps: int) -> dict[str, Any]:
+    """Milliseconds a step of each part and of the slowest operators, from a profiler's events."""
+    # What ran on a device is an event of the same name there: the CPU's has its time, too.
+    averages = [e for e in events.key_averages() if e.device_type == DeviceType.CPU]
+    by_name = {_named(e.key): e for e in averages}
     cuda = any(e.device_time_total > 0 for e in averages)
+    of_device = _device_times(events) if cuda else {}
 
-    def ms(event: Any, *, own: bool = False) -> dict[str, float]:
-        kind = "self_{}_time_total" if own else "{}_time_total"
+    def ms(name: str) -> dict[str, float]:
+        found = {"cpu": by_name[name].cpu_time_total}
+        found |= {"device": of_device.get(name, 0.0)} if cuda else {}
+        return {k: v / steps / 1000 for k, v in found.items()}
+
+    def own(event: Any) -> dict[str, float]:
         kinds = ("cpu", "device") if cuda else ("cpu",)
-        return {k: getattr(event, kind.format(k)) / steps / 1000 for k in kinds}
+        return {k: getattr(event, f"self_{k}_time_total") / steps / 1000 for k in kinds}
 
-    whole = ms(by_name[f"unlabel:{_STEP}"])
-    parts = {p: ms(by_name[f"unlabel:{p}"]) for p in PARTS if f"unlabel:{p}" in by_name}
+    whole = ms(f"unlabel:{_STEP}")
+    parts = {p: ms(f"unlabel:{p}") for p in PARTS if f"unlabel:{p}" in by_name}
     rest = {k: max(0.0, v - sum(p[k] for p in parts.values())) for k, v in whole.items()}
     longest = "device" if cuda else "cpu"
-    own = [
-        (e.key, ms(e, own=True))
-        for e in averages
-        if not e.key.startswith(("unlabel:", "Optimizer."))
-    ]
-    slow = sorted(own, key=lambda kv: -kv[1][longest])[:SHOWN]
+    each = [(e.key, own(e)) for e in averages if not e.key.startswith(("unlabel:", "Optimizer."))]
+    slow = sorted(each, key=lambda kv: -kv[1][longest])[:SHOWN]
     return {"steps": steps, "step": whole, "parts": {**parts, "trainer": rest},
             "operators": dict(slow)}  # fmt: skip
+
+
+def _named(key: str) -> str:
+    """A part's name; torch names its optimizers' steps itself."""
+    return "unlabel:optimizer" if key.startswith("Optimizer.step#") else key
+
+
+def _device_times(events: Any) -> dict[str, float]:
+    """Microseconds on the device of what was launched during each part, and during all steps.
+
+    By the time of the launch: gradients are launched by a thread of their own, so that nothing of
+    them lies below the part `backward`.
+    """
+    on_cpu = [e for e in events if e.device_type == DeviceType.CPU]
+    # A part's own span on the device is no kernel.
+    held = [sum(k.duration for k in e.kernels if k.name != e.name) for e in on_cpu]
+    launched, busy = np.array([e.time_range.start for e in on_cpu]), np.array(held)
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for e in on_cpu:
+        spans.setdefault(_named(e.key), []).append((e.time_range.start, e.time_range.end))
+    found = {}
+    for name in (f"unlabel:{p}" for p in (*PARTS, _STEP)):
+        if name in spans:
+            start, end = np.array(sorted(spans[name])).T
+            at = np.searchsorted(start, launched, side="right") - 1
+            found[name] = float(busy[(at >= 0) & (launched <= end[at])].sum())
+    return found
 
 
 def table(found: Mapping[str, Any]) -> Table:

@@ -84,6 +84,11 @@ class Trainer(Saving):
         cuda = args.device.type == "cuda"
         refuse_parts(args, model.encoder, self.is_fsdp_enabled, self.is_deepspeed_enabled)
         refuse_lone(args, model.objective)
+        if cuda and args.world_size == 1 and (there := torch.cuda.device_count()) > 1:
+            logger.warning(
+                "%d GPUs are here, and this run takes the first; for all of them start it by "
+                "torchrun --nproc_per_node %d.", there, there,
+            )  # fmt: skip
         self.add_callback(StepProfile(self.run, args.profile_steps, cuda=cuda))
         self.skipped = 0  # steps whose gradient was not finite
         self._in_a_row = 0
@@ -92,7 +97,7 @@ class Trainer(Saving):
         self._batches: list[Batch] = []  # of the newest step
         self._waiting = Waiting()
         self._stop = StopSignal()
-        self._stopping: Tensor | bool = False
+        self._stopping = False
         self._seen: int | None = None  # place in the sequence of samples, and its block
         self._block = 0
 
@@ -243,7 +248,7 @@ class Trainer(Saving):
                 seed_micro=self._seed,
                 # The step is whole already: no division by the number of micro-batches.
                 backward=lambda loss: self._scaled(loss).backward(),
-                autocast=self.compute_loss_context_manager,
+                autocast=self.accelerator.autocast,  # type: ignore[arg-type]
             )
         if not sharded:
             average_gradients(model.parameters())
@@ -268,9 +273,11 @@ class Trainer(Saving):
             average_gradients(restore.scalars(model))
         with part("clip"):
             norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
-            self._stopping = self._stop.agree(self.args.device)
-        # The trainer waits for the device here alone: whether to skip must be known now.
-        if math.isfinite(float(norm)):
+            stopping = self._stop.agree(self.args.device)
+        # The trainer waits for the device here alone: whether to skip must be known now. Asked
+        # later, whether to stop would wait for the optimizer, too.
+        norm_is, self._stopping = float(norm), bool(stopping)
+        if math.isfinite(norm_is):
             self._in_a_row = 0
         else:
             # Without gradients the optimizer passes every parameter over, moments included.
