@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse, stats
 from sklearn.preprocessing import normalize
 
@@ -27,6 +27,15 @@ def embed_all(embed: Embed, sentences: list[str]) -> Embeddings:
             "sentences; `embed(sentences)` must return one row a sentence, (sentences, width)."
         )
     return sparse.csr_matrix(found) if sparse.issparse(found) else found
+
+
+# Cosines closer than this are a tie: float32 encoders round equal inputs apart by less.
+ROUNDING = 1e-6
+
+
+def nearest(cosines: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    """Which columns are nearest to their row; several where they tie."""
+    return cosines >= cosines.max(axis=1, keepdims=True) - ROUNDING
 
 
 def unit_rows(embeddings: Embeddings) -> Embeddings:

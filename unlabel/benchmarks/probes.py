@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from unlabel.benchmarks.intervals import group_mean_resamples, mean_resamples, unit_rows
+from unlabel.benchmarks.intervals import ROUNDING, group_mean_resamples, mean_resamples, unit_rows
 from unlabel.benchmarks.labelled import Labelled
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 
@@ -25,8 +25,6 @@ STRENGTHS = tuple(10.0**k for k in range(-4, 5))  # C of the logistic regression
 # Of features that are probed many times over: beyond, fits take long and classes part no better.
 MODERATE = STRENGTHS[:6]
 FOLDS = 5
-# Cosines closer than this are a tie: float32 encoders round equal inputs apart by less.
-ROUNDING = 1e-6
 
 
 def predict(

@@ -11,15 +11,20 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from unlabel.benchmarks.baselines import tfidf
-from unlabel.benchmarks.intervals import Embed, Embeddings, embed_all, mean_resamples, unit_rows
+from unlabel.benchmarks.intervals import (
+    ROUNDING,
+    Embed,
+    Embeddings,
+    embed_all,
+    mean_resamples,
+    unit_rows,
+)
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
 from unlabel.benchmarks.runs import bench, refuse_unfit, seed_runs
 from unlabel.data_pipes.docstrings import docstring_corpus, docstring_pairs
 from unlabel.data_pipes.text import read_text
 from unlabel.embedding import modality_of
 
-# Cosines closer than this are a tie: float32 encoders round equal sentences apart by less.
-ROUNDING = 1e-6
 CHUNK = 256  # queries scored at a time: 256 x 100,000 documents of float64 are 200 MB
 
 

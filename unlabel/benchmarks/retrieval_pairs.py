@@ -11,11 +11,11 @@ from jaxtyping import Int
 
 from unlabel.benchmarks import cross_modal as measures
 from unlabel.benchmarks.cross_modal import KS, named, ordered
-from unlabel.benchmarks.intervals import mean_resamples
+from unlabel.benchmarks.intervals import mean_resamples, nearest
 from unlabel.benchmarks.pair_pictures import draw_heat, draw_space, plane
 from unlabel.benchmarks.pair_vectors import PairReader, PairVectors
 from unlabel.benchmarks.result import BenchmarkResult, EncoderScores, Score
-from unlabel.benchmarks.retrieval import ROUNDING, ranks_of_own
+from unlabel.benchmarks.retrieval import ranks_of_own
 from unlabel.benchmarks.runs import bench, refuse_unfit, seed_runs
 from unlabel.benchmarks.saved import saved_encoder
 from unlabel.embedding import run_model_folder
@@ -149,9 +149,8 @@ class Measured:
         labels = self.vectors.labels[known]
 
         def right(found: np.ndarray) -> np.ndarray:
-            cosines = found[known] @ told.T
-            nearest = cosines >= cosines.max(axis=1, keepdims=True) - ROUNDING
-            return nearest[np.arange(len(labels)), labels] / np.maximum(nearest.sum(axis=1), 1)
+            near = nearest(found[known] @ told.T)
+            return near[np.arange(len(labels)), labels] / np.maximum(near.sum(axis=1), 1)
 
         return {
             f"{side} zero-shot": self._share(right(found))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
+from unlabel.benchmarks.intervals import nearest
 from unlabel.embedding import device_of, run_model_folder
 from unlabel.heads import load_scale
 from unlabel.kinds.pair_sides import Side
@@ -21,7 +22,6 @@ from unlabel.search.index import Index
 from unlabel.search.reading import Embedded, embed_files, grouped, side_for
 
 logger = logging.getLogger(__name__)
-_ROUNDING = 1e-6  # of cosines
 _WEIGHED = (".safetensors", ".json")
 
 
@@ -227,8 +227,7 @@ class Space:
                 "The vectors are not all finite, so that no class is nearest; look at the weights."
             )
         best = cosines.argmax(axis=1)
-        near = cosines >= cosines.max(axis=1, keepdims=True) - _ROUNDING
-        if tied := int((near.sum(axis=1) > 1).sum()):
+        if tied := int((nearest(cosines).sum(axis=1) > 1).sum()):
             logger.warning(
                 "%d of %d are as near to several classes; one of them is taken.", tied, len(best)
             )
